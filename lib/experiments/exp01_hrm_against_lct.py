@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.experiments.character import (
     CharacterParameters,
@@ -10,10 +11,12 @@ from lib.experiments.character import (
     labelled,
     train_variants,
 )
+from lib.figures import training as plots
 from lib.models.hrm import HRMConfig
 from lib.models.lct import LCTConfig
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
+from lib.results import store, tables
 from lib.results.claims import Claim, change
 from lib.text.corpus import Corpus
 from lib.training import two_phase
@@ -75,6 +78,36 @@ def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
         more=unlabelled(corpus, parameters),
     )
 
+
+SHOWN = ("LCT+OACD 1-layer", "LCT+OACD 2-layer", *variants(97))
+
+
+def perplexity_figure(size: str) -> Figure:
+    """Test perplexity of every variant with its interval, the seed's figures and count models."""
+    frame = store.read(SLUG, size=size)
+    return plots.intervals(
+        frame,
+        list(SHOWN),
+        f"Supervision decides ({tables.corpora(frame)})",
+        experiment=EXPERIMENT,
+        floors=tables.floors(frame),
+        logarithmic=True,
+    )
+
+
+def curves_figure(size: str) -> Figure:
+    """Validation perplexity over epochs (of LCT+OACD: the epochs of its head)."""
+    frame = store.read(SLUG, size=size)
+    return plots.curves(
+        store.read(SLUG, "curve", size),
+        [name for name in SHOWN if name != "HRM"],  # it stops early; the patient row shows it all
+        f"Validation during training ({tables.corpora(frame)})",
+        floors=tables.floors(frame, "val_ppl"),
+        highest=60 if size == store.FULL else None,
+    )
+
+
+FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
 
 SOURCE = "seed 004, Experiment 1"
 UNIT = "% change of perplexity"

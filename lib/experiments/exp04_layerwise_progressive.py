@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.experiments.character import CharacterParameters, Variant, train_variants
+from lib.figures import layers, training
 from lib.models.transformer import TransformerConfig
+from lib.results import store, tables
 from lib.results.claims import Claim, Tables, change
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Segments, Standard
@@ -40,6 +43,43 @@ def run(corpus: Corpus, parameters: Exp04) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
     rows = variants(len(corpus.alphabet))
     return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+
+
+def perplexity_figure(size: str) -> Figure:
+    """Test perplexity of every variant with its interval, and the seed's figures."""
+    frame = store.read(SLUG, size=size)
+    return training.intervals(
+        frame,
+        list(variants(97)),
+        f"Losses at every layer ({tables.corpora(frame)})",
+        experiment=EXPERIMENT,
+    )
+
+
+def curves_figure(size: str) -> Figure:
+    """Validation perplexity of all variants over epochs."""
+    frame = store.read(SLUG, size=size)
+    return training.curves(
+        store.read(SLUG, "curve", size),
+        list(variants(97)),
+        f"Validation during training ({tables.corpora(frame)})",
+        floors=tables.floors(frame, "val_ppl"),
+        highest=20 if size == store.FULL else None,
+    )
+
+
+def layer_losses_figure(size: str) -> Figure:
+    """Training loss of each layer under LPT sum over epochs."""
+    corpora = tables.corpora(store.read(SLUG, size=size))
+    curve = store.read(SLUG, "curve", size)
+    return layers.training_losses(curve, "LPT sum", 4, f"Training loss by layer, LPT ({corpora})")
+
+
+FIGURES = {
+    "perplexity": perplexity_figure,
+    "curves": curves_figure,
+    "layer_losses": layer_losses_figure,
+}
 
 
 def layer_gap(tables: Tables) -> pd.Series:
