@@ -38,8 +38,9 @@ if "google.colab" in sys.modules and not Path("repository").exists():
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
     os.chdir("repository")
 here = Path.cwd().resolve()
-ROOT = next(p for p in (here, *here.parents) if (p / "lib" / "notebook.py").is_file())
-sys.path.insert(0, str(ROOT))
+# run from elsewhere, the library must be installed: pip install -e .
+ROOT = next((p for p in (here, *here.parents) if (p / "lib" / "notebook.py").is_file()), None)
+sys.path[:0] = [str(ROOT)] if ROOT else []
 from lib import notebook; notebook.begin(globals())'''
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
