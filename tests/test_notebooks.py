@@ -4,6 +4,7 @@ nbmake runs them a second time (`make test`), through the mocks that this file c
 """
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
@@ -78,7 +79,7 @@ def test_shared_cells(path):
         literals[node.targets[0].id] = node.value.value
     full = schema.checked(literals)
     assert full == schema(), "the cell repeats the defaults of the library"
-    assert set(literals) == set(schema.__dataclass_fields__)
+    assert set(literals) == {f.name for f in dataclasses.fields(schema)}
     for line in cell.source.splitlines():
         assert "# @param" in line and len(line) <= 110
 
