@@ -1,0 +1,188 @@
+"""Experiment 7: does LPT keep a model intact while it grows, and is growing worth its compute?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib.experiments.two_corpora import TwoCorpora, rescaled, train_paths
+from lib.results.claims import Claim, Tables
+from lib.text.corpus import Corpus
+from lib.training.growing import Stage, Stages
+
+EXPERIMENT, SLUG = "exp07", "07_progressive_growing"
+
+
+@dataclass(frozen=True)
+class Exp07(TwoCorpora):
+    """Nothing beyond the shared parameters."""
+
+
+PARAMETERS = Exp07
+
+
+def grown(depth: int, loss: str, **changes) -> Stages:
+    """One layer more a stage, everything trained; in one layer both losses are the same."""
+    return (Stage(1), *(Stage(k, loss=loss, **changes) for k in range(2, depth + 1)))
+
+
+PATHS: dict[str, Stages] = {
+    "LPT progressive 1": grown(1, "sum"),
+    "Standard progressive 1": grown(1, "last"),
+    **{f"LPT progressive {k}": grown(k, "sum") for k in (2, 3, 4)},
+    **{f"Standard progressive {k}": grown(k, "last") for k in (2, 3, 4)},
+    "Scratch standard": (Stage(4),),
+    "Scratch LPT": (Stage(4, loss="sum"),),
+    **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
+    **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
+    "LPT progressive 4, best epochs, identity": grown(4, "sum", start="best", identity=True),
+    "LPT progressive 4, best epochs, identity and slow": grown(
+        4, "sum", start="best", identity=True, old_rate=0.1
+    ),
+    "Scratch standard, to the last epoch": (Stage(4, patient=True),),
+    "Scratch LPT, to the last epoch": (Stage(4, loss="sum", patient=True),),
+}
+SEED_ROWS = tuple(PATHS)[:10]
+GROWN = (
+    "Scratch standard, to the last epoch",
+    "Scratch LPT, to the last epoch",
+    "Standard progressive 4, best epochs",
+    "LPT progressive 4, best epochs",
+    "LPT progressive 4, best epochs, identity",
+    "LPT progressive 4, best epochs, identity and slow",
+)
+
+
+def run(corpora: list[Corpus], parameters: Exp07) -> pd.DataFrame:
+    """Train all paths on all corpora; one row a path, corpus and seed."""
+    return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+
+
+def at_equal_compute(path: str, scratch: str):
+    """Percent by which a path's lowest valid perplexity exceeds scratch's at no more compute.
+
+    The budget of a seed is all that the shorter of both has spent, patience included; each is
+    scored by the best epoch it reached within that budget.
+    """
+
+    def measure(tables: Tables) -> np.ndarray:
+        curve = tables("curve")
+        found = []
+        for seed in sorted(curve["seed"].unique()):
+            own = curve[curve["seed"] == seed]
+            one, other = (own[own["variant"] == name] for name in (path, scratch))
+            if one.empty or other.empty:
+                raise KeyError(f"no curve of {path!r} or {scratch!r}")
+            budget = min(one["operations"].max(), other["operations"].max())
+            best = [_best_within(rows, budget, depth=4) for rows in (one, other)]
+            found.append(100 * (best[0] / best[1] - 1))
+        return np.array(found)
+
+    return measure
+
+
+def _best_within(rows: pd.DataFrame, budget: float, depth: int) -> float:
+    inside = rows[(rows["operations"] <= budget * (1 + 1e-9)) & (rows["layers"] == depth)]
+    if inside.empty:
+        raise KeyError(f"no epoch of {depth} layers within the shared compute")
+    return float(inside["val_ppl"].min())
+
+
+def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:
+    return rescaled(EXPERIMENT, SLUG, name, statement, pair, **more)
+
+
+CLAIMS = (
+    _claim(
+        "lpt-grows-better",
+        "Growing with LPT ends better than growing with the last layer's loss",
+        ("LPT progressive 4", "Standard progressive 4"),
+        reported=-23.7,
+        expect="below",
+        control="as the seed ran it: every stage starts from the last, overfitted state",
+    ),
+    _claim(
+        "lpt-grows-better-control",
+        "Growing with LPT ends better also when stages start from best epochs",
+        ("LPT progressive 4, best epochs", "Standard progressive 4, best epochs"),
+        reported=None,
+        expect="below",
+        control="every stage starts from the best epoch of the one before",
+    ),
+    _claim(
+        "growing-degrades",
+        "Growing degrades: four layers grown with LPT are far worse than the one they began with",
+        ("LPT progressive 4", "LPT progressive 1"),
+        reported=872.4,
+        expect="above",
+        control="as the seed ran it, from the last states",
+    ),
+    _claim(
+        "growing-degrades-control",
+        "Growing degrades also when stages start from best epochs",
+        ("LPT progressive 4, best epochs", "LPT progressive 1"),
+        reported=None,
+        expect="above",
+        control="every stage starts from the best epoch of the one before",
+    ),
+    _claim(
+        "scratch-lpt",
+        "LPT from scratch beats standard training from scratch",
+        ("Scratch LPT", "Scratch standard"),
+        reported=-1.1,
+        expect="below",
+        control="same start, data order and stopping",
+    ),
+    _claim(
+        "scratch-beats-growing",
+        "LPT from scratch beats growing with LPT",
+        ("Scratch LPT", "LPT progressive 4"),
+        reported=-89.9,
+        expect="below",
+        control="as the seed ran it, from the last states",
+    ),
+    _claim(
+        "scratch-beats-growing-control",
+        "LPT from scratch beats growing with LPT from best epochs",
+        ("Scratch LPT", "LPT progressive 4, best epochs"),
+        reported=None,
+        expect="below",
+        control="every stage starts from the best epoch; scratch stops early and spends less",
+    ),
+    _claim(
+        "identity-helps-lpt",
+        "Identity starts help growing with LPT",
+        ("LPT progressive 4, best epochs, identity", "LPT progressive 4, best epochs"),
+        reported=None,
+        expect="below",
+        control="untested idea of the seed; best epochs in both",
+    ),
+    Claim(
+        id="exp07-equal-compute",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiment 7",
+        statement="At equal compute a grown model is worse than one trained from scratch (LPT)",
+        reported=None,
+        unit="% change of valid perplexity",
+        measure=at_equal_compute(
+            "LPT progressive 4, best epochs", "Scratch LPT, to the last epoch"
+        ),
+        expect="above",
+        control="best epoch within the compute both have spent, patience and all stages counted",
+    ),
+    Claim(
+        id="exp07-equal-compute-identity",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiment 7",
+        statement="At equal compute growth by identity is worse than scratch too (LPT)",
+        reported=None,
+        unit="% change of valid perplexity",
+        measure=at_equal_compute(
+            "LPT progressive 4, best epochs, identity", "Scratch LPT, to the last epoch"
+        ),
+        expect="above",
+        control="best epoch within the compute both have spent, patience and all stages counted",
+    ),
+)
