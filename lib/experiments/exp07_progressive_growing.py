@@ -36,20 +36,14 @@ PATHS: dict[str, Stages] = {
     **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
     **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
     "LPT progressive 4, best epochs, identity": grown(4, "sum", start="best", identity=True),
-    "LPT progressive 4, best epochs, identity and slow": grown(
-        4, "sum", start="best", identity=True, old_rate=0.1
-    ),
-    "Scratch standard, to the last epoch": (Stage(4, patient=True),),
     "Scratch LPT, to the last epoch": (Stage(4, loss="sum", patient=True),),
 }
 SEED_ROWS = tuple(PATHS)[:10]
 GROWN = (
-    "Scratch standard, to the last epoch",
     "Scratch LPT, to the last epoch",
     "Standard progressive 4, best epochs",
     "LPT progressive 4, best epochs",
     "LPT progressive 4, best epochs, identity",
-    "LPT progressive 4, best epochs, identity and slow",
 )
 
 
