@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lib.analysis.checks import CheckFailed
 from lib.experiments.two_corpora import TwoCorpora, perplexity_change, rescaled, train_paths
 from lib.results.claims import Claim
 from lib.text.corpus import Corpus
@@ -139,3 +140,14 @@ CLAIMS = (
         control="scratch trained for all epochs, its best one kept: at least the grown compute",
     ),
 )
+
+
+def identity_is_exact(results: pd.DataFrame) -> None:
+    """Growth by identity begins at the perplexity its base ended with; else CheckFailed."""
+    keys = ["corpus", "seed"]
+    base = results[results["variant"] == "3-layer base"].set_index(keys)["val_ppl"]
+    grown = results[results["variant"] == "full, best epoch, identity"].set_index(keys)
+    gap = (grown["begin_val_ppl"] / base - 1).abs().max()
+    if not gap < 1e-4:
+        raise CheckFailed(f"identity growth moved the perplexity by {gap:.2g}")
+    print(f"growing by identity moves the perplexity by at most {gap:.1g} of itself")
