@@ -33,7 +33,7 @@ class Exp11(TwoCorpora):
 
     scales: str = wholes("20000,100000,1000000", 100, 10_000_000)
     scale_seeds: int = whole(3, 1, 1_000)
-    scale_symbols: int = whole(600_000, 1, 100_000_000)
+    scale_symbols: int = whole(400_000, 1, 100_000_000)
 
     QUICK = {**TwoCorpora.QUICK, "scales": "5000", "scale_seeds": 1}
     TINY = {**TwoCorpora.TINY, "scales": "1100", "scale_seeds": 1}
@@ -132,7 +132,7 @@ def _scale(method: str, size: int, words: str) -> Claim:
         expect="above" if method == "IRT" else "below",
         min_seeds=3,
         corpora=("wikitext-2", "python-docs"),
-        control="same data order; at most 30, 6 and 1 epochs at the three sizes; three seeds only",
+        control="same data order; at most 20, 4 and 1 epochs at the three sizes; three seeds only",
     )
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import style
-from lib.figures.panels import band, corpora, row_of_panels
+from lib.figures.panels import band, corpora, legend_below, row_of_panels
 
 COLUMNS = {
     "ppl": "perplexity",
@@ -31,7 +31,7 @@ def sweep(
         panel.set_xlabel("confidence threshold")
         if column == "ppl":
             panel.set_yscale("log")
-    axes[0].legend()
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -62,8 +62,7 @@ def pareto(
             panel.plot(100, ends["always_last_ppl"].mean(), "s", color=colour, ms=6)
         panel.set_xlabel("blocks' compute (% of four layers)")
         panel.set_ylabel("perplexity")
-        panel.set_yscale("log")
-    axes[0].legend()
+    legend_below(figure, axes[0], 2)
     return figure
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import style
-from lib.figures.panels import corpora, row_of_panels
+from lib.figures.panels import corpora, legend_below, row_of_panels
 
 COMPUTE = "training compute so far (10¹² operations)"
 
@@ -26,7 +26,7 @@ def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
         panel.set_yscale("log")
         panel.set_xlabel(COMPUTE)
     axes[0].set_ylabel("validation perplexity")
-    axes[-1].legend()
+    legend_below(figure, axes[-1], 2)
     return figure
 
 
@@ -50,7 +50,7 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
         panel.set_yscale("log")
         panel.set_xlabel(COMPUTE)
     axes[0].set_ylabel("best validation perplexity so far")
-    axes[-1].legend()
+    legend_below(figure, axes[-1], 2)
     return figure
 
 

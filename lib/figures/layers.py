@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.analysis.layer_contribution import GROUPS
 from lib.figures import style
-from lib.figures.panels import band, corpora, row_of_panels
+from lib.figures.panels import band, corpora, legend_below, row_of_panels
 
 COLOURS = dict(zip(GROUPS, (style.COLOURS[2], style.COLOURS[0], style.COLOURS[1]), strict=True))
 
@@ -37,5 +37,5 @@ def contribution(
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("layer")
         panel.set_ylabel(label)
-    axes[-1].legend(fontsize=7)
+    legend_below(figure, axes[-1])
     return figure

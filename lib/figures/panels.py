@@ -30,9 +30,16 @@ def row_of_panels(
     return figure, list(axes[0])
 
 
+def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
+    """The legend of one panel for the whole figure, under it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
 def band(axes: Axes, frame: pd.DataFrame, x: str, y: str, **look) -> None:
     """Mean of y over seeds against x with its 95 % interval."""
-    found = {at: bootstrap(rows[y].dropna()) for at, rows in frame.groupby(x) if rows[y].any()}
+    frame = frame[frame[y].notna()]
+    found = {at: bootstrap(rows[y]) for at, rows in frame.groupby(x)}
     places, values = list(found), list(found.values())
     (line,) = axes.plot(places, [v.mean for v in values], **look)
     axes.fill_between(
@@ -51,19 +58,19 @@ def perplexities(
     title: str,
     metrics: dict[str, str],
     experiment: str = "",
-    logarithmic: bool = False,
 ) -> Figure:
     """One row a variant and a panel a corpus: seeds, mean, 95 % interval, the seed's figure.
 
     ``metrics`` names the column to read for each corpus. The seed's figure (a diamond) is drawn on
-    ``repeated`` only, where it was measured.
+    ``repeated`` only, where it was measured. An axis that spans more than a factor of 3 is
+    logarithmic.
     """
     names = corpora(frame)
     figure, axes = row_of_panels(names, title, 0.3 * len(variants) + 1.3, sharey=True)
     known = _reported(experiment) if experiment else {}
     for panel, corpus in zip(axes, names, strict=True):
         own = frame[frame["corpus"] == corpus]
-        shown = False
+        shown, every = False, own.loc[own["variant"].isin(variants), metrics[corpus]].dropna()
         for y, variant in enumerate(variants):
             colour = style.COLOURS[y % len(style.COLOURS)]
             values = own.loc[own["variant"] == variant, metrics[corpus]].dropna().to_numpy(float)
@@ -77,7 +84,7 @@ def perplexities(
         panel.set_yticks(range(len(variants)), variants)
         panel.set_ylim(len(variants) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
-        if logarithmic:
+        if every.max() > 3 * every.min():
             panel.set_xscale("log")
         kind = "validation" if metrics[corpus] == "val_ppl" else "test"
         panel.set_xlabel(f"{kind} perplexity" + ("; ◇ reported by the seed" if shown else ""))
