@@ -34,9 +34,7 @@ def residual_norms(states: list[Tensor]) -> list[np.ndarray]:
     ]
 
 
-def by_group(
-    losses: list[np.ndarray], norms: list[np.ndarray], group: np.ndarray
-) -> list[dict]:
+def by_group(losses: list[np.ndarray], norms: list[np.ndarray], group: np.ndarray) -> list[dict]:
     """One row a layer and group: how many symbols, mean loss in nats, mean residual norm."""
     return [
         {

@@ -3,9 +3,18 @@
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.analysis.checks import CheckFailed
-from lib.experiments.two_corpora import TwoCorpora, perplexity_change, rescaled, train_paths
+from lib.experiments.two_corpora import (
+    TwoCorpora,
+    perplexity_change,
+    perplexity_figure,
+    rescaled,
+    train_paths,
+)
+from lib.figures import growth
+from lib.results import store
 from lib.results.claims import Claim
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -47,6 +56,37 @@ IDEAS = tuple(name for name in PATHS if name.startswith(("full, best", "4-layer 
 def run(corpora: list[Corpus], parameters: Exp05) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+
+
+def perplexities(size: str) -> Figure:
+    """All paths on both corpora."""
+    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "A fourth layer", size)
+
+
+def stages(size: str) -> Figure:
+    """Validation perplexity of every seed through the stages."""
+    names = [
+        "4-layer full",
+        "3-layer, restarted without growing",
+        "full, best epoch",
+        "full, best epoch, identity",
+    ]
+    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
+
+
+def compute(size: str) -> Figure:
+    """Loss against compute: can a grown model match scratch at equal total compute?"""
+    names = [
+        "scratch, to the last epoch",
+        "full, best epoch",
+        "full, best epoch, identity and slow",
+        "4-layer frozen",
+    ]
+    title = "Best validation perplexity against compute, all stages counted"
+    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
+
+
+FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
 
 
 def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:

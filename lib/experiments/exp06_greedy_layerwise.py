@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from lib.experiments.two_corpora import TwoCorpora, rescaled, train_paths
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, train_paths
+from lib.figures import growth
+from lib.results import store
 from lib.results.claims import Claim
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -48,6 +51,32 @@ SEED_ROWS = tuple(PATHS)[:6]
 def run(corpora: list[Corpus], parameters: Exp06) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+
+
+def perplexities(size: str) -> Figure:
+    """All paths on both corpora."""
+    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Greedy layer by layer", size)
+
+
+def stages(size: str) -> Figure:
+    """Validation perplexity of every seed through the stages."""
+    names = ["greedy + fine-tune", "greedy + fine-tune, best epochs", "4-layer scratch"]
+    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
+
+
+def compute(size: str) -> Figure:
+    """Loss against compute: can a grown model match scratch at equal total compute?"""
+    names = [
+        "4-layer scratch",
+        "greedy + fine-tune, best epochs",
+        "greedy 4, best epochs, identity",
+        "greedy 4, best epochs, trained embedding",
+    ]
+    title = "Best validation perplexity against compute, all stages counted"
+    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
+
+
+FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
 
 
 def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from lib.experiments.two_corpora import TwoCorpora, rescaled, train_paths
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, train_paths
+from lib.figures import growth
+from lib.results import store
 from lib.results.claims import Claim, Tables
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -50,6 +53,31 @@ GROWN = (
 def run(corpora: list[Corpus], parameters: Exp07) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+
+
+def perplexities(size: str) -> Figure:
+    """All paths on both corpora."""
+    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Growing from one layer to four", size)
+
+
+def stages(size: str) -> Figure:
+    """Validation perplexity of every seed through the stages."""
+    names = [
+        "LPT progressive 4",
+        "LPT progressive 4, best epochs",
+        "LPT progressive 4, best epochs, identity",
+    ]
+    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
+
+
+def compute(size: str) -> Figure:
+    """Loss against compute: can a grown model match scratch at equal total compute?"""
+    names = list(GROWN)
+    title = "Best validation perplexity against compute, all stages counted"
+    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
+
+
+FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
 
 
 def at_equal_compute(path: str, scratch: str):

@@ -1,13 +1,17 @@
 """Experiment 8: are deep layers for hard symbols, and can the size of a change tell them apart?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.experiments.probed import Network, probed, ratio, train_and_probe
 from lib.experiments.two_corpora import TwoCorpora
+from lib.figures import contribution
 from lib.models.transformer import TransformerConfig
+from lib.results import store
 from lib.results.claims import Claim, Measure, Tables
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Standard
@@ -41,13 +45,36 @@ def run(corpora: list[Corpus], parameters: Exp08) -> pd.DataFrame:
     return train_and_probe(EXPERIMENT, SLUG, networks, corpora, parameters, judged=True)
 
 
+def _layers(size: str) -> pd.DataFrame:
+    table = store.read(SLUG, "layers", size)
+    return table[table["split"] == "report"]
+
+
+def _loss(variant: str, size: str) -> Figure:
+    title = f"Loss through the shared head, {variant}"
+    return contribution.by_difficulty(_layers(size), variant, "loss", "mean loss (nats)", title)
+
+
+def norms_figure(size: str) -> Figure:
+    """Size of each block's change by difficulty, standard network."""
+    title = f"Residual norms, {STANDARD}"
+    return contribution.by_difficulty(
+        _layers(size), STANDARD, "norm", "size of the block's change", title
+    )
+
+
+FIGURES = {
+    "loss_standard": partial(_loss, STANDARD),
+    "loss_lpt": partial(_loss, LPT),
+    "norms": norms_figure,
+}
+
+
 def cell(
     column: str, layer: int, group: str, state: str, judge: str = "own", variant: str = STANDARD
 ) -> Measure:
     """A mean over a difficulty group after a layer."""
-    return probed(
-        variant, column, state, table="layers", layer=layer, group=group, judge=judge
-    )
+    return probed(variant, column, state, table="layers", layer=layer, group=group, judge=judge)
 
 
 def improvement(group: str, state: str, judge: str = "own", variant: str = STANDARD) -> Measure:

@@ -1,11 +1,20 @@
 """Experiment 9: does the first layer know when it is right?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
 from lib.experiments.exp08_layer_contribution import LPT, STANDARD, networks
-from lib.experiments.probed import difference, probed, ratio, train_and_probe
+from lib.experiments.probed import (
+    difference,
+    pareto_figure,
+    probed,
+    ratio,
+    reliability_figure,
+    sweep_figure,
+    train_and_probe,
+)
 from lib.experiments.two_corpora import TwoCorpora
 from lib.results.claims import Claim, Measure
 from lib.text.corpus import Corpus
@@ -24,6 +33,17 @@ PARAMETERS = Exp09
 def run(corpora: list[Corpus], parameters: Exp09) -> pd.DataFrame:
     """Train (or find the networks of Experiment 8) and probe; one row a network, corpus, seed."""
     return train_and_probe(EXPERIMENT, SLUG, networks, corpora, parameters)
+
+
+BOTH = (STANDARD, LPT)
+COLUMNS = ("exit_pct", "acc_pct", "agree_correct_pct", "agree_pct")
+FIGURES = {
+    "thresholds_real": partial(sweep_figure, SLUG, BOTH, COLUMNS, False),
+    "thresholds_repeated": partial(sweep_figure, SLUG, BOTH, COLUMNS, True),
+    "pareto": partial(pareto_figure, SLUG, BOTH),
+    "reliability_real": partial(reliability_figure, SLUG, BOTH, False),
+    "reliability_repeated": partial(reliability_figure, SLUG, BOTH, True),
+}
 
 
 def _claim(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:

@@ -1,13 +1,25 @@
 """Experiment 10: does routing by confidence beat the full model at less compute?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from lib.experiments.probed import Network, difference, probed, ratio, train_and_probe
-from lib.experiments.two_corpora import TwoCorpora, rescaled
+from lib.experiments.probed import (
+    Network,
+    difference,
+    pareto_figure,
+    probed,
+    ratio,
+    sweep_figure,
+    train_and_probe,
+)
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled
+from lib.figures import exits
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
+from lib.results import store
 from lib.results.claims import Claim
 from lib.text.corpus import Corpus
 from lib.training.objectives import Standard
@@ -55,6 +67,26 @@ def run(corpora: list[Corpus], parameters: Exp10) -> pd.DataFrame:
         timed=(ROUTED,),
         repeats=parameters.timing_repeats,
     )
+
+
+def speed_figure(size: str) -> Figure:
+    """Measured against ideal speed-up."""
+    tables = (store.read(SLUG, name, size) for name in ("batched", "generated", "wider"))
+    return exits.speed(*tables, "Measured against ideal speed-up, one core")
+
+
+NAMES = (ROUTED, FULL, HALF, f"{ROUTED}, init B", f"{FULL}, init B")
+FOUR = tuple(name for name in NAMES if name != HALF)
+COLUMNS = ("ppl", "acc_pct", "exit_pct")
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Routing and its baselines"
+    ),
+    "pareto": partial(pareto_figure, SLUG, FOUR),
+    "thresholds_real": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, False),
+    "thresholds_repeated": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, True),
+    "speed": speed_figure,
+}
 
 
 def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:

@@ -2,13 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from lib.experiments.probed import Network, difference, probed, ratio, train_and_probe
-from lib.experiments.two_corpora import TwoCorpora, rescaled
+from lib.experiments.probed import (
+    Network,
+    difference,
+    pareto_figure,
+    probed,
+    ratio,
+    reliability_figure,
+    sweep_figure,
+    train_and_probe,
+)
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, seeds_of
+from lib.figures import scale
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole, wholes
+from lib.results import store
 from lib.results.claims import Claim, Measure, change
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.character_run import CharacterRun
@@ -100,6 +113,29 @@ def run(corpora: list[Corpus], parameters: Exp11) -> pd.DataFrame:
         parameters,
         more=lambda: scale_check(corpus_of, parameters),
     )
+
+
+def scale_figure(size: str) -> Figure:
+    """Test perplexity of the four methods against the size of the training text."""
+    frame = store.read(SLUG, size=size)
+    frame = frame[frame["train_chars"].notna()]
+    title = f"Four layers, {seeds_of(frame)}: what survives more text?"
+    return scale.by_size(frame, METHODS, title)
+
+
+NAMES = tuple(WEIGHTS)
+COLUMNS = ("ppl", "acc_pct", "exit_pct")
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Three loss weightings"
+    ),
+    "pareto": partial(pareto_figure, SLUG, NAMES),
+    "thresholds_real": partial(sweep_figure, SLUG, NAMES, COLUMNS, False),
+    "thresholds_repeated": partial(sweep_figure, SLUG, NAMES, COLUMNS, True),
+    "reliability_real": partial(reliability_figure, SLUG, NAMES, False),
+    "reliability_repeated": partial(reliability_figure, SLUG, NAMES, True),
+    "scale": scale_figure,
+}
 
 
 def _measured(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.analysis import depth_probe, exit_speed
 from lib.analysis.statistics import percent_change
 from lib.experiments.two_corpora import TwoCorpora, count_models
+from lib.figures import exits
 from lib.results import store
 from lib.results.claims import Measure, Tables
 from lib.text.corpus import Corpus
@@ -118,6 +120,45 @@ def _add_timings(found: list[Outcome], timings: list[Outcome]) -> None:
     by_key = {key(outcome): outcome for outcome in found}
     for timing in timings:
         by_key[key(timing)].tables.update(timing.tables)
+
+
+PARETO_TITLE = "Loss against compute at the best epoch (dotted: as many exits drawn by lot)"
+
+
+def reported_split(slug: str, table: str, size: str) -> pd.DataFrame:
+    """A table of the probe on the reported split."""
+    frame = store.read(slug, table, size)
+    return frame[frame["split"] == "report"]
+
+
+def pareto_figure(slug: str, variants: tuple[str, ...], size: str) -> Figure:
+    """Perplexity against compute over thresholds, both corpora."""
+    found = (reported_split(slug, table, size) for table in ("exits", "summary"))
+    return exits.pareto(*found, list(variants), PARETO_TITLE)
+
+
+def sweep_figure(
+    slug: str, variants: tuple[str, ...], columns: tuple[str, ...], repeated: bool, size: str
+) -> Figure:
+    """Columns of the exit table against the threshold, on real or on repeated text."""
+    table = reported_split(slug, "exits", size)
+    corpus = _corpus(table, repeated)
+    layer = int(reported_split(slug, "summary", size)["exit_layer"].iloc[0])
+    title = f"Exit after layer {layer}, {corpus}"
+    return exits.sweep(table, corpus, list(variants), list(columns), title)
+
+
+def reliability_figure(slug: str, variants: tuple[str, ...], repeated: bool, size: str) -> Figure:
+    """Reliability of the exit layer at the last epoch, on real or on repeated text."""
+    table = reported_split(slug, "reliability", size)
+    corpus = _corpus(table, repeated)
+    title = f"Exit layer at the last epoch, {corpus}"
+    return exits.reliability(table, corpus, list(variants), "exit", "last", title)
+
+
+def _corpus(table: pd.DataFrame, repeated: bool) -> str:
+    names = list(table["corpus"].unique())
+    return names[-1] if repeated else names[0]
 
 
 def probed(

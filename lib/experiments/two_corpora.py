@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.analysis.statistics import percent_change
 from lib.experiments import floors
 from lib.experiments.character import CharacterParameters
+from lib.figures import panels
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
 from lib.results import store
@@ -65,6 +67,26 @@ class TwoCorpora(CharacterParameters):
 def metric(corpus: str) -> str:
     """The column that decides on a corpus: test perplexity, or valid where there is no test."""
     return "val_ppl" if corpus == "repeated" else "test_ppl"
+
+
+def metrics(frame: pd.DataFrame) -> dict[str, str]:
+    """The deciding column of every corpus in a table."""
+    return {name: metric(name) for name in frame["corpus"].unique()}
+
+
+def seeds_of(frame: pd.DataFrame) -> str:
+    """The number of seeds in words, for titles."""
+    count = frame["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def perplexity_figure(
+    experiment: str, slug: str, variants: list[str], title: str, size: str
+) -> Figure:
+    """Perplexities of the variants on both corpora, drawn from the written table."""
+    frame = store.read(slug, size=size)
+    title = f"{title}, {seeds_of(frame)}"
+    return panels.perplexities(frame, variants, title, metrics(frame), experiment)
 
 
 def perplexity_change(treatment: str, baseline: str) -> Measure:

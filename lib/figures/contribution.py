@@ -11,7 +11,7 @@ from lib.figures.panels import band, corpora, legend_below, row_of_panels
 COLOURS = dict(zip(GROUPS, (style.COLOURS[2], style.COLOURS[0], style.COLOURS[1]), strict=True))
 
 
-def contribution(
+def by_difficulty(
     layers: pd.DataFrame, variant: str, column: str, label: str, title: str
 ) -> Figure:
     """Mean of ``column`` (loss or norm) after each layer, by difficulty; a panel a corpus.

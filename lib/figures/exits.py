@@ -121,9 +121,7 @@ def speed(
         panel.axhline(1, color="#555555", linewidth=0.8)
         for colour, (name, rows) in zip(style.COLOURS, frame.groupby(key), strict=False):
             label = f"d = {name}" if key == "width" else name
-            panel.plot(
-                rows["ideal_speedup"], rows["speedup"], "o", color=colour, ms=4, label=label
-            )
+            panel.plot(rows["ideal_speedup"], rows["speedup"], "o", color=colour, ms=4, label=label)
         panel.set_xlabel("ideal speed-up (compute formula)")
         panel.legend()
     axes[0].set_ylabel("measured speed-up (wall clock)")

@@ -81,9 +81,7 @@ def compacted(
     return logits, exits
 
 
-def _continue(
-    block: Block, state: Tensor, going: Tensor, rows: Tensor, columns: Tensor
-) -> Tensor:
+def _continue(block: Block, state: Tensor, going: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The block's output (N, d) for the continuing symbols of a state (B, T, d)."""
     attention = block.attention
     x = state[rows, columns]  # (N, d)
