@@ -34,11 +34,12 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
     """Best validation perplexity so far (any depth) against compute, mean over seeds.
 
     The band runs from the lowest to the highest seed. A line begins when every seed has finished
-    an epoch and ends when the first has stopped.
+    an epoch and ends when the first has stopped. Axes are cut at one and a half times the lowest.
     """
     names = corpora(curve)
     figure, axes = row_of_panels(names, title)
     for panel, corpus in zip(axes, names, strict=True):
+        lowest = np.inf
         for variant, colour in style.colours(variants).items():
             own = curve[(curve["corpus"] == corpus) & (curve["variant"] == variant)]
             grid, values = best_so_far(own)
@@ -46,8 +47,9 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
             panel.fill_between(
                 grid / 1e12, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0
             )
+            lowest = min(lowest, values.min())
         panel.set_xscale("log")
-        panel.set_yscale("log")
+        panel.set_ylim(0.98 * lowest, 1.5 * lowest)
         panel.set_xlabel(COMPUTE)
     axes[0].set_ylabel("best validation perplexity so far")
     legend_below(figure, axes[-1], 2)
