@@ -38,7 +38,6 @@ PATHS: dict[str, Stages] = {
     "Scratch LPT": (Stage(4, loss="sum"),),
     **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
     **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
-    "LPT progressive 4, best epochs, identity": grown(4, "sum", start="best", identity=True),
 }
 SEED_ROWS = tuple(PATHS)[:10]
 GROWN = (
@@ -46,7 +45,7 @@ GROWN = (
     "Scratch standard",
     "Standard progressive 4, best epochs",
     "LPT progressive 4, best epochs",
-    "LPT progressive 4, best epochs, identity",
+    "LPT progressive 4",
 )
 
 
@@ -65,7 +64,6 @@ def stages(size: str) -> Figure:
     names = [
         "LPT progressive 4",
         "LPT progressive 4, best epochs",
-        "LPT progressive 4, best epochs, identity",
     ]
     return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
 
@@ -157,22 +155,6 @@ CLAIMS = (
         expect="below",
         control="as the seed ran it, from the last states",
     ),
-    _claim(
-        "scratch-beats-growing-control",
-        "LPT from scratch beats growing with LPT from best epochs",
-        ("Scratch LPT", "LPT progressive 4, best epochs"),
-        reported=None,
-        expect="below",
-        control="every stage starts from the best epoch; scratch stops early and spends less",
-    ),
-    _claim(
-        "identity-helps-lpt",
-        "Identity starts help growing with LPT",
-        ("LPT progressive 4, best epochs, identity", "LPT progressive 4, best epochs"),
-        reported=None,
-        expect="below",
-        control="untested idea of the seed; best epochs in both",
-    ),
     Claim(
         id="exp07-equal-compute",
         experiment=EXPERIMENT,
@@ -186,9 +168,9 @@ CLAIMS = (
         control="best epoch within all that scratch has spent, at whatever depth; all stages count",
     ),
     _claim(
-        "more-compute",
-        "With all the compute it takes, a grown model beats scratch (LPT, identity)",
-        ("LPT progressive 4, best epochs, identity", "Scratch LPT"),
+        "scratch-beats-growing-control",
+        "Scratch beats growing with LPT also when stages start from best epochs",
+        ("Scratch LPT", "LPT progressive 4, best epochs"),
         reported=None,
         expect="below",
         control="best epochs; growing spends several times the compute (column operations)",
