@@ -1,0 +1,185 @@
+"""Early exit by the clock: is the compute that a formula saves also time that is saved?
+
+Two tables. ``batched``: whole windows, full model against compacted inference, at several
+thresholds; ``generated``: one symbol at a time with a cache. Each row has the wall clock, the ideal
+speed-up that the seeds' compute formula promises, and the loss.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.analysis.depth_probe import splits
+from lib.analysis.early_exit import compute
+from lib.models.generation import Decoder, generate, generate_uncached
+from lib.models.routed import KEEPS, compacted, routed
+from lib.models.transformer import TransformerConfig
+from lib.text.windows import Windows
+from lib.training.character_run import CharacterRun
+from lib.training.kept_run import load_state
+from lib.training.outcome import Outcome
+
+FULL = 1.01  # a threshold that no confidence reaches
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A trained network, where it exits, and how much is timed."""
+
+    network: CharacterRun
+    run_id: str
+    exit_layer: int
+    thresholds: tuple[float, ...] = (0.5, 0.8, 0.95)
+    rows: int = 64
+    repeats: int = 7
+    prompt: int = 16
+    widths: tuple[int, ...] = (64, 256)
+    shares: tuple[float, ...] = (0.5, 0.75, 0.95)
+
+
+def run(config: Speed, seed: int, folder: Path) -> Outcome:
+    """Time the best epoch's weights on the reported split."""
+    model = load_state(config.network, folder.parent / config.run_id, "best")
+    windows = splits(config.network)["report"]
+    windows = Windows(windows.inputs[: config.rows], windows.targets[: config.rows])
+    corpus = config.network.corpus
+    tables = {
+        "batched": batched(model, windows, config),
+        "generated": generated(model, windows, config),
+    }
+    if config.widths:
+        tables["wider"] = wider(config, seed)
+    return Outcome({"corpus": corpus.name, "corpus_sha256": corpus.sha256}, tables)
+
+
+@torch.no_grad()
+def batched(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
+    """Compacted inference against the full model on the same windows (rows, T)."""
+    depth = config.exit_layer / len(model.blocks)
+    symbols, layer = windows.inputs, config.exit_layer
+    rows = []
+    for threshold in config.thresholds:
+        exact = routed(model, symbols, layer, threshold)[0]
+        for keep in KEEPS:
+            full_seconds, seconds = alternately(
+                config.repeats,
+                lambda: model(symbols),
+                lambda t=threshold, k=keep: compacted(model, symbols, layer, t, k),
+            )
+            logits, exits = compacted(model, symbols, layer, threshold, keep)
+            share = exits.float().mean().item()
+            rows.append(
+                {
+                    "threshold": threshold,
+                    "keep": keep,
+                    "exit_pct": 100 * share,
+                    "full_seconds": full_seconds,
+                    "seconds": seconds,
+                    "speedup": full_seconds / seconds,
+                    "ideal_speedup": 1 / compute(share, depth),
+                    "ppl": _perplexity(logits, windows.targets),
+                    "exact_ppl": _perplexity(exact, windows.targets),
+                    "full_ppl": _perplexity(model(symbols), windows.targets),
+                }
+            )
+    return rows
+
+
+@torch.no_grad()
+def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
+    """Generation from the beginnings of some windows, up to the length of a window."""
+    depth = config.exit_layer / len(model.blocks)
+    length = windows.inputs.shape[1]
+    prompts = windows.inputs[: config.repeats, : config.prompt]
+    count = length - config.prompt
+
+    def decode(threshold: float, keep: str) -> tuple[float, float, list[Tensor]]:
+        seconds, exited, made = 0.0, 0, []
+        for prompt in prompts:
+            decoder = Decoder(model, config.exit_layer, threshold, keep, length)
+            started = time.perf_counter()
+            made.append(generate(decoder, prompt, count))
+            seconds, exited = seconds + time.perf_counter() - started, exited + decoder.exited
+        return seconds / len(prompts), exited / (len(prompts) * (count - 1)), made
+
+    decode(FULL, "propagate")  # warm up
+    started = time.perf_counter()
+    for prompt in prompts:
+        generate_uncached(model, prompt, count)
+    uncached = (time.perf_counter() - started) / len(prompts)
+    full_seconds, _, reference = decode(FULL, "propagate")
+    rows = [
+        {"method": "full, no cache", "seconds": uncached},
+        {"method": "full, cache", "seconds": full_seconds},
+    ]
+    for threshold in config.thresholds:
+        for keep in KEEPS:
+            seconds, share, made = decode(threshold, keep)
+            same = torch.stack(made) == torch.stack(reference)
+            rows.append(
+                {
+                    "method": keep,
+                    "threshold": threshold,
+                    "seconds": seconds,
+                    "exit_pct": 100 * share,
+                    "ideal_speedup": 1 / compute(share, depth),
+                    "same_symbols_pct": 100 * same.float().mean().item(),
+                }
+            )
+    for row in rows:
+        row["symbols_per_second"] = count / row["seconds"]
+        row["speedup"] = full_seconds / row["seconds"]
+    return rows
+
+
+@torch.no_grad()
+def wider(config: Speed, seed: int) -> list[dict]:
+    """Untrained models of growing width with exits drawn by lot: how the overhead shrinks."""
+    rows, layers = [], config.network.model.layers
+    vocabulary, length = config.network.model.vocabulary, config.network.length
+    generator = torch.Generator().manual_seed(seed)
+    symbols = torch.randint(vocabulary, (config.rows // 4, length), generator=generator)
+    for width in config.widths:
+        torch.manual_seed(seed)
+        model = TransformerConfig(vocabulary, layers, width, width // 16, length).build().eval()
+        for share in config.shares:
+            exits = torch.rand(symbols.shape, generator=generator) < share
+            full_seconds, seconds = alternately(
+                max(config.repeats // 2, 1),
+                lambda m=model: m(symbols),
+                lambda m=model, e=exits: compacted(m, symbols, config.exit_layer, 0.5, exits=e),
+            )
+            rows.append(
+                {
+                    "width": width,
+                    "exit_pct": 100 * share,
+                    "full_seconds": full_seconds,
+                    "seconds": seconds,
+                    "speedup": full_seconds / seconds,
+                    "ideal_speedup": 1 / compute(share, config.exit_layer / layers),
+                }
+            )
+    return rows
+
+
+def alternately(
+    repeats: int, first: Callable[[], object], second: Callable[[], object]
+) -> tuple[float, float]:
+    """Median seconds of two functions, timed in turn so that both meet the same machine."""
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, record in zip((first, second), times, strict=True):
+            started = time.perf_counter()
+            function()
+            record.append(time.perf_counter() - started)
+    return tuple(sorted(record)[len(record) // 2] for record in times)
+
+
+def _perplexity(logits: Tensor, targets: Tensor) -> float:
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten()).exp().item()

@@ -1,0 +1,178 @@
+"""Experiment 7: does LPT keep a model intact while it grows, and is growing worth its compute?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, train_paths
+from lib.figures import growth
+from lib.results import store
+from lib.results.claims import Claim, Measure, Tables
+from lib.text.corpus import Corpus
+from lib.training.growing import Stage, Stages
+
+EXPERIMENT, SLUG = "exp07", "07_progressive_growing"
+
+
+@dataclass(frozen=True)
+class Exp07(TwoCorpora):
+    """Nothing beyond the shared parameters."""
+
+
+PARAMETERS = Exp07
+
+
+def grown(depth: int, loss: str, **changes) -> Stages:
+    """One layer more a stage, everything trained; in one layer both losses are the same."""
+    return (Stage(1), *(Stage(k, loss=loss, **changes) for k in range(2, depth + 1)))
+
+
+PATHS: dict[str, Stages] = {
+    "LPT progressive 1": grown(1, "sum"),
+    "Standard progressive 1": grown(1, "last"),
+    **{f"LPT progressive {k}": grown(k, "sum") for k in (2, 3, 4)},
+    **{f"Standard progressive {k}": grown(k, "last") for k in (2, 3, 4)},
+    "Scratch standard": (Stage(4),),
+    "Scratch LPT": (Stage(4, loss="sum"),),
+    **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
+    **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
+}
+SEED_ROWS = tuple(PATHS)[:10]
+GROWN = (
+    "Scratch LPT",
+    "Scratch standard",
+    "Standard progressive 4, best epochs",
+    "LPT progressive 4, best epochs",
+    "LPT progressive 4",
+)
+
+
+def run(corpora: list[Corpus], parameters: Exp07) -> pd.DataFrame:
+    """Train all paths on all corpora; one row a path, corpus and seed."""
+    return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+
+
+def perplexities(size: str) -> Figure:
+    """All paths on both corpora."""
+    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Growing from one layer to four", size)
+
+
+def stages(size: str) -> Figure:
+    """Validation perplexity of every seed through the stages."""
+    names = [
+        "LPT progressive 4",
+        "LPT progressive 4, best epochs",
+    ]
+    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
+
+
+def compute(size: str) -> Figure:
+    """Loss against compute: can a grown model match scratch at equal total compute?"""
+    names = list(GROWN)
+    title = "Best validation perplexity against compute, all stages counted"
+    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
+
+
+FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
+
+
+def at_equal_compute(path: str, scratch: str) -> Measure:
+    """Percent by which a path's lowest valid perplexity exceeds scratch's, at scratch's compute.
+
+    The budget of a seed is all that scratch has spent, patience included; the path is scored by
+    its best epoch within that budget, at whatever depth it has reached.
+    """
+
+    def measure(tables: Tables) -> np.ndarray:
+        curve = tables("curve")
+        found = []
+        for seed in sorted(curve["seed"].unique()):
+            own = curve[curve["seed"] == seed]
+            one, other = (own[own["variant"] == name] for name in (path, scratch))
+            if one.empty or other.empty:
+                raise KeyError(f"no curve of {path!r} or {scratch!r}")
+            inside = one[one["operations"] <= other["operations"].max()]
+            if inside.empty:
+                raise KeyError(f"{path!r} has no epoch within the compute of {scratch!r}")
+            found.append(100 * (inside["val_ppl"].min() / other["val_ppl"].min() - 1))
+        return np.array(found)
+
+    return measure
+
+
+def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:
+    return rescaled(EXPERIMENT, SLUG, name, statement, pair, **more)
+
+
+CLAIMS = (
+    _claim(
+        "lpt-grows-better",
+        "Growing with LPT ends better than growing with the last layer's loss",
+        ("LPT progressive 4", "Standard progressive 4"),
+        reported=-23.7,
+        expect="below",
+        control="as the seed ran it: every stage starts from the last, overfitted state",
+    ),
+    _claim(
+        "lpt-grows-better-control",
+        "Growing with LPT ends better also when stages start from best epochs",
+        ("LPT progressive 4, best epochs", "Standard progressive 4, best epochs"),
+        reported=None,
+        expect="below",
+        control="every stage starts from the best epoch of the one before",
+    ),
+    _claim(
+        "growing-degrades",
+        "Growing degrades: four layers grown with LPT are far worse than the one they began with",
+        ("LPT progressive 4", "LPT progressive 1"),
+        reported=872.4,
+        expect="above",
+        control="as the seed ran it, from the last states",
+    ),
+    _claim(
+        "growing-degrades-control",
+        "Growing degrades also when stages start from best epochs",
+        ("LPT progressive 4, best epochs", "LPT progressive 1"),
+        reported=None,
+        expect="above",
+        control="every stage starts from the best epoch of the one before",
+    ),
+    _claim(
+        "scratch-lpt",
+        "LPT from scratch beats standard training from scratch",
+        ("Scratch LPT", "Scratch standard"),
+        reported=-1.1,
+        expect="below",
+        control="same start, data order and stopping",
+    ),
+    _claim(
+        "scratch-beats-growing",
+        "LPT from scratch beats growing with LPT",
+        ("Scratch LPT", "LPT progressive 4"),
+        reported=-89.9,
+        expect="below",
+        control="as the seed ran it, from the last states",
+    ),
+    Claim(
+        id="exp07-equal-compute",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiment 7",
+        statement="With no more compute than scratch spends, a growing model is worse (LPT)",
+        reported=None,
+        unit="% change of valid perplexity",
+        measure=at_equal_compute("LPT progressive 4, best epochs", "Scratch LPT"),
+        expect="above",
+        control="best epoch within all that scratch has spent, at whatever depth; all stages count",
+    ),
+    _claim(
+        "scratch-beats-growing-control",
+        "Scratch beats growing with LPT also when stages start from best epochs",
+        ("Scratch LPT", "LPT progressive 4, best epochs"),
+        reported=None,
+        expect="below",
+        control="best epochs; growing spends several times the compute (column operations)",
+    ),
+)

@@ -1,0 +1,216 @@
+"""Experiment 10: does routing by confidence beat the full model at less compute?"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.experiments.probed import (
+    Network,
+    difference,
+    pareto_figure,
+    probed,
+    ratio,
+    sweep_figure,
+    train_and_probe,
+)
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled
+from lib.figures import exits
+from lib.models.transformer import TransformerConfig
+from lib.parameters import whole
+from lib.results import store
+from lib.results.claims import Claim
+from lib.text.corpus import Corpus
+from lib.training.objectives import Standard
+from lib.training.routing import Routed
+
+EXPERIMENT, SLUG = "exp10", "10_confidence_routing"
+ROUTED, FULL, HALF = "Confidence-Routed", "Standard 4-layer", "Standard 2-layer"
+
+
+@dataclass(frozen=True)
+class Exp10(TwoCorpora):
+    """Adds how often each inference is timed; the median counts."""
+
+    timing_repeats: int = whole(7, 1, 1_000)
+
+    QUICK = {**TwoCorpora.QUICK, "timing_repeats": 1}
+    TINY = {**TwoCorpora.TINY, "timing_repeats": 1}
+
+
+PARAMETERS = Exp10
+
+
+def networks(vocabulary: int) -> dict[str, Network]:
+    """The seed's three rows (initialisation A) and the same with Experiment 5-9's B."""
+    four, two = (TransformerConfig(vocabulary, layers) for layers in (4, 2))
+    small = TransformerConfig(vocabulary, 4, initialisation="B")
+    auxiliary = Routed((0, 0.5, 0, 0.5))
+    return {
+        ROUTED: Network(four, auxiliary, 2),
+        FULL: Network(four, Standard(), 2),
+        HALF: Network(two, Standard(), 1),
+        f"{ROUTED}, init B": Network(small, auxiliary, 2),
+        f"{FULL}, init B": Network(small, Standard(), 2),
+    }
+
+
+def run(corpora: list[Corpus], parameters: Exp10) -> pd.DataFrame:
+    """Train, probe and time; one row a network, corpus and seed."""
+    return train_and_probe(
+        EXPERIMENT,
+        SLUG,
+        networks,
+        corpora,
+        parameters,
+        timed=(ROUTED,),
+        repeats=parameters.timing_repeats,
+    )
+
+
+def speed_figure(size: str) -> Figure:
+    """Measured against ideal speed-up."""
+    tables = (store.read(SLUG, name, size) for name in ("batched", "generated", "wider"))
+    return exits.speed(*tables, "Measured against ideal speed-up, one core")
+
+
+NAMES = (ROUTED, FULL, HALF, f"{ROUTED}, init B", f"{FULL}, init B")
+FOUR = tuple(name for name in NAMES if name != HALF)
+COLUMNS = ("ppl", "acc_pct", "exit_pct")
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Routing and its baselines"
+    ),
+    "pareto": partial(pareto_figure, SLUG, FOUR),
+    "thresholds_real": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, False),
+    "thresholds_repeated": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, True),
+    "speed": speed_figure,
+}
+
+
+def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:
+    return rescaled(EXPERIMENT, SLUG, name, statement, pair, **more)
+
+
+def _measured(name: str, statement: str, measure, unit: str, **more) -> Claim:
+    return Claim(
+        id=f"{EXPERIMENT}-{name}",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiment 10",
+        statement=statement,
+        measure=measure,
+        unit=unit,
+        **more,
+    )
+
+
+def _at(column: str, state: str, threshold: float = 0.8, variant: str = ROUTED):
+    return probed(variant, column, state, table="exits", threshold=threshold)
+
+
+_ROUTED_PPL = _at("ppl", "best")
+_DEEP_PPL = probed(ROUTED, "always_last_ppl", "best")
+
+CLAIMS = (
+    _claim(
+        "routed-beats-full",
+        "The confidence-routed transformer beats the standard four layers",
+        (ROUTED, FULL),
+        reported=-23.1,
+        expect="below",
+        control="initialisation A, each at its best epoch, threshold 0.8 fixed",
+    ),
+    _claim(
+        "routed-beats-full-init-b",
+        "It beats them too with the initialisation of Experiments 5-9",
+        (f"{ROUTED}, init B", f"{FULL}, init B"),
+        reported=None,
+        expect="below",
+        control="initialisation B in both; the seed's baseline had the worse one",
+    ),
+    _claim(
+        "routed-beats-half",
+        "The confidence-routed transformer beats the standard two layers",
+        (ROUTED, HALF),
+        reported=-15.7,
+        expect="below",
+        control="initialisation A, each at its best epoch",
+    ),
+    _measured(
+        "routing-itself",
+        "The gain is routing: routed predictions beat the same network's deep ones",
+        ratio(_ROUTED_PPL, _DEEP_PPL),
+        "% change of perplexity",
+        reported=None,
+        expect="below",
+        control="same weights, every symbol through all four layers: what is left is routing",
+    ),
+    _measured(
+        "auxiliary-loss-itself",
+        "The gain is the auxiliary loss: the routed network's deep output beats the standard one",
+        ratio(_DEEP_PPL, probed(FULL, "always_last_ppl", "best")),
+        "% change of perplexity",
+        reported=None,
+        expect="below",
+        control="both always four layers deep; only the training loss differs",
+    ),
+    _measured(
+        "compute-saved",
+        "At its best epoch routing spends at most 80 % of the compute",
+        _at("compute_pct", "best"),
+        "% of the blocks' compute",
+        reported=76.2,
+        expect="below",
+        threshold=80.0,
+        control="threshold 0.8, best epoch of the routed perplexity, formula of the seed",
+    ),
+    _measured(
+        "compute-saved-after-training",
+        "After training routing spends at most 65 % of the compute",
+        _at("compute_pct", "last"),
+        "% of the blocks' compute",
+        reported=59.8,
+        expect="below",
+        threshold=65.0,
+        control="threshold 0.8, last epoch: the seed's threshold table, another state than 76.2 %",
+    ),
+    _measured(
+        "last-state-worse",
+        "The state of the threshold table is far worse than the one of the headline",
+        ratio(_at("ppl", "last"), _ROUTED_PPL),
+        "% change of perplexity",
+        reported=210.6,
+        expect="above",
+        control="one run, last epoch against best epoch, threshold 0.8",
+    ),
+    _measured(
+        "threshold-hardly-matters",
+        "Perplexity hardly depends on the threshold between 0.5 and 0.9",
+        ratio(_at("ppl", "last", 0.5), _at("ppl", "last", 0.9)),
+        "% change of perplexity",
+        reported=0.8,
+        expect="within",
+        threshold=5.0,
+        control="last epoch as the seed's table; equal within 5 %",
+    ),
+    _measured(
+        "confidence-beats-lot",
+        "Confidence chooses better than a lot that exits as many symbols",
+        ratio(_ROUTED_PPL, _at("random_ppl", "best")),
+        "% change of perplexity",
+        reported=None,
+        expect="below",
+        control="same network, same share of exits, drawn at random (expectation)",
+    ),
+    _measured(
+        "accuracy",
+        "Routing raises accuracy over the standard four layers",
+        difference(_at("acc_pct", "best"), probed(FULL, "always_last_acc_pct", "best")),
+        "points of accuracy",
+        reported=3.5,
+        expect="above",
+        control="threshold 0.8 fixed, best epochs",
+    ),
+)

@@ -1,0 +1,254 @@
+"""Experiment 11: does LPT spoil confidence routing, and what survives more text?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.experiments.probed import (
+    Network,
+    difference,
+    pareto_figure,
+    probed,
+    ratio,
+    reliability_figure,
+    sweep_figure,
+    train_and_probe,
+)
+from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, seeds_of
+from lib.figures import scale
+from lib.models.transformer import TransformerConfig
+from lib.parameters import whole, wholes
+from lib.results import store
+from lib.results.claims import Claim, Measure, change
+from lib.text.corpus import Corpus, load_corpus
+from lib.training.character_run import CharacterRun
+from lib.training.character_run import run as train
+from lib.training.objectives import LayerLosses, Segments, Standard
+from lib.training.outcome import Outcome
+from lib.training.routing import Routed
+from lib.training.sweep import Task, sweep
+
+EXPERIMENT, SLUG = "exp11", "11_lpt_routing"
+PLAIN, LPT, AWARE = "Standard Routing", "Full LPT", "LPT + Routing Aware"
+WEIGHTS = {PLAIN: (0, 0.5, 0, 0.5), LPT: (1, 1, 1, 1), AWARE: (0.5, 1, 0.5, 1)}
+METHODS = ("Standard", "LPT", "IRT", "Routed")
+
+
+@dataclass(frozen=True)
+class Exp11(TwoCorpora):
+    """Adds the scale check: sizes in training characters, seeds, and characters each may see.
+
+    A size is trained for ``scale_symbols // size`` epochs, at least one and at most ``epochs``.
+    """
+
+    scales: str = wholes("20000,100000", 100, 10_000_000)
+    scale_seeds: int = whole(3, 1, 1_000)
+    scale_symbols: int = whole(300_000, 1, 100_000_000)
+
+    QUICK = {**TwoCorpora.QUICK, "scales": "5000", "scale_seeds": 1}
+    TINY = {**TwoCorpora.TINY, "scales": "1100", "scale_seeds": 1}
+
+
+PARAMETERS = Exp11
+
+
+def networks(vocabulary: int) -> dict[str, Network]:
+    """The seed's three loss weightings of one network of four layers, initialisation A."""
+    model = TransformerConfig(vocabulary, 4)
+    return {name: Network(model, Routed(weights), 2) for name, weights in WEIGHTS.items()}
+
+
+def scaled(method: str, size: int) -> str:
+    """The row of a method at a size of the scale check."""
+    return f"{method}, {size:,} characters"
+
+
+def scale_check(corpus_of: Callable[[int], Corpus], parameters: Exp11) -> list[Outcome]:
+    """The four methods of four layers at growing sizes of real text, batches shuffled."""
+    tasks = []
+    for size in parameters.numbers("scales"):
+        corpus = corpus_of(size)
+        vocabulary = len(corpus.alphabet)
+        plain = TransformerConfig(vocabulary, 4)
+        methods = {
+            "Standard": (plain, Standard()),
+            "LPT": (plain, LayerLosses((1, 1, 1, 1))),
+            "IRT": (TransformerConfig(vocabulary, 4, initial_state=True), Segments(2)),
+            "Routed": (plain, Routed(WEIGHTS[PLAIN])),
+        }
+        epochs = min(max(parameters.scale_symbols // size, 1), parameters.epochs)
+        for method, (model, objective) in methods.items():
+            config = CharacterRun(corpus, model, objective, parameters.training(epochs=epochs))
+            labels = {
+                "experiment": EXPERIMENT,
+                "variant": scaled(method, size),
+                "method": method,
+                "train_chars": size,
+            }
+            tasks += [Task(train, config, s, labels) for s in range(parameters.scale_seeds)]
+    return sweep(tasks, parameters.workers)
+
+
+def run(corpora: list[Corpus], parameters: Exp11) -> pd.DataFrame:
+    """The seed's comparison on both corpora, and the scale check on the first."""
+
+    def corpus_of(size: int) -> Corpus:
+        wanted = replace(parameters, train_chars=size)
+        return load_corpus(
+            "auto" if parameters.corpus == "repeated" else parameters.corpus,
+            parameters.data_dir,
+            wanted.train_chars,
+            parameters.valid_chars,
+            parameters.test_chars,
+        )
+
+    return train_and_probe(
+        EXPERIMENT,
+        SLUG,
+        networks,
+        corpora,
+        parameters,
+        more=lambda: scale_check(corpus_of, parameters),
+    )
+
+
+def scale_figure(size: str) -> Figure:
+    """Test perplexity of the four methods against the size of the training text."""
+    frame = store.read(SLUG, size=size)
+    frame = frame[frame["train_chars"].notna()]
+    title = f"Four layers, {seeds_of(frame)}: what survives more text?"
+    return scale.by_size(frame, METHODS, title)
+
+
+NAMES = tuple(WEIGHTS)
+COLUMNS = ("ppl", "acc_pct", "exit_pct")
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Three loss weightings"
+    ),
+    "pareto": partial(pareto_figure, SLUG, NAMES),
+    "thresholds_real": partial(sweep_figure, SLUG, NAMES, COLUMNS, False),
+    "thresholds_repeated": partial(sweep_figure, SLUG, NAMES, COLUMNS, True),
+    "reliability_real": partial(reliability_figure, SLUG, NAMES, False),
+    "reliability_repeated": partial(reliability_figure, SLUG, NAMES, True),
+    "scale": scale_figure,
+}
+
+
+def _measured(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:
+    return Claim(
+        id=f"{EXPERIMENT}-{name}",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiment 11",
+        statement=statement,
+        measure=measure,
+        unit=unit,
+        **more,
+    )
+
+
+def _at(variant: str, column: str, state: str) -> Measure:
+    return probed(variant, column, state, table="exits", threshold=0.8)
+
+
+def _scale(method: str, size: int, words: str) -> Claim:
+    return Claim(
+        id=f"{EXPERIMENT}-scale-{method.lower()}-{size // 1000}k",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 004, Experiments 4 and 10",
+        statement=f"{words} at {size:,} training characters",
+        reported={"LPT": -5.8, "IRT": 8.6, "Routed": -23.1}[method] if size == 20_000 else None,
+        unit="% change of perplexity",
+        measure=change(scaled(method, size), scaled("Standard", size)),
+        expect="above" if method == "IRT" else "below",
+        min_seeds=3,
+        corpora=("wikitext-2", "python-docs"),
+        control="same data order, equal epochs (at most 300,000 characters seen); three seeds only",
+    )
+
+
+CLAIMS = (
+    rescaled(
+        EXPERIMENT,
+        SLUG,
+        "lpt-spoils-routing",
+        "Training every layer (LPT) makes the routed network worse",
+        (LPT, PLAIN),
+        reported=4.7,
+        expect="above",
+        control="best epoch of the routed perplexity in both, threshold 0.8",
+    ),
+    rescaled(
+        EXPERIMENT,
+        SLUG,
+        "aware-spoils-routing",
+        "Routing-aware LPT makes the routed network worse",
+        (AWARE, PLAIN),
+        reported=3.4,
+        expect="above",
+        control="best epoch of the routed perplexity in both, threshold 0.8",
+    ),
+    _measured(
+        "lpt-spoils-last-state",
+        "After training the LPT network is worse too",
+        ratio(_at(LPT, "ppl", "last"), _at(PLAIN, "ppl", "last")),
+        "% change of perplexity",
+        reported=22.6,
+        expect="above",
+        control="last epochs, threshold 0.8: the seed's threshold tables",
+    ),
+    _measured(
+        "lpt-exits-more",
+        "After training more symbols exit with LPT",
+        difference(_at(LPT, "exit_pct", "last"), _at(PLAIN, "exit_pct", "last")),
+        "points of exiting symbols",
+        reported=11.5,
+        expect="above",
+        control="last epochs, threshold 0.8",
+    ),
+    _measured(
+        "lpt-exits-more-best",
+        "At the best epoch more symbols exit with LPT",
+        difference(_at(LPT, "exit_pct", "best"), _at(PLAIN, "exit_pct", "best")),
+        "points of exiting symbols",
+        reported=-0.4,
+        expect="above",
+        control="best epochs, threshold 0.8",
+    ),
+    _measured(
+        "lpt-overconfident",
+        "LPT makes the exit layer over-confident",
+        difference(
+            probed(LPT, "exit_overconfidence", "last"), probed(PLAIN, "exit_overconfidence", "last")
+        ),
+        "confidence minus accuracy, difference",
+        reported=None,
+        expect="above",
+        control="last epochs; mean confidence minus accuracy of layer 2, both measured",
+    ),
+    _measured(
+        "lpt-overconfident-best",
+        "LPT makes the exit layer over-confident at the best epoch too",
+        difference(
+            probed(LPT, "exit_overconfidence", "best"), probed(PLAIN, "exit_overconfidence", "best")
+        ),
+        "confidence minus accuracy, difference",
+        reported=None,
+        expect="above",
+        control="best epochs; mean confidence minus accuracy of layer 2, both measured",
+    ),
+    *(
+        _scale(method, size, words)
+        for method, words in (
+            ("LPT", "LPT beats standard training in four layers"),
+            ("IRT", "Refinement (IRT) is worse than standard training in four layers"),
+            ("Routed", "The confidence-routed transformer beats the standard four layers"),
+        )
+        for size in (20_000, 100_000, 1_000_000)
+    ),
+)

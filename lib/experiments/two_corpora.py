@@ -1,0 +1,177 @@
+"""What Experiments 5-11 share: every run is made on real text and on the seeds' repeated sentence.
+
+The seeds' loaders found no WikiText and fell back, silently, to one sentence repeated for training
+and another for validation. Both corpora stand side by side in every table; ``repeated`` has no test
+text, so claims on it read the validation perplexity, as the seeds did, and on real text the test
+perplexity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.analysis.statistics import percent_change
+from lib.experiments import floors
+from lib.experiments.character import CharacterParameters
+from lib.figures import panels
+from lib.models.transformer import TransformerConfig
+from lib.parameters import whole
+from lib.results import store
+from lib.results.claims import Claim, Measure, Tables, by_seed
+from lib.text.corpus import Corpus, load_corpus
+from lib.training.fit import Training
+from lib.training.growing import GrowthRun, Stages, run
+from lib.training.outcome import Outcome
+from lib.training.sweep import Task, sweep
+
+
+@dataclass(frozen=True)
+class TwoCorpora(CharacterParameters):
+    """The shared parameters; batches keep their order and only whole ones of 16 windows count."""
+
+    seeds: int = whole(5, 1, 1_000)
+
+    QUICK = {
+        "train_chars": 5_000,
+        "valid_chars": 2_200,
+        "test_chars": 2_200,
+        "seeds": 1,
+        "epochs": 2,
+    }
+    TINY = {
+        "train_chars": 1_100,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
+        "seeds": 1,
+        "epochs": 1,
+        "workers": 1,
+    }
+
+    def both(self) -> list[Corpus]:
+        """The named corpus and ``repeated``, each described in a line (once if they are one)."""
+        found = [self.load()]
+        if found[0].name != "repeated":
+            found.append(load_corpus("repeated", "", self.train_chars, self.valid_chars))
+            print(found[1].describe(), flush=True)
+        return found
+
+    def ordered(self, **changes: Any) -> Training:
+        """The loop with batches in the same order every epoch."""
+        return self.training(shuffle=False, **changes)
+
+
+def metric(corpus: str) -> str:
+    """The column that decides on a corpus: test perplexity, or valid where there is no test."""
+    return "val_ppl" if corpus == "repeated" else "test_ppl"
+
+
+def metrics(frame: pd.DataFrame) -> dict[str, str]:
+    """The deciding column of every corpus in a table."""
+    return {name: metric(name) for name in frame["corpus"].unique()}
+
+
+def seeds_of(frame: pd.DataFrame) -> str:
+    """The number of seeds in words, for titles."""
+    count = frame["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def perplexity_figure(
+    experiment: str, slug: str, variants: list[str], title: str, size: str
+) -> Figure:
+    """Perplexities of the variants on both corpora, drawn from the written table."""
+    frame = store.read(slug, size=size)
+    title = f"{title}, {seeds_of(frame)}"
+    return panels.perplexities(frame, variants, title, metrics(frame), experiment)
+
+
+def perplexity_change(treatment: str, baseline: str) -> Measure:
+    """Percent change of the deciding perplexity between two variants, seed by seed."""
+
+    def measure(tables: Tables) -> np.ndarray:
+        column = metric(tables.corpus)
+        new, old = (by_seed(tables(), variant, column) for variant in (treatment, baseline))
+        if list(new.index) != list(old.index):
+            raise ValueError(f"{treatment} and {baseline} do not share their seeds")
+        return percent_change(new.to_numpy(), old.to_numpy())
+
+    return measure
+
+
+def rescaled(
+    experiment: str, slug: str, name: str, statement: str, pair: tuple[str, str], **more: Any
+) -> Claim:
+    """A claim about the percent change of perplexity between two variants of an experiment."""
+    return Claim(
+        id=f"{experiment}-{name}",
+        experiment=experiment,
+        slug=slug,
+        source=f"seed 004, Experiment {int(experiment[3:])}",
+        statement=statement,
+        unit="% change of perplexity",
+        measure=perplexity_change(*pair),
+        **more,
+    )
+
+
+def count_models(experiment: str, corpus: Corpus) -> list[Task]:
+    """Unigram and bigram as tasks of one seed."""
+    return [
+        Task(
+            floors.run,
+            floors.CountRun(corpus, name),
+            0,
+            {"experiment": experiment, "variant": name},
+        )
+        for name in floors.MODELS
+    ]
+
+
+def spread(outcomes: list[Outcome], table: str, further: tuple[str, ...]) -> list[Outcome]:
+    """Rows of one run's ``table`` as outcomes of their own, each with its share of other tables.
+
+    A row names its ``variant``; rows of the ``further`` tables go to the variant they name.
+    """
+    found = []
+    for outcome in outcomes:
+        for row in outcome.tables[table]:
+            own = {
+                name: [_without(r) for r in outcome.tables.get(name, ()) if _names(r, row)]
+                for name in further
+            }
+            merged = {**outcome.row, **row}
+            found.append(Outcome(merged, {name: rows for name, rows in own.items() if rows}))
+    return found
+
+
+def _names(further: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return further["variant"] == row["variant"]
+
+
+def _without(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "variant"}
+
+
+def train_paths(
+    experiment: str,
+    slug: str,
+    paths: Mapping[str, Stages],
+    corpora: list[Corpus],
+    parameters: TwoCorpora,
+) -> pd.DataFrame:
+    """Train the growth paths on every corpus with every seed; write and return the main table."""
+    tasks, floors_ = [], []
+    for corpus in corpora:
+        model = TransformerConfig(len(corpus.alphabet), initialisation="B")
+        config = GrowthRun(corpus, model, tuple(paths.items()), parameters.ordered())
+        tasks += [
+            Task(run, config, seed, {"experiment": experiment, "variant": f"paths, {corpus.name}"})
+            for seed in range(parameters.seeds)
+        ]
+        floors_ += count_models(experiment, corpus)
+    outcomes = spread(sweep(tasks, parameters.workers), "paths", ("curve",))
+    return store.write(slug, outcomes + sweep(floors_), parameters.size)
