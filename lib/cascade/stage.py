@@ -26,13 +26,14 @@ class Stage(nn.Module):
 
     ``own_head`` False: the stage speaks through the base's frozen head. ``final_norm`` False: the
     output is input + what the layers add, so that a stage whose layers add nothing is the base.
+    With 0 layers and no norm it is the bare linear head of seed 000.
     """
 
     def __init__(self, config: LlamaConfig, layers: int, own_head: bool = True,
                  final_norm: bool = True):
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"a stage needs at least one layer, not {layers}")
+        if layers < 0:
+            raise ValueError(f"a stage cannot have {layers} layers")
         config = copy.deepcopy(config)
         config.num_hidden_layers = layers
         config._attn_implementation = "sdpa"
@@ -72,7 +73,8 @@ def new_stage(config: LlamaConfig, layers: int, head: str = "scratch", start: st
 
     ``head``: scratch (the seeds), copied from the base and trained on, or shared = the base's own,
     frozen. ``start``: random (the seeds) or identity, where attention and feed-forward outputs are
-    zero and no final norm is used, so that the untrained stage repeats the base exactly.
+    zero and no final norm is used, so that the untrained stage repeats the base exactly. With 0
+    layers there is no norm and the head starts uniform in ±1/sqrt(width), as in seed 000.
     The draw leaves the global random state untouched. Raises ``ValueError`` for other names.
     """
     if head not in HEADS or start not in ("random", "identity"):
@@ -80,13 +82,17 @@ def new_stage(config: LlamaConfig, layers: int, head: str = "scratch", start: st
                          "'random', 'identity'")
     if head == "copied" and base_head is None:
         raise ValueError("head 'copied' needs base_head")
-    stage = Stage(config, layers, own_head=head != "shared", final_norm=start == "random")
+    stage = Stage(config, layers, own_head=head != "shared",
+                  final_norm=start == "random" and layers > 0)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in stage.modules():
             if isinstance(module, nn.Linear):
                 if head == "copied" and module is stage.head:
                     module.weight.copy_(base_head)
+                elif layers == 0:
+                    bound = config.hidden_size ** -0.5
+                    module.weight.uniform_(-bound, bound, generator=generator)
                 else:
                     module.weight.normal_(0, std, generator=generator)
         if start == "identity":

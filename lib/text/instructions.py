@@ -50,7 +50,7 @@ def load_instructions(source: str = "auto", data_dir: str = "") -> Instructions:
     if source not in SOURCES:
         raise ValueError(f"instruction source {source!r} is not known; allowed: {SOURCES}")
     if source == "embedded":
-        return _named(_embedded(), "embedded-instructions")
+        return _named(_embedded(), "alpaca-form-embedded")
     refusals = []
     if source in ("auto", "local"):
         try:
@@ -65,7 +65,7 @@ def load_instructions(source: str = "auto", data_dir: str = "") -> Instructions:
     if source == "auto":
         print("Alpaca is not at hand (" + " ".join(refusals) + "); "
               "the small embedded instruction set is used instead.")
-        return _named(_embedded(), "embedded-instructions")
+        return _named(_embedded(), "alpaca-form-embedded")
     raise CorpusUnavailable(" ".join(refusals))
 
 
