@@ -8,12 +8,14 @@ lies in two parts. ``wikitext`` gives windows of WikiText-2 for the question of 
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.cascade.features import Features, collect
-from lib.models.pretrained import Base
+from lib.cascade.features import Features, collect, feature_key
+from lib.models.pretrained import Base, load_base
 from lib.text.instructions import CorpusUnavailable, load_instructions, render, split_records
 from lib.text.token_stream import (
     TokenWindows,
@@ -30,8 +32,9 @@ PACKINGS = ("stream", "chunks")
 
 @dataclass(frozen=True)
 class Material:
-    """Windows and features of the three parts, keyed train / valid / test."""
+    """Windows and features of the three parts, keyed train / valid / test (and wikitext)."""
 
+    base: Base
     windows: dict[str, TokenWindows]
     features: dict[str, Features]
     corpus: str
@@ -60,12 +63,59 @@ def instruction_windows(base: Base, packing: str, counts: dict[str, int], source
     return windows, corpus.name, corpus.sha256
 
 
-def load_material(base: Base, packing: str, counts: dict[str, int], source: str = "auto",
-                  data_dir: str = "", log=None) -> Material:
-    """Windows of ``instruction_windows`` and their base features, from the cache or computed."""
-    windows, name, digest = instruction_windows(base, packing, counts, source, data_dir)
-    features = {part: collect(base, table, log=log) for part, table in windows.items()}
-    return Material(windows, features, name, digest)
+@dataclass(frozen=True)
+class MaterialHandle:
+    """What a run needs to find its material: small enough to be sent to another process.
+
+    ``name`` and ``sha256`` (of base, windows and feature code) identify it in a run's id; the
+    other fields only say where it is.
+    """
+
+    name: str
+    sha256: str
+    base: str
+    packing: str
+    counts: tuple[tuple[str, int], ...]
+    source: str
+    data_dir: str
+
+    def open(self) -> Material:
+        """The material itself; read once a process. Raises ``ValueError`` if it has changed."""
+        material, digest = _opened(self.base, self.packing, self.counts, self.source, self.data_dir)
+        if digest != self.sha256:
+            raise ValueError("the material is not the one this run was planned for")
+        return material
+
+
+def material_handle(base: str, packing: str, counts: dict[str, int], source: str = "auto",
+                    data_dir: str = "") -> MaterialHandle:
+    """Collect the features of the asked material (or find them) and say how to open them.
+
+    ``counts``: windows of train, valid and test, and optionally of wikitext.
+    """
+    key = tuple(sorted(counts.items()))
+    material, digest = _opened(base, packing, key, source, data_dir)
+    return MaterialHandle(material.corpus, digest, base, packing, key, source, data_dir)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(base: str, packing: str, counts: tuple[tuple[str, int], ...], source: str,
+            data_dir: str) -> tuple[Material, str]:
+    loaded = _base(base)
+    wanted = dict(counts)
+    wikitext = wanted.pop("wikitext", 0)
+    windows, name, corpus = instruction_windows(loaded, packing, wanted, source, data_dir)
+    if wikitext:
+        windows["wikitext"] = wikitext_windows(loaded, wikitext, data_dir)
+    features = {part: collect(loaded, table) for part, table in windows.items()}
+    keys = " ".join(f"{part} {feature_key(loaded, windows[part])}" for part in sorted(windows))
+    digest = hashlib.sha256(keys.encode()).hexdigest()
+    return Material(loaded, windows, features, name, corpus), digest
+
+
+@functools.lru_cache(maxsize=1)
+def _base(source: str) -> Base:
+    return load_base(source)
 
 
 def wikitext_windows(base: Base, windows: int, data_dir: str = "") -> TokenWindows:
