@@ -16,7 +16,7 @@ from lib.text.token_stream import joined_windows, record_chunks
 @pytest.fixture
 def nowhere(monkeypatch):
     monkeypatch.delenv("DEPTH_DATA", raising=False)
-    monkeypatch.setattr("lib.models.pretrained.hub_reachable", lambda: False)
+    monkeypatch.setattr("lib.text.hub.reachable", lambda: False)
 
 
 def test_templates_are_the_seeds():

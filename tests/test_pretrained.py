@@ -75,7 +75,7 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         return type("Done", (), {"returncode": 1, "stderr": "ERROR: no index\n"})()
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(pretrained, "hub_reachable", lambda: False)
+    monkeypatch.setattr(pretrained.hub, "reachable", lambda: False)
     monkeypatch.setattr(pretrained.subprocess, "run", refused)
     with pytest.raises(BaseUnavailable, match="hub did not answer.*no index"):
         load_base("auto")

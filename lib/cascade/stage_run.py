@@ -16,6 +16,7 @@ from lib.cascade.evaluation import (
     perplexity,
     score_handed_on,
 )
+from lib.cascade.features import Features
 from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.packing import Packs, arrange, arrange_all, select
 from lib.cascade.stage import new_stage, parameter_count
@@ -29,7 +30,8 @@ class StageRun:
 
     ``hard_ratio`` and ``criterion`` fix the hard tokens (threshold from train); ``selection`` says
     which tokens are trained on instead (see ``packing.RULES``), ``train_tokens`` how many at most
-    (0 = all of the ratio). ``natural_windows``: validation windows scored whole, 0 = none.
+    (0 = all of the ratio), ``text_windows`` from how much of the training text (0 = all of it).
+    ``natural_windows``: validation windows scored whole, 0 = none.
     """
 
     material: MaterialHandle
@@ -38,6 +40,7 @@ class StageRun:
     hard_ratio: float = 0.1
     selection: str = "hard"
     train_tokens: int = 0
+    text_windows: int = 0
     arrangement: str = "packed"
     layers: int = 2
     head: str = "scratch"
@@ -50,9 +53,10 @@ def run(config: StageRun, seed: int, folder: Path) -> Outcome:
     material = config.material.open()
     parts, base_head = material.features, material.base.model.lm_head.weight
     eos = material.base.tokenizer.eos_token_id
-    chosen = select(parts["train"], config.selection, config.hard_ratio, config.criterion,
+    text = shortened(parts["train"], config.text_windows or len(material.windows["train"]))
+    chosen = select(text, config.selection, config.hard_ratio, config.criterion,
                     config.train_tokens, seed)
-    packs = arrange(chosen, config.arrangement, parts["train"].tokens, parts["train"].length)
+    packs = arrange(chosen, config.arrangement, text.tokens, text.length)
     settings = config.training
     if config.arrangement == "full":  # as many counted tokens a step as in packs
         settings = replace(settings, batch=max(1, round(
@@ -134,6 +138,14 @@ def run_base_twice(config: BaseTwice, seed: int, folder: Path) -> Outcome:
         "boundary_all_share": boundary_mask(features, eos).float().mean().item(),
     }
     return Outcome(row, {})
+
+
+def shortened(features: Features, windows: int) -> Features:
+    """The features of the first windows only."""
+    tokens = windows * features.length
+    return replace(features, final=features.final[:tokens], ids=features.ids[:tokens],
+                   labels=features.labels[:tokens],
+                   scalars={name: v[:tokens] for name, v in features.scalars.items()})
 
 
 def identity(material: Material) -> dict[str, str]:

@@ -18,8 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from lib.models.tiny_llama import byte_level_tokenizer, tiny_llama
+from lib.text import hub
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
@@ -146,26 +145,11 @@ def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
 
 # --------------------------------------------------------------------------- the hub
 
-def hub_reachable(seconds: float = 3.0) -> bool:
-    """Whether the hub answers within ``seconds``; an answer of any status counts."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=seconds).close()
-    except urllib.error.HTTPError as answer:
-        return answer.code < 500 and answer.code not in (403, 407)
-    except OSError:  # no route, no name, refused, timed out
-        return False
-    return True
-
-
 def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", revision)
     if (ready / "base.json").is_file():
         return _from_saved(ready)
-    if not hub_reachable():
+    if not hub.reachable():
         raise BaseUnavailable(f"The hub did not answer within 3 s, so {name} was not loaded.")
     from huggingface_hub import snapshot_download
 

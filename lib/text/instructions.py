@@ -15,6 +15,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.text import hub
+
 HUB_NAME = "tatsu-lab/alpaca"
 HUB_REVISION = "dce01c9b08f87459cf36a430d809084718273017"
 SOURCES = ("auto", "local", "hub", "embedded")
@@ -117,9 +119,7 @@ def _local(data_dir: str) -> Instructions:
 
 
 def _hub() -> Instructions:
-    from lib.models.pretrained import hub_reachable
-
-    if not hub_reachable():
+    if not hub.reachable():
         raise CorpusUnavailable("The hub did not answer within 3 s.")
     from datasets import load_dataset
 
