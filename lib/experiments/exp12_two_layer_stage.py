@@ -33,6 +33,7 @@ class Exp12(CascadeParameters):
     steps: int = whole(60, 1, 1_000_000)
     batch: int = whole(1, 1, 10_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     natural_windows: int = whole(16, 1, 10_000)
 
     QUICK = {**CascadeParameters.QUICK, "wikitext_windows": 0, "seed_steps": 2, "seed_batch": 1,
@@ -50,7 +51,8 @@ PARAMETERS = Exp12
 
 
 def variants(material: MaterialHandle | None, parameters: Exp12) -> dict[str, StageRun]:
-    """The seed's stage and the controls; all controls take equal tokens, steps and rate."""
+    """The seed's stage and the controls, which take equal tokens and steps, and an equal rate
+    unless they start from the base's head."""
     p = parameters
     seed = StageRun(
         material, StageTraining(p.seed_steps, p.seed_batch, p.seed_rate, "linear", clip=1.0),
@@ -58,6 +60,7 @@ def variants(material: MaterialHandle | None, parameters: Exp12) -> dict[str, St
     short = StageTraining(p.steps, p.batch, p.learning_rate, "linear", clip=1.0)
     hard = replace(seed, training=short, natural_windows=0)
     tokens = replace(short, batch=short.batch * 128)
+    gentle = replace(short, learning_rate=p.base_head_rate)
     half = max(1, round(p.hard_ratio * p.train_windows / 2)) * 128
     return {
         SEED: seed,
@@ -71,8 +74,8 @@ def variants(material: MaterialHandle | None, parameters: Exp12) -> dict[str, St
         "Hard ratio x2": replace(hard, hard_ratio=2 * p.hard_ratio),
         "Hard ratio x3": replace(hard, hard_ratio=3 * p.hard_ratio),
         "4 layers": replace(hard, layers=4),
-        "Base's head, trained on": replace(hard, head="copied"),
-        IDENTITY: replace(hard, head="shared", start="identity"),
+        "Base's head, trained on": replace(hard, head="copied", training=gentle),
+        IDENTITY: replace(hard, head="shared", start="identity", training=gentle),
     }
 
 
