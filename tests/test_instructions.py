@@ -52,15 +52,15 @@ def test_local_and_hub_fail_loudly_and_auto_says_what_it_takes(nowhere, capsys):
 def test_embedded_records_are_fixed_and_different():
     first, second = load_instructions("embedded"), load_instructions("embedded")
     assert first.sha256 == second.sha256
-    assert len(set(first.records)) == len(first.records) == 96
+    assert len(set(first.records)) == len(first.records) == 108
 
 
 def test_the_parts_share_no_record():
     corpus = load_instructions("embedded")
     parts = split_records(corpus, (0.6, 0.2, 0.2))
-    assert sum(map(len, parts.values())) == 96
+    assert sum(map(len, parts.values())) == 108
     assert not set(parts["train"]) & set(parts["test"])
-    assert split_records(corpus, (0.6, 0.2, 0.2), None)["train"] == corpus.records[:58]
+    assert split_records(corpus, (0.6, 0.2, 0.2), None)["train"] == corpus.records[:65]
     with pytest.raises(ValueError, match="sum 1"):
         split_records(corpus, (0.6, 0.2, 0.1))
 

@@ -110,3 +110,23 @@ def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl")
         return 100 * (ours / theirs - 1)
 
     return measure
+
+
+def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
+    """Percent change of a column of the ``stages`` table between two stages, seed by seed."""
+    def measure(tables: Tables) -> np.ndarray:
+        old, new = (_of_stage(tables, variant, stage, metric) for stage in (first, second))
+        return 100 * (new / old - 1)
+
+    return measure
+
+
+def at_stage(variant: str, stage: int, metric: str, minus: int) -> Measure:
+    """A column of the ``stages`` table at a stage less its value at stage ``minus``."""
+    return lambda tables: _of_stage(tables, variant, stage, metric) - _of_stage(
+        tables, variant, minus, metric)
+
+
+def _of_stage(tables: Tables, variant: str, stage: int, metric: str) -> np.ndarray:
+    frame = tables("stages")
+    return by_seed(frame[frame["stage"] == stage], variant, metric).to_numpy()

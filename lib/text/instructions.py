@@ -131,7 +131,7 @@ def _hub() -> Instructions:
 
 
 def _embedded() -> list[Record]:
-    """96 records about everyday things, put together from small tables; about 60 words each."""
+    """108 records about everyday things, put together from small tables: short ones and 12 long."""
     things = {
         "bread": ("flour, water, yeast and salt", "an oven", "the crust sounds hollow"),
         "tea": ("dried leaves and hot water", "a pot", "the colour is a clear amber"),
@@ -166,5 +166,11 @@ def _embedded() -> list[Record]:
         ("Give one reason to learn this.", "making {a}", "It teaches patience: without {c} and a "
          "calm hand you will not see the moment when {d}."),
     )
-    return [Record(*(part.format(a=a, b=b, c=c, d=d, n=3 + (7 * i + 5 * j) % 24) for part in kind))
-            for i, (a, (b, c, d)) in enumerate(things.items()) for j, kind in enumerate(kinds)]
+    records = []
+    for i, (a, (b, c, d)) in enumerate(things.items()):
+        own = [Record(*(part.format(a=a, b=b, c=c, d=d, n=3 + (7 * i + 5 * j) % 24)
+                        for part in kind)) for j, kind in enumerate(kinds)]
+        # one long record a thing, so that chunks of 129 tokens exist
+        essay = "\n\n".join(record.output for record in own)
+        records += [*own, Record(f"Write everything you know about {a}.", "", essay)]
+    return records
