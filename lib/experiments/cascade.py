@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from lib.analysis.checks import CheckFailed
 from lib.cascade.material import MaterialHandle, material_handle
+from lib.cascade.modeling import CascadeForCausalLM
+from lib.cascade.stage import Stage, new_stage, parameter_count
 from lib.models.pretrained import BaseUnavailable
 from lib.parameters import Parameters, choice, whole, words
 from lib.results import store, tables
@@ -130,3 +134,54 @@ def at_stage(variant: str, stage: int, metric: str, minus: int) -> Measure:
 def _of_stage(tables: Tables, variant: str, stage: int, metric: str) -> np.ndarray:
     frame = tables("stages")
     return by_seed(frame[frame["stage"] == stage], variant, metric).to_numpy()
+
+
+def beside_reported(rows: list[tuple[str, float | None, float]], frame: pd.DataFrame
+                    ) -> pd.DataFrame:
+    """A table of quantity, the seed's figure (None = it has none) and ours."""
+    table = pd.DataFrame(
+        [{"quantity": name, "seed": "" if seed is None else f"{seed:,.5g}", "ours": f"{ours:,.5g}"}
+         for name, seed, ours in rows]).set_index("quantity")
+    return tables.captioned(table, frame)
+
+
+@torch.no_grad()
+def check_off_is_base(handle: MaterialHandle) -> None:
+    """Raises CheckFailed unless a cascade that hands nothing on gives the base's very logits."""
+    material = handle.open()
+    base, inputs = material.base, material.windows["test"].inputs[:2]
+    stage = new_stage(base.model.config, 1, head="shared")
+    nothing = [{"criterion": "last_two_layers", "threshold": float("-inf")}]
+    expected = base.model(inputs).logits
+    for stages, rules in (([], []), ([stage], nothing)):
+        model = CascadeForCausalLM.assemble(base, stages, rules)
+        if not torch.equal(model(inputs).logits, expected):
+            raise CheckFailed(f"with {len(stages)} stages and nothing handed on, logits differ")
+    print("no stages, and a stage that nothing reaches: the base's logits bit for bit")
+
+
+@torch.no_grad()
+def check_identity_start(handle: MaterialHandle) -> None:
+    """Raises CheckFailed unless an untrained stage with identity start repeats its input."""
+    material = handle.open()
+    states = material.features["test"].final[:64][None]
+    stage = new_stage(material.base.model.config, 2, head="shared", start="identity")
+    if not torch.equal(stage(states), states):
+        raise CheckFailed("an untrained identity stage changes its input")
+    print("an untrained stage with identity start repeats the base's states bit for bit")
+
+
+def check_sizes(handle: MaterialHandle) -> None:
+    """Raises CheckFailed if, on the seeds' base, a stage has not the parameters of the seeds."""
+    base = handle.open().base
+    config = base.model.config
+    if config.hidden_size != 576 or config.vocab_size != 49_152:
+        print(f"the base ({base.name}) is not the seeds': their sizes are not checked")
+        return
+    with torch.device("meta"):
+        sizes = {n: parameter_count(Stage(config, n, final_norm=n > 0)) for n in (0, 2, 8)}
+    expected = {0: 28_311_552, 2: 35_392_320, 8: 56_632_896}
+    if base.parameters != 134_515_008 or sizes != expected:
+        raise CheckFailed(f"base {base.parameters}, stages {sizes}; expected {expected}")
+    print(f"base {base.parameters:,} parameters; stages of 0, 2, 8 layers: "
+          + ", ".join(f"{size:,}" for size in sizes.values()))

@@ -9,7 +9,13 @@ from lib.cascade.material import MaterialHandle
 from lib.cascade.stage_run import BaseTwice, StageRun, run_base_twice
 from lib.cascade.stage_run import run as run_stage
 from lib.cascade.training import StageTraining
-from lib.experiments.cascade import CascadeParameters, against_base, finish, tasks_of
+from lib.experiments.cascade import (
+    CascadeParameters,
+    against_base,
+    beside_reported,
+    finish,
+    tasks_of,
+)
 from lib.figures import training
 from lib.parameters import real, whole
 from lib.results import store, tables
@@ -90,6 +96,32 @@ def tasks(material: MaterialHandle, parameters: Exp12) -> list[Task]:
 def run(material: MaterialHandle, parameters: Exp12) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
     return finish(SLUG, tasks(material, parameters), parameters)
+
+
+def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The seed's figures beside ours, each under the name of what it really is."""
+    twice = frame[frame["variant"] == TWICE].iloc[0]
+    stage = frame[frame["variant"] == SEED].mean(numeric_only=True)
+    return beside_reported([
+        ("threshold (10 % quantile of train cosines)", 0.9341, twice["threshold"]),
+        ("base, all tokens, one pass: PPL", 12.50, twice["base_all_ppl"]),
+        ("base, hard tokens, two passes: PPL (the seed's 'LLM 0 hard')", 24343.01,
+         twice["test_ppl"]),
+        ("base, the same hard tokens, one pass: PPL", None, twice["base_ppl"]),
+        ("... without the ends of records", None, twice["base_inner_ppl"]),
+        ("base, easy tokens, one pass: PPL", None, twice["base_easy_ppl"]),
+        ("share of ends of records: among hard tokens", None, twice["boundary_share"]),
+        ("share of ends of records: among all tokens", None, twice["boundary_all_share"]),
+        ("'true early exit' (two passes): share that exits", 0.755, twice["exit_rate"]),
+        ("... accuracy of those", 0.0207, twice["exit_accuracy"]),
+        ("... PPL of all tokens", 13847.47, twice["twice_all_ppl"]),
+        ("base, all tokens, one pass: accuracy", None, twice["base_all_accuracy"]),
+        ("stage before training, ALL tokens in text order: PPL", 57792.05,
+         stage["natural_before_ppl"]),
+        ("stage after training, ALL tokens in text order: PPL", 11618.66,
+         stage["natural_after_ppl"]),
+        ("stage after training, hard tokens of test: PPL", None, stage["test_ppl"]),
+    ], frame)
 
 
 def perplexity_figure(size: str) -> Figure:

@@ -9,7 +9,13 @@ from lib.cascade.material import MaterialHandle
 from lib.cascade.stage_run import StageRun
 from lib.cascade.stage_run import run as run_stage
 from lib.cascade.training import StageTraining
-from lib.experiments.cascade import CascadeParameters, against_base, finish, tasks_of
+from lib.experiments.cascade import (
+    CascadeParameters,
+    against_base,
+    beside_reported,
+    finish,
+    tasks_of,
+)
 from lib.figures import training
 from lib.parameters import real, whole
 from lib.results import store, tables
@@ -68,6 +74,19 @@ def tasks(material: MaterialHandle, parameters: Exp13) -> list[Task]:
 def run(material: MaterialHandle, parameters: Exp13) -> pd.DataFrame:
     """Train all arms; one row an arm and seed, scored on the same hard test tokens."""
     return finish(SLUG, tasks(material, parameters), parameters)
+
+
+def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The seed's two arms beside ours, and the line that it did not draw."""
+    mean = frame.groupby("variant")[["test_ppl", "base_ppl", "base_inner_ppl"]].mean()
+    return beside_reported([
+        ("hard tokens: PPL of hard tokens", 1252, mean.loc[HARD, "test_ppl"]),
+        ("first N tokens: PPL of hard tokens", 3115, mean.loc[FIRST, "test_ppl"]),
+        ("ratio of the two", 0.402, mean.loc[HARD, "test_ppl"] / mean.loc[FIRST, "test_ppl"]),
+        ("N tokens of the hard arm's text: PPL of hard tokens", None, mean.loc[SAME, "test_ppl"]),
+        ("the base's own head, untouched: PPL of hard tokens", None, mean.loc[HARD, "base_ppl"]),
+        ("... without the ends of records", None, mean.loc[HARD, "base_inner_ppl"]),
+    ], frame)
 
 
 def perplexity_figure(size: str) -> Figure:

@@ -12,6 +12,7 @@ from lib.experiments.cascade import (
     CascadeParameters,
     against_base,
     at_stage,
+    beside_reported,
     finish,
     stage_change,
     tasks_of,
@@ -96,6 +97,28 @@ def summary_table(size: str) -> pd.DataFrame:
     columns = ["threshold", "train_hard", "test_hard", "val_ppl", "test_ppl", "base_ppl",
                "base_inner_ppl", "all_ppl", "all_accuracy"]
     return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(4)
+
+
+def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The seed's stage figures (ratio 0.9, and 0.6 from its next action) beside ours."""
+    size = frame["size"].iloc[0]
+    found = store.read(SLUG, "stages", size).groupby(["variant", "stage"])[
+        ["threshold", "val_ppl", "all_ppl"]].mean()
+    seed = {NINE: {1: (0.1786, 84.43), 2: (0.4670, 92.65), 3: (0.5187, 96.47)},
+            SIX: {1: (0.1234, 151.90), 2: (None, 102.45), 3: (None, 45.72)}}
+    rows = []
+    for variant, by_stage in seed.items():
+        for number, (threshold, ppl) in by_stage.items():
+            if (variant, number) in found.index:
+                ours = found.loc[(variant, number)]
+                rows += [(f"{variant}, stage {number}: threshold", threshold, ours["threshold"]),
+                         (f"{variant}, stage {number}: PPL of its own tokens (valid)", ppl,
+                          ours["val_ppl"])]
+    all_seed = (7.89, 41.83, 51.06, 54.92)
+    for number in sorted(found.loc[SIX].index):
+        rows.append((f"{SIX}: ALL test tokens with {number} stages",
+                     all_seed[number] if number < 4 else None, found.loc[(SIX, number), "all_ppl"]))
+    return beside_reported(rows, frame)
 
 
 def _claim(

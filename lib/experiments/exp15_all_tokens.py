@@ -11,6 +11,7 @@ from lib.cascade.staged_run import run as run_staged
 from lib.experiments.cascade import (
     CascadeParameters,
     against_base,
+    beside_reported,
     finish,
     tasks_of,
 )
@@ -100,6 +101,22 @@ def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
         "prefill": frame["cascade_prefill_seconds"] / frame["base_prefill_seconds"],
         "generation": frame["cascade_generate_seconds"] / frame["base_generate_seconds"]})
     return ratios.groupby("variant", sort=False).mean().round(3)
+
+
+def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The seeds' cost and all-token figures beside ours."""
+    found = store.read(SLUG, "stages", frame["size"].iloc[0]).groupby(["variant", "stage"])[
+        ["all_ppl", "reached"]].mean()
+    scratch = frame[frame["variant"] == SCRATCH].mean(numeric_only=True)
+    return beside_reported([
+        ("all tokens, base alone: PPL", 7.89, found.loc[(SCRATCH, 0), "all_ppl"]),
+        ("all tokens, base + 1 newly drawn stage: PPL", 41.83, found.loc[(SCRATCH, 1), "all_ppl"]),
+        ("all tokens, base + 2 newly drawn stages: PPL", 51.06,
+         found.loc[(SCRATCH, 2), "all_ppl"]),
+        ("share handed to stage 1", None, found.loc[(SCRATCH, 1), "reached"]),
+        ("compute, % (seed: of base + stage for every token; ours: of the base alone)", 95.3,
+         100 * scratch["cascade_flops"] / scratch["base_flops"]),
+    ], frame)
 
 
 def _claim(
