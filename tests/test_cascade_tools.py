@@ -12,7 +12,7 @@ from lib.provenance import ROOT
 
 ARGUMENTS = ["--base", "tiny", "--corpus", "embedded", "--windows", "20", "--test-windows", "4",
              "--steps", "6", "--batch", "2", "--device", "cpu", "--head", "scratch",
-             "--start", "random"]
+             "--initial", "random"]
 
 
 def launched(launcher: list[str], tmp_path) -> dict:

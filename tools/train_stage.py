@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hard-ratio", type=float, default=0.1)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--head", default="shared", choices=HEADS)
-    parser.add_argument("--start", default="identity", choices=("random", "identity"))
+    parser.add_argument("--initial", default="identity", choices=("random", "identity"))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=4, help="packs of 128 a step, over all")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
@@ -70,7 +70,7 @@ def main() -> None:
     threshold = threshold_for(train_features.scalars[given.criterion], given.hard_ratio,
                               given.criterion)
     head = base.model.lm_head.weight
-    stage = new_stage(base.model.config, given.layers, given.head, given.start, head.cpu(),
+    stage = new_stage(base.model.config, given.layers, given.head, given.initial, head.cpu(),
                       seed=given.seed)
     settings = StageTraining(given.steps, given.batch, given.learning_rate, "linear", clip=1.0,
                              checkpoint_steps=given.checkpoint_steps)

@@ -32,19 +32,19 @@ class Exp14(CascadeParameters):
     """Seed 001's stages on less text: it used 1,000 windows, five stages and up to ten epochs."""
 
     train_windows: int = whole(24, 4, 100_000)
-    valid_windows: int = whole(8, 2, 100_000)
-    test_windows: int = whole(16, 2, 100_000)
+    valid_windows: int = whole(4, 2, 100_000)
+    test_windows: int = whole(8, 2, 100_000)
     hard_ratios: str = reals("0.9,0.6", 0.05, 0.99)
     stages: int = whole(3, 1, 20)
     layers: int = whole(8, 1, 64)
-    epochs: int = whole(2, 1, 1_000)
+    epochs: int = whole(1, 1, 1_000)
     batch: int = whole(32, 1, 10_000)
-    learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
 
-    QUICK = {**CascadeParameters.QUICK, "train_windows": 2 * 2, "valid_windows": 2,
-             "test_windows": 2, "stages": 2, "layers": 2, "epochs": 1}
+    QUICK = {**CascadeParameters.QUICK, "train_windows": 4, "valid_windows": 2,
+             "test_windows": 2, "stages": 2, "layers": 2}
     TINY = {**CascadeParameters.TINY, "train_windows": 4, "valid_windows": 2, "test_windows": 2,
-            "stages": 2, "layers": 1, "epochs": 1}
+            "stages": 2, "layers": 1}
     PACKING = "chunks"
 
 
