@@ -37,7 +37,7 @@ class Exp13(CascadeParameters):
     text_windows: int = whole(160, 4, 100_000)
     tokens: int = whole(2048, 32, 10_000_000)
     hard_ratio: float = real(0.116, 0.01, 0.9)
-    steps: int = whole(192, 1, 1_000_000)
+    steps: int = whole(128, 1, 1_000_000)
     batch: int = whole(32, 1, 10_000)
     learning_rate: float = real(5.0e-4, 0.0, 1.0, above=True)
 

@@ -34,7 +34,7 @@ class Exp15(CascadeParameters):
     hard_ratio: float = real(0.3, 0.05, 0.9)
     stages: int = whole(2, 1, 20)
     layers: int = whole(2, 1, 64)
-    train_tokens: int = whole(4608, 128, 10_000_000)
+    train_tokens: int = whole(3072, 128, 10_000_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     served_windows: int = whole(8, 1, 10_000)
