@@ -30,14 +30,16 @@ ENTROPY = "Starts as the base, entropy"
 class Exp15(CascadeParameters):
     """Two stages of two layers, served with real early exit and timed."""
 
-    train_windows: int = whole(128, 4, 100_000)
+    train_windows: int = whole(64, 4, 100_000)
+    valid_windows: int = whole(16, 2, 100_000)
+    test_windows: int = whole(40, 2, 100_000)
     hard_ratio: float = real(0.3, 0.05, 0.9)
     stages: int = whole(2, 1, 20)
     layers: int = whole(2, 1, 64)
-    train_tokens: int = whole(3072, 128, 10_000_000)
+    train_tokens: int = whole(2048, 128, 10_000_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
-    served_windows: int = whole(8, 1, 10_000)
+    served_windows: int = whole(6, 1, 10_000)
 
     QUICK = {**CascadeParameters.QUICK, "hard_ratio": 0.5, "train_tokens": 256,
              "served_windows": 2}

@@ -31,5 +31,5 @@ def by_stage(slug: str, size: str, metrics: dict[str, str], title: str, table: s
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
     axes.set_title(title)
-    axes.legend()
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
