@@ -37,9 +37,9 @@ class Exp13(CascadeParameters):
     text_windows: int = whole(160, 4, 100_000)
     tokens: int = whole(2048, 32, 10_000_000)
     hard_ratio: float = real(0.116, 0.01, 0.9)
-    steps: int = whole(128, 1, 1_000_000)
+    steps: int = whole(64, 1, 1_000_000)
     batch: int = whole(32, 1, 10_000)
-    learning_rate: float = real(5.0e-4, 0.0, 1.0, above=True)
+    learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
 
     QUICK = {**CascadeParameters.QUICK, "text_windows": 24, "tokens": 256, "steps": 12}
     TINY = {**CascadeParameters.TINY, "text_windows": 20, "tokens": 128, "steps": 8}
