@@ -116,6 +116,16 @@ def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl")
     return measure
 
 
+def common_change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
+    """Percent change of a metric between two variants over the seeds that both have."""
+    def measure(tables: Tables) -> np.ndarray:
+        both = pd.concat([by_seed(tables(), name, metric) for name in (treatment, baseline)],
+                         axis=1, join="inner").to_numpy()
+        return 100 * (both[:, 0] / both[:, 1] - 1)
+
+    return measure
+
+
 def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
     """Percent change of a column of the ``stages`` table between two stages, seed by seed."""
     def measure(tables: Tables) -> np.ndarray:

@@ -13,23 +13,28 @@ from lib.experiments.cascade import (
     CascadeParameters,
     against_base,
     beside_reported,
+    common_change,
     finish,
     tasks_of,
 )
 from lib.figures import training
 from lib.parameters import real, whole
 from lib.results import store, tables
-from lib.results.claims import Claim, Measure, change
+from lib.results.claims import Claim, Measure
 from lib.training.sweep import Task
 
 EXPERIMENT, SLUG = "exp12", "12_two_layer_stage"
 SEED, TWICE = "Seed 002", "Base applied twice"
 IDENTITY = "Base's head, starts as the base"
+DECIDING = (SEED, "Hard", "Random tokens", "First tokens", "Length 1", IDENTITY)
 
 
 @dataclass(frozen=True)
 class Exp12(CascadeParameters):
-    """Seed 002's own 100 steps at 1e-4 * 0.5, and a shorter, faster training for the controls."""
+    """Seed 002's own 100 steps at 1e-4 * 0.5, and a shorter, faster training for the controls.
+
+    The rows named in ``DECIDING`` take ``seeds`` seeds, the rest ``control_seeds`` of them.
+    """
 
     wikitext_windows: int = whole(40, 0, 10_000)
     hard_ratio: float = real(0.1, 0.01, 0.9)
@@ -41,6 +46,7 @@ class Exp12(CascadeParameters):
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     natural_windows: int = whole(16, 1, 10_000)
+    control_seeds: int = whole(2, 1, 1_000)
 
     QUICK = {**CascadeParameters.QUICK, "wikitext_windows": 0, "seed_steps": 2, "seed_batch": 1,
              "steps": 2, "natural_windows": 2}
@@ -89,8 +95,12 @@ def tasks(material: MaterialHandle, parameters: Exp12) -> list[Task]:
     """Every run, the deterministic double pass first."""
     twice = BaseTwice(material, hard_ratio=parameters.hard_ratio,
                       natural_windows=min(parameters.natural_windows, parameters.test_windows))
-    return tasks_of(EXPERIMENT, run_base_twice, {TWICE: twice}, 1) + tasks_of(
-        EXPERIMENT, run_stage, variants(material, parameters), parameters.seeds)
+    rows = variants(material, parameters)
+    few = min(parameters.seeds, parameters.control_seeds)
+    listed = tasks_of(EXPERIMENT, run_stage, rows, few)
+    deciding = {name: rows[name] for name in DECIDING}
+    listed += tasks_of(EXPERIMENT, run_stage, deciding, parameters.seeds)[few * len(deciding):]
+    return tasks_of(EXPERIMENT, run_base_twice, {TWICE: twice}, 1) + listed
 
 
 def run(material: MaterialHandle, parameters: Exp12) -> pd.DataFrame:
@@ -179,19 +189,19 @@ CLAIMS = (
            against_base(SEED, "cascade_all_ppl", "base_all_ppl"),
            "all test tokens, each answered by the model at which it stops"),
     _claim("hard-beats-random", "Training on hard tokens is better for them than on random ones",
-           change("Hard", "Random tokens"), "equal tokens, steps, rate and initial weights"),
+           common_change("Hard", "Random tokens"), "equal tokens, steps, rate and initial weights"),
     _claim("hard-beats-first", "... than on the first tokens of the text",
-           change("Hard", "First tokens"), "equal tokens, steps, rate and initial weights"),
+           common_change("Hard", "First tokens"), "equal tokens, steps, rate and initial weights"),
     _claim("hard-beats-loss", "... than on the tokens that the base really gets wrong",
-           change("Hard", "Highest loss"), "equal tokens, steps, rate and initial weights"),
+           common_change("Hard", "Highest loss"), "equal tokens, steps, rate and initial weights"),
     _claim("packs-beat-single", "A pack of hard tokens is a useful context for each other",
-           change("Hard", "Length 1"), "packs of 128 against every token alone"),
+           common_change("Hard", "Length 1"), "packs of 128 against every token alone"),
     _claim("four-layers", "Four added layers are better than two",
-           change("4 layers", "Hard"), "equal tokens and steps; seed 002's open list"),
+           common_change("4 layers", "Hard"), "equal tokens and steps; seed 002's open list"),
     _claim("more-data", "More text is better at equal steps",
-           change("Hard", "Hard, half the text"), "equal steps; seed 002's open list"),
+           common_change("Hard", "Hard, half the text"), "equal steps; seed 002's open list"),
     _claim("larger-ratio", "A hard ratio of 30 % is better over all tokens than 10 %",
-           change("Hard ratio x3", "Hard", "cascade_all_ppl"),
+           common_change("Hard ratio x3", "Hard", "cascade_all_ppl"),
            "all test tokens; seed 002's open list"),
     _claim("base-head-hard", "A stage that starts as the base improves hard tokens",
            against_base(IDENTITY), "same tokens, base applied once, base's frozen head"),
