@@ -1,0 +1,162 @@
+"""Speed of the CASCADE parts, as ratios within one run.
+
+    python tools/bench_cascade.py                 the real base (about three minutes on one core)
+    python tools/bench_cascade.py --base tiny     a smoke run
+
+Everything is timed in turns (first one, then the other, again) in CPU seconds of one thread, so
+that other load on the machine falls on both sides. Peak memory is of a process of its own.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib.cascade.features import window_features  # noqa: E402
+from lib.cascade.modeling import CascadeForCausalLM  # noqa: E402
+from lib.cascade.packing import Packs  # noqa: E402
+from lib.cascade.stage import new_stage, run_compact  # noqa: E402
+from lib.cascade.training import StageTraining, _Loop  # noqa: E402
+from lib.models.pretrained import Base, load_base  # noqa: E402
+
+KEEP = (0.10, 0.24, 0.50, 0.90)
+
+
+def in_turns(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Least CPU seconds of each job over ``rounds`` rounds after one to warm up."""
+    found = {name: [] for name in jobs}
+    for number in range(rounds + 1):
+        for name, job in jobs.items():
+            started = time.process_time()
+            job()
+            if number:
+                found[name].append(time.process_time() - started)
+    return {name: min(times) for name, times in found.items()}
+
+
+def table(title: str, seconds: dict[str, float], tokens: int, reference: str) -> None:
+    """Print tokens per CPU second, and the ratio to ``reference``."""
+    print(f"\n{title}")
+    for name, value in seconds.items():
+        print(f"  {name:<44} {tokens / value:9.0f} tok/cpu-s   {seconds[reference] / value:5.2f}x")
+
+
+def base_forward(base: Base, rounds: int) -> None:
+    """Features without whole logits against plain transformers with them."""
+    ids = torch.randint(3, base.model.config.vocab_size, (8, 129))
+    inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+    def plain():
+        logits = base.model(inputs, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    with torch.inference_mode():
+        seconds = in_turns({
+            "transformers, all logits and loss": plain,
+            "transformers, hidden states only": lambda: base.model.model(
+                input_ids=inputs, use_cache=False),
+            "features (states, cosines, head in chunks)": lambda: window_features(
+                base, inputs, labels)}, rounds)
+    table("Base forward, 8 x 128 tokens", seconds, inputs.numel(),
+          "transformers, all logits and loss")
+
+
+def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -> Callable:
+    """One training step of a stage on ``batch`` x 128 random states."""
+    config = base.model.config
+    stage = new_stage(config, layers)
+    states = torch.randn(batch * 128, config.hidden_size)
+    labels = torch.randint(config.vocab_size, (batch * 128,))
+    index = torch.arange(batch * 128).view(batch, 128)
+    packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
+    if chunked:  # the step of the training loop itself
+        loop, rows = _Loop(stage, StageTraining(1, batch, 1e-4), None), torch.arange(batch)
+        return lambda: loop.advance(states, labels, packs, rows, 0, None)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-4, foreach=False, fused=fused)
+
+    def step():
+        logits = stage(states[index]) @ stage.head.weight.t()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def stage_step(base: Base, source: str, rounds: int, batch: int, layers: int) -> None:
+    """Chunked loss and fused AdamW against whole logits and the plain AdamW."""
+    jobs = {"whole logits, AdamW": stage_job(base, False, False, batch, layers),
+            "whole logits, fused AdamW": stage_job(base, False, True, batch, layers),
+            "chunked loss, fused AdamW": stage_job(base, True, True, batch, layers)}
+    table(f"Stage step, {layers} layers, {batch} x 128 tokens", in_turns(jobs, rounds),
+          batch * 128, "whole logits, AdamW")
+    for name, flag in (("whole logits", "naive"), ("chunked", "chunked")):
+        done = subprocess.run(
+            [sys.executable, __file__, "--base", source, "--memory", flag, "--batch", str(batch),
+             "--layers", str(layers)], capture_output=True, text=True, check=True)
+        print(f"  peak memory of a process with base and stage, {name}: {done.stdout.strip()} MB")
+
+
+def routing(base: Base, rounds: int, layers: int) -> None:
+    """A stage over only the tokens that reach it, against over all of them."""
+    stage = new_stage(base.model.config, layers).eval()
+    states = torch.randn(8, 128, base.model.config.hidden_size)
+    jobs = {"every token": lambda: stage(states)}
+    for keep in KEEP:
+        chosen = torch.rand(8, 128, generator=torch.Generator().manual_seed(1)) < keep
+        jobs[f"{keep:.0%} of the tokens"] = lambda chosen=chosen: run_compact(stage, states, chosen)
+    with torch.inference_mode():
+        seconds = in_turns(jobs, rounds)
+    table(f"Routing, {layers} layers, 8 x 128 tokens", seconds, states[..., 0].numel(),
+          "every token")
+
+
+def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
+    """Greedy generation of the cascade at several shares of hard tokens, against the base."""
+    prompts = torch.randint(3, base.model.config.vocab_size, (4, 32))
+    settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None,
+                "attention_mask": torch.ones_like(prompts)}
+    jobs = {"base alone": lambda: base.model.generate(prompts, **settings)}
+    for share, threshold in (("no token", float("-inf")), ("every token", float("inf"))):
+        model = CascadeForCausalLM.assemble(
+            base, [new_stage(base.model.config, layers)],
+            [{"criterion": "last_two_layers", "threshold": threshold}])
+        jobs[f"cascade, {share} handed on"] = lambda model=model: model.generate(
+            prompts, **settings)
+    with torch.inference_mode():
+        seconds = in_turns(jobs, rounds)
+    table(f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers", seconds,
+          4 * new_tokens, "base alone")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--memory", choices=("naive", "chunked"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    base = load_base(given.base)
+    if given.memory:
+        stage_job(base, given.memory == "chunked", True, given.batch, given.layers)()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        return
+    print(f"{base.name}, {base.parameters:,} parameters, one thread, torch {torch.__version__}")
+    base_forward(base, given.rounds)
+    stage_step(base, given.base, given.rounds, given.batch, given.layers)
+    routing(base, given.rounds, given.layers)
+    generation(base, given.rounds, given.layers, 16)
+
+
+if __name__ == "__main__":
+    main()
