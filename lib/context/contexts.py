@@ -111,7 +111,7 @@ def parallel(
     start: Tensor | None = None,
     tolerance: float = 0.0,
 ) -> tuple[Tensor, list[float]]:
-    """At most `sweeps` sweeps from zero contexts, fewer once the relative change is <= tolerance."""
+    """At most `sweeps` sweeps from zero contexts; stops once the change is <= tolerance."""
     if sweeps < 1:
         raise ValueError(f"sweeps is {sweeps}; at least one sweep is needed")
     start = zero_start(block, x) if start is None else start

@@ -37,7 +37,7 @@ def _singular_values(table: Tensor) -> Tensor:
 
 
 def effective_rank(table: Tensor, seed: int = 0) -> float:
-    """exp(entropy of singular values) of the un-centred table [n, D]; between 1 and D (seed 003)."""
+    """exp(entropy of singular values) of the un-centred table [n, D]; 1 to D (seed 003)."""
     rows = _rows(table, seed)
     values = _singular_values(rows)
     if values.sum() == 0:

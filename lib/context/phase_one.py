@@ -65,7 +65,7 @@ class PhaseOneResult:
 
 
 def dispersion(outputs: Tensor) -> Tensor:
-    """-|O - mean over tokens|_F / n for O [n, D]; its floor for unit-variance rows is -sqrt(D/n)."""
+    """-|O - mean over tokens|_F / n for O [n, D]; at least -sqrt(D/n) for unit-variance rows."""
     return -(outputs - outputs.mean(0)).norm() / outputs.shape[0]
 
 
