@@ -1,0 +1,101 @@
+"""The one block that every character-level model here is made of.
+
+``u = RMSNorm(x + attention(x));  out = RMSNorm(u + feed_forward(u))`` -- normalised *after* each
+residual sum (post-norm), no biases, no dropout, rotary positions, SwiGLU of hidden width 4d.
+A block of width d has 16 d^2 + 2 d parameters (d = 64: 65,664).
+
+Sources: RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shazeer
+2020); their combination is that of seed 004.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) times a learned gain; (..., d) -> (..., d)."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+
+def rotary_tables(length: int, head_width: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position * frequency, each (length, head_width), halves repeated."""
+    frequency = base ** (-torch.arange(0, head_width, 2).float() / head_width)
+    angle = torch.outer(torch.arange(length).float(), frequency)  # (T, head_width / 2)
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn the pairs (j, j + head_width/2) of x (B, heads, T, head_width) by their position."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention over this and earlier positions; (B, T, d) -> (B, T, d).
+
+    ``rotary=False`` leaves positions out, as the memory input layer of Infini-HRM does.
+    Raises ValueError if the width is not divisible into heads of even width.
+    """
+
+    def __init__(self, width: int, heads: int, rotary: bool = True):
+        super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"width {width} does not split into {heads} heads of even width")
+        self.heads, self.rotary = heads, rotary
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, T, d / heads)."""
+        batch, length, width = x.shape
+        shape = (batch, length, self.heads, width // self.heads)
+        q, k, v = (f(x).view(shape).transpose(1, 2) for f in (self.query, self.key, self.value))
+        if self.rotary:
+            cosine, sine = rotary_tables(length, shape[-1])
+            cosine, sine = cosine.to(x), sine.to(x)
+            q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.output(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: W_down(silu(W_gate x) * W_up x), hidden width 4d; (..., d) -> (..., d)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gate = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """Post-norm attention and feed-forward; (B, T, d) -> (B, T, d)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention = CausalSelfAttention(width, heads)
+        self.attention_norm = RMSNorm(width)
+        self.feed_forward = FeedForward(width)
+        self.feed_forward_norm = RMSNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.attention(x))
+        return self.feed_forward_norm(x + self.feed_forward(x))

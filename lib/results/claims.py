@@ -1,0 +1,152 @@
+"""Claims of the seeds, each decided by a comparison that is computed from committed results.
+
+A claim holds what the seed said and reported, a *measure* (one value a seed of the experiment,
+for one corpus) and where that value must lie for the claim to hold. The verdict follows from the
+bootstrap interval of the measure over seeds, never from a hand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib.analysis.statistics import bootstrap, percent_change
+from lib.results import store
+
+REPLICATED, REVERSED = "replicated", "reversed"
+NO_DIFFERENCE, NOT_MEASURABLE = "no difference seen", "not measurable here"
+EXPECTATIONS = ("below", "above", "within")
+
+
+class Tables:
+    """The committed tables of one experiment restricted to one corpus."""
+
+    def __init__(self, slug: str, corpus: str, size: str = store.FULL):
+        self.slug, self.corpus, self.size = slug, corpus, size
+
+    def __call__(self, table: str = "") -> pd.DataFrame:
+        frame = store.read(self.slug, table, self.size)
+        return frame[frame["corpus"] == self.corpus]
+
+
+Measure = Callable[[Tables], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a seed and the comparison that decides it.
+
+    ``expect``: the measure must lie ``below`` or ``above`` ``threshold``, or ``within`` +-
+    ``threshold`` of zero (for claims of equality). ``reported`` is the seed's own value of the
+    measure, None for a control that the seed did not run. ``control`` says in words what is
+    compared and held equal. ``corpora`` limits the claim to corpora whose name begins so.
+    """
+
+    id: str
+    experiment: str
+    slug: str
+    source: str
+    statement: str
+    reported: float | None
+    unit: str
+    measure: Measure
+    expect: str
+    control: str
+    threshold: float = 0.0
+    min_seeds: int = 5
+    corpora: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.expect not in EXPECTATIONS:
+            raise ValueError(f"expect is {self.expect!r}; allowed: {', '.join(EXPECTATIONS)}")
+
+
+def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
+    """Percent change of a metric from one variant to another, seed by seed (paired).
+
+    A baseline with a single row (a count model, say) is compared with every seed.
+    Raises KeyError if a variant is absent, ValueError if the seeds do not match.
+    """
+
+    def measure(tables: Tables) -> np.ndarray:
+        new, old = (by_seed(tables(), variant, metric) for variant in (treatment, baseline))
+        if len(old) > 1 and list(new.index) != list(old.index):
+            raise ValueError(f"{treatment} and {baseline} do not share their seeds")
+        return percent_change(new.to_numpy(), old.to_numpy())
+
+    return measure
+
+
+def level(variant: str, metric: str) -> Measure:
+    """The metric of one variant itself, seed by seed."""
+    return lambda tables: by_seed(tables(), variant, metric).to_numpy()
+
+
+def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
+    """A metric of a variant indexed by seed. Raises KeyError if the variant is absent."""
+    rows = frame[frame["variant"] == variant].set_index("seed").sort_index()
+    if rows.empty or rows[metric].isna().any():
+        raise KeyError(f"variant {variant!r} has no {metric}")
+    return rows[metric].astype(float)
+
+
+def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
+    """Rows of ``claims.csv`` for a claim, one for every corpus its results hold."""
+    head = {
+        "id": claim.id,
+        "experiment": claim.experiment,
+        "source": claim.source,
+        "statement": claim.statement,
+        "reported": claim.reported,
+    }
+    try:
+        corpora = sorted(store.read(claim.slug, size=size)["corpus"].unique())
+    except FileNotFoundError as missing:
+        return [{**head, **_empty("", str(missing)), "unit": claim.unit}]
+    if claim.corpora:
+        corpora = [name for name in corpora if name.startswith(claim.corpora)]
+    return [
+        {**head, **_verdict(claim, Tables(claim.slug, corpus, size)), "unit": claim.unit}
+        for corpus in corpora
+    ]
+
+
+def _verdict(claim: Claim, tables: Tables) -> dict:
+    try:
+        values = claim.measure(tables)
+    except (KeyError, FileNotFoundError) as missing:
+        return _empty(tables.corpus, f"no results: {missing.args[0]}")
+    found = bootstrap(values)
+    row = {
+        "ours": found.mean,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "n": found.n,
+        "corpus": tables.corpus,
+    }
+    if found.n < claim.min_seeds:
+        reason = f"{found.n} seeds, {claim.min_seeds} needed; {claim.control}"
+        return {**row, "verdict": NOT_MEASURABLE, "reason": reason}
+    verdict, why = place(found.low, found.high, claim.expect, claim.threshold)
+    return {**row, "verdict": verdict, "reason": f"{why}; {claim.control}"}
+
+
+def place(low: float, high: float, expect: str, threshold: float) -> tuple[str, str]:
+    """The verdict of an interval, and in words where it lies."""
+    if expect == "within":
+        if -threshold <= low and high <= threshold:
+            return REPLICATED, f"the interval lies inside +-{threshold:g}"
+        if low > threshold or high < -threshold:
+            return REVERSED, f"the interval lies outside +-{threshold:g}"
+        return NO_DIFFERENCE, f"the interval crosses +-{threshold:g}"
+    if low > threshold or high < threshold:
+        side = "above" if low > threshold else "below"
+        verdict = REPLICATED if side == expect else REVERSED
+        return verdict, f"the interval lies {side} {threshold:g}"
+    return NO_DIFFERENCE, f"the interval holds {threshold:g}"
+
+
+def _empty(corpus: str, reason: str) -> dict:
+    blank = dict.fromkeys(("ours", "ci_low", "ci_high"))
+    return {**blank, "n": 0, "corpus": corpus, "verdict": NOT_MEASURABLE, "reason": reason}

@@ -1,0 +1,188 @@
+"""Character corpora: where the text comes from, which slice is used, and its hash.
+
+``wikitext-2``   WikiText-2 in its tokenised form (with ``<unk>``). From a local folder, else from
+                 the Hugging Face hub at a pinned revision. If the folder holds no train file its
+                 *test* file stands in for training and the name says so: ``wikitext-2-standin``.
+``python-docs``  English prose that every Python ships (``pydoc_data.topics``): nothing to fetch.
+``repeated``     The text that Experiments 5-11 of seed 004 really saw: one sentence repeated for
+                 training, another repeated for validation, 30 symbols.
+``auto``         wikitext-2 if a folder or the hub offers it, else python-docs, saying which.
+
+Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing.
+"""
+
+import hashlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.text.alphabet import Alphabet
+from lib.text.hub import reachable
+
+NAMES = ("auto", "wikitext-2", "python-docs", "repeated")
+REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"  # Salesforce/wikitext
+FILES = {
+    "train": ("train.txt", "wiki.train.tokens"),
+    "valid": ("validation.txt", "valid.txt", "wiki.valid.tokens"),
+    "test": ("test.txt", "wiki.test.tokens"),
+}
+TEST_OFFSET = 100_000  # the test slice begins here in the validation file, far from ``valid``
+# of the first 5,000 characters of validation, the slice the seeds selected on
+VALID_SHA256 = "d232822092ff6e4fc35e8a1532e093b293b77e465a3e54794afe311198dc41e6"
+TRAIN_SENTENCE = "The quick brown fox jumps over the lazy dog. "
+VALID_SENTENCE = "A quick brown dog runs in the park. "
+
+
+class CorpusUnavailable(RuntimeError):
+    """The text asked for is neither in a folder nor on a hub that answers."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three slices of text and where they came from; ``test`` is empty where none exists."""
+
+    name: str
+    source: str
+    train: str
+    valid: str
+    test: str
+    alphabet: Alphabet
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the exact slices, order train, valid, test."""
+        text = "\x1e".join((self.train, self.valid, self.test))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def describe(self) -> str:
+        """One line: name, source, sizes, unknown characters, hash."""
+        sizes = ", ".join(f"{len(getattr(self, s)):,} {s}" for s in ("train", "valid", "test"))
+        unknown = self.alphabet.unknown(self.train + self.valid + self.test)
+        return (
+            f"corpus {self.name} ({self.source}): {sizes} characters, {len(self.alphabet)} "
+            f"symbols, {unknown} characters outside them, sha256 {self.sha256[:12]}"
+        )
+
+
+def load_corpus(
+    name: str = "auto",
+    data_dir: str = "",
+    train_chars: int = 20_000,
+    valid_chars: int = 5_000,
+    test_chars: int = 20_000,
+) -> Corpus:
+    """The named corpus cut to size.
+
+    ``data_dir`` (or the environment variable DEPTH_DATA) is a folder that holds ``wikitext-2/``,
+    or that folder itself. Raises ValueError for an unknown name or a text shorter than asked
+    for, CorpusUnavailable if ``wikitext-2`` is demanded and cannot be had.
+    """
+    sizes = (train_chars, valid_chars, test_chars)
+    if name not in NAMES:
+        raise ValueError(f"corpus is {name!r}; allowed: {', '.join(NAMES)}")
+    if name == "repeated":
+        return _repeated(train_chars, valid_chars)
+    if name == "python-docs":
+        return _python_docs("asked for", *sizes)
+    try:
+        return _wikitext(data_dir, *sizes)
+    except CorpusUnavailable as missing:
+        if name == "wikitext-2":
+            raise
+        print(f"WikiText-2 is not to be had ({missing}); using python-docs instead.", flush=True)
+        return _python_docs("the embedded default", *sizes)
+
+
+def data_folder(data_dir: str, corpus: str) -> Path | None:
+    """The folder of a corpus under ``data_dir`` or DEPTH_DATA; None if neither is set.
+
+    Raises CorpusUnavailable if one is set and does not exist: a typo must not pass for absence.
+    """
+    given = data_dir or os.environ.get("DEPTH_DATA", "")
+    if not given:
+        return None
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise CorpusUnavailable(f"the data folder {given!r} does not exist")
+    return folder / corpus if (folder / corpus).is_dir() else folder
+
+
+def _wikitext(data_dir: str, train_chars: int, valid_chars: int, test_chars: int) -> Corpus:
+    folder = data_folder(data_dir, "wikitext-2")
+    found = {} if folder is None else _files(folder)
+    if "valid" in found and ("train" in found or "test" in found):
+        standin = "train" not in found
+        name = "wikitext-2-standin" if standin else "wikitext-2"
+        source = "local folder, its test file in place of train" if standin else "local folder"
+        train = found["test"] if standin else found["train"]
+        valid = found["valid"]
+    elif folder is not None and data_dir:
+        raise CorpusUnavailable("the given data folder holds no validation and train or test file")
+    else:
+        name, source = "wikitext-2", f"hub, revision {REVISION[:8]}"
+        train, valid = _from_hub("train"), _from_hub("validation")
+    if len(valid) >= 5_000:
+        seen = hashlib.sha256(valid[:5_000].encode()).hexdigest()
+        if seen != VALID_SHA256:
+            raise CorpusUnavailable(f"this is not WikiText-2: validation hash {seen[:12]}")
+    return Corpus(
+        name,
+        source,
+        _slice(train, 0, train_chars, "train"),
+        _slice(valid, 0, valid_chars, "valid"),
+        _slice(valid, TEST_OFFSET, test_chars, "test"),
+        Alphabet(),
+    )
+
+
+def _files(folder: Path) -> dict[str, str]:
+    found = {}
+    for split, names in FILES.items():
+        for path in (folder / name for name in names):
+            if path.is_file():
+                found[split] = path.read_bytes().decode("utf-8")  # bytes: keep line ends
+                break
+    return found
+
+
+def _from_hub(split: str) -> str:
+    if not reachable():
+        raise CorpusUnavailable("no data folder is set and the hub does not answer")
+    from datasets import load_dataset
+
+    rows = load_dataset("Salesforce/wikitext", "wikitext-2-v1", split=split, revision=REVISION)
+    return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
+
+
+def _python_docs(why: str, train_chars: int, valid_chars: int, test_chars: int) -> Corpus:
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[key] for key in sorted(topics))
+    version = ".".join(platform.python_version_tuple()[:2])
+    eighty, ninety = len(text) * 8 // 10, len(text) * 9 // 10  # splits never touch
+    return Corpus(
+        "python-docs",
+        f"{why}, Python {version}",
+        _slice(text[:eighty], 0, train_chars, "train"),
+        _slice(text[eighty:ninety], 0, valid_chars, "valid"),
+        _slice(text[ninety:], 0, test_chars, "test"),
+        Alphabet(),
+    )
+
+
+def _repeated(train_chars: int, valid_chars: int) -> Corpus:
+    # 20,000 // 45 = 444 and 5,000 // 35 = 142 copies: the seed divides by 35, the sentence has 36
+    train = TRAIN_SENTENCE * (train_chars // len(TRAIN_SENTENCE))
+    valid = VALID_SENTENCE * (valid_chars // (len(VALID_SENTENCE) - 1))
+    if not train or not valid:
+        raise ValueError("repeated text needs at least 45 train and 35 valid characters")
+    return Corpus("repeated", "built in", train, valid, "", Alphabet.of(train, valid))
+
+
+def _slice(text: str, start: int, length: int, split: str) -> str:
+    if start + length > len(text):
+        raise ValueError(
+            f"{split}_chars is {length:,}; at most {max(len(text) - start, 0):,} are there"
+        )
+    return text[start : start + length]
