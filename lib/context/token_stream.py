@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lib.context.embedding import Embedding
+from lib.context.embedding import Embedding, load_embedding, narrowed
 from lib.models.pretrained import cache_folder
+from lib.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,53 @@ def unigram_perplexity(train: Tensor, outputs: Tensor, size: int) -> float:
     """Perplexity of `outputs` [N] under the add-one unigram model of `train` (output indices)."""
     counts = torch.bincount(train, minlength=size).double() + 1
     return torch.exp(-(counts / counts.sum()).log()[outputs].mean()).item()
+
+
+@dataclass(frozen=True)
+class StreamChoice:
+    """Which text, which embedding, how many tokens of each split; hashable into a run id.
+
+    The output vocabulary comes from the first `vocabulary_tokens` of the training text, so that
+    runs on less text are measured on the same vocabulary; `width` 0 keeps the table's own width.
+    """
+
+    corpus: Corpus
+    embedding: str
+    embedding_sha256: str
+    tokens: int
+    valid_tokens: int
+    test_tokens: int
+    vocabulary_tokens: int
+    vocabulary_limit: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_tokens < self.tokens:
+            raise ValueError("vocabulary_tokens must not be below tokens")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Training, validation and test stream over one vocabulary."""
+
+    train: TokenStream
+    valid: TokenStream
+    test: TokenStream
+    vocabulary: Vocabulary
+
+
+def load_streams(choice: StreamChoice) -> Streams:
+    """Tokenise, embed and restrict. RuntimeError if the embedding changed."""
+    embedding = load_embedding(choice.embedding)
+    if embedding.sha256 != choice.embedding_sha256:
+        raise RuntimeError(f"the embedding {choice.embedding!r} changed since the run was planned")
+    ids = tokenise(choice.corpus.train, embedding, choice.vocabulary_tokens)
+    size = embedding.table.shape[0]
+    vocabulary = build_vocabulary(ids, size, choice.vocabulary_limit)
+    table = narrowed(embedding.table, choice.width)
+    parts = (
+        ids[: choice.tokens],
+        tokenise(choice.corpus.valid, embedding, choice.valid_tokens),
+        tokenise(choice.corpus.test, embedding, choice.test_tokens),
+    )
+    return Streams(*(make_stream(part, table, vocabulary) for part in parts), vocabulary)
