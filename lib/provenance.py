@@ -1,7 +1,8 @@
 """What a number stands on: the code that made it, the versions, the device.
 
-``closure_hash`` covers some modules and every ``lib`` module they import, directly or not, with comments, docstrings and formatting taken out: rewording a docstring leaves a result
-valid, changing a formula does not.
+``closure_hash`` covers some modules and every ``lib`` module they import, directly or not, with
+comments, docstrings and formatting taken out: rewording a docstring leaves a result valid,
+changing a formula does not.
 """
 
 import ast

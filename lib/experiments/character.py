@@ -1,6 +1,6 @@
 """What the character-level experiments share: their parameters, floor lines and the sweep."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,42 +68,34 @@ class Variant:
     training: Mapping[str, Any] | None = None
 
 
+def labelled(
+    experiment: str, variant: str, function: Any, config: Any, parameters: CharacterParameters
+) -> list[Task]:
+    """One task a seed, 0 .. seeds - 1, shared by all variants so that differences are paired."""
+    labels = {"experiment": experiment, "variant": variant}
+    return [Task(function, config, seed, labels) for seed in range(parameters.seeds)]
+
+
 def train_variants(
     experiment: str,
     slug: str,
     variants: Mapping[str, Variant],
     corpus: Corpus,
     parameters: CharacterParameters,
+    more: Sequence[Task] = (),
     **settings: Any,
 ) -> pd.DataFrame:
     """Train every variant with every seed, write the tables, and return the main one.
 
-    ``settings`` go to ``CharacterRun``. Seeds are 0 .. seeds - 1 and shared by all variants. The
-    unigram and bigram count models are added as rows of one seed: no network may miss them.
+    ``settings`` go to ``CharacterRun``; ``more`` are tasks of other kinds. The unigram and bigram
+    count models are added as rows of one seed: no network may miss them.
     """
-    tasks = [
-        Task(
-            run,
-            CharacterRun(
-                corpus,
-                variant.model,
-                variant.objective,
-                parameters.training(**(variant.training or {})),
-                **settings,
-            ),
-            seed,
-            {"experiment": experiment, "variant": name},
-        )
-        for name, variant in variants.items()
-        for seed in range(parameters.seeds)
-    ]
-    tasks += [
-        Task(
-            floors.run,
-            floors.CountRun(corpus, name),
-            0,
-            {"experiment": experiment, "variant": name},
-        )
-        for name in floors.MODELS
-    ]
+    tasks = list(more)
+    for name, variant in variants.items():
+        training = parameters.training(**(variant.training or {}))
+        config = CharacterRun(corpus, variant.model, variant.objective, training, **settings)
+        tasks += labelled(experiment, name, run, config, parameters)
+    for name in floors.MODELS:
+        labels = {"experiment": experiment, "variant": name}
+        tasks.append(Task(floors.run, floors.CountRun(corpus, name), 0, labels))
     return store.write(slug, sweep(tasks, parameters.workers), parameters.size)

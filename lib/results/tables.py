@@ -57,6 +57,12 @@ def floors(frame: pd.DataFrame, metric: str = "test_ppl") -> dict[str, float]:
     return rows[metric].dropna().astype(float).to_dict()
 
 
+def corpora(frame: pd.DataFrame) -> str:
+    """Names of the corpora in a table and its largest number of seeds, for titles."""
+    seeds = frame["seed"].nunique()
+    return f"{', '.join(frame['corpus'].unique())}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
 def captioned(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Attach what the numbers stand on, shown by ``notebook.show``."""
     table.attrs["caption"] = caption(frame)
