@@ -6,20 +6,16 @@ the run's folder until its record is written.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from lib.context.block import ContextBlock
+from lib.context.block import gain_matched_std
 from lib.context.cache import CacheError, cache_bytes, cache_key, open_cache, write_cache
-from lib.context.contexts import METHODS, compute_contexts, layer_outputs, sequential
+from lib.context.contexts import sequential
 from lib.context.controls import (
     BpttSettings,
     EndToEnd,
@@ -30,62 +26,18 @@ from lib.context.controls import (
 from lib.context.effective_rank import rank_shares
 from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.head import NextTokenModel, UntiedHead, trainable_parameters
-from lib.context.phase_one import PhaseOneSettings, run_phase_one
 from lib.context.phase_two import Features, PhaseTwoSettings, evaluate, fit
+from lib.context.sources import (
+    Recurrent,
+    TruncatedBptt,
+    Window,
+    clean_contexts,
+    collect,
+    trained_block,
+)
 from lib.context.token_block import TokenBlock
 from lib.context.token_stream import StreamChoice, Streams, load_streams, unigram_perplexity
 from lib.training.outcome import Outcome
-
-WAYS = (*METHODS, "table")  # "table": the lagged Phase 1 table, the seed's own parallel cache
-
-
-@dataclass(frozen=True)
-class Recurrent:
-    """Contexts of a ContextBlock; `phase_one` None leaves the block random (a reservoir)."""
-
-    layout: str = "every_layer"
-    layers: int = 6
-    width: int = 192
-    phase_one: PhaseOneSettings | None = PhaseOneSettings()
-    residual_projection: bool = True
-    way: str = "sequential"
-    sweeps: int = 8
-    document: int = 256
-
-    def __post_init__(self) -> None:
-        if self.way not in WAYS:
-            raise ValueError(f"way is {self.way!r}; allowed: {', '.join(WAYS)}")
-        if self.way == "table" and self.phase_one is None:
-            raise ValueError("the table of Phase 1 needs a Phase 1")
-
-    def block(self, token_dim: int, seed: int) -> ContextBlock:
-        return ContextBlock(
-            self.width,
-            token_dim,
-            self.layers,
-            self.layout,
-            residual_projection=self.residual_projection,
-            seed=seed,
-        )
-
-
-@dataclass(frozen=True)
-class Window:
-    """The k-token MLP: no recurrence, the `count` last embeddings at every layer."""
-
-    count: int
-    layers: int = 6
-
-
-@dataclass(frozen=True)
-class TruncatedBptt:
-    """The same cell trained end to end for the task."""
-
-    layout: str = "every_layer"
-    layers: int = 6
-    width: int = 192
-    lanes: int = 32
-    window: int = 16
 
 
 @dataclass(frozen=True)
@@ -117,7 +69,7 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
     block, about, table = trained_block(choice, x, seed, folder / "checkpoint_block.safetensors")
     started = time.perf_counter()
     place = folder / "contexts"
-    key = cache_key(block, x, f"{choice.way} {choice.sweeps} {choice.document}")
+    key = cache_key(block, x, repr((choice.way, choice.sweeps, choice.document, choice.memory)))
     try:
         layers = open_cache(place, key)
     except CacheError:  # none yet, or one of a killed run
@@ -128,9 +80,10 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
     about["cache_seconds"] = time.perf_counter() - started
     about["cache_bytes"] = cache_bytes(layers)
     train = Features(layers, x, streams.train.outputs)
-    measured = sequential(block, streams.test.embedded)
+    measured = clean_contexts(choice, block, streams.test.embedded)
     test = recurrent_features(block, streams.test.embedded, streams.test.outputs, measured)
-    valid = recurrent_features(block, streams.valid.embedded, streams.valid.outputs)
+    final = clean_contexts(choice, block, streams.valid.embedded)
+    valid = recurrent_features(block, streams.valid.embedded, streams.valid.outputs, final)
     curve = forgetting_curve(block, x)
     about |= rank_shares(measured) | {
         "noise_gain": noise_gain(block, x),
@@ -143,61 +96,12 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
     return outcome
 
 
-def trained_block(
-    choice: Recurrent, x: Tensor, seed: int, path: Path
-) -> tuple[ContextBlock, dict, Tensor | None]:
-    """Block after Phase 1 (or random), what Phase 1 did, and its last table [N, D].
-
-    The result lies at `path` and is read from there the next time.
-    """
-    block = choice.block(x.shape[1], seed)
-    if choice.phase_one is None:
-        return block, {"iterations": 0, "phase_one_seconds": 0.0, "curve": []}, None
-    if path.is_file():
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        table = tensors.pop("table")
-        block.load_state_dict(tensors)
-        return block, about, table
-    started = time.perf_counter()
-    result = run_phase_one(block, x, choice.phase_one, seed)
-    about = {
-        "iterations": result.iterations,
-        "phase_one_converged": result.converged,
-        "phase_one_seconds": time.perf_counter() - started,
-        "table_er_pct": rank_shares(result.table)["er_pct"],
-        "curve": result.curve,
-    }
-    partial = path.with_suffix(".part")
-    state = {**block.state_dict(), "table": result.table}
-    save_file(state, partial, metadata={"about": json.dumps(about)})
-    partial.replace(path)
-    return block, about, result.table
-
-
-def collect(
-    choice: Recurrent, block: ContextBlock, x: Tensor, table: Tensor | None
-) -> tuple[list[Tensor], dict]:
-    """Layer contexts of the training stream by the chosen way, and what the way measured."""
-    if choice.way == "table":
-        return layer_outputs(block, table, x), {}
-    if choice.way == "documents":
-        whole, rest = divmod(x.shape[0], choice.document)
-        lengths = [choice.document] * whole + ([rest] if rest else [])
-        found = compute_contexts(block, x, "documents", lengths=lengths)
-        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-        return layer_outputs(block, found.final, x, starts), {}
-    found = compute_contexts(block, x, choice.way, sweeps=choice.sweeps, tolerance=1e-3)
-    extra = {"sweeps": found.sweeps, "sweep_change": found.change[-1]} if found.sweeps else {}
-    return layer_outputs(block, found.final, x), extra
-
-
-def _model(streams: Streams, widths: list[int], seed: int) -> NextTokenModel:
+def _model(
+    streams: Streams, widths: list[int], seed: int, weight_std: float | None = None
+) -> NextTokenModel:
     d = streams.train.embedded.shape[1]
-    return NextTokenModel(
-        TokenBlock(d, d, widths, seed=seed + 1_000_003), UntiedHead(d, streams.vocabulary.size)
-    )
+    token_block = TokenBlock(d, d, widths, weight_std=weight_std, seed=seed + 1_000_003)
+    return NextTokenModel(token_block, UntiedHead(d, streams.vocabulary.size))
 
 
 def _phase_two(
@@ -210,7 +114,10 @@ def _phase_two(
     tables: dict,
 ) -> Outcome:
     train, valid, test = parts
-    model = _model(streams, [c.shape[1] for c in train.contexts], seed)
+    widths, std = [c.shape[1] for c in train.contexts], None
+    if isinstance(config.contexts, Window):  # wider inputs, equal size of pre-activations
+        std = gain_matched_std(widths[0] + train.tokens.shape[1])
+    model = _model(streams, widths, seed, std)
     started = time.perf_counter()
     result = fit(
         model,
