@@ -64,7 +64,24 @@ def run(config: LanguageRun, seed: int, folder: Path) -> Outcome:
 
 
 def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -> Outcome:
-    choice = config.contexts
+    parts, about, tables = recurrent_parts(config.contexts, streams, seed, folder)
+    outcome = _phase_two(config, streams, parts, seed, folder, about, tables)
+    drop_contexts(folder)
+    return outcome
+
+
+def drop_contexts(folder: Path) -> None:
+    """Remove the context cache of a finished run."""
+    shutil.rmtree(folder / "contexts", ignore_errors=True)
+
+
+def recurrent_parts(
+    choice: Recurrent, streams: Streams, seed: int, folder: Path
+) -> tuple[list[Features], dict, dict[str, list[dict]]]:
+    """Features of train, valid and test, what the block measured, and its tables.
+
+    The trained block and the cache of training contexts lie in `folder` and are read again there.
+    """
     x = streams.train.embedded
     block, about, table = trained_block(choice, x, seed, folder / "checkpoint_block.safetensors")
     started = time.perf_counter()
@@ -91,14 +108,13 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
         "context_params": sum(p.numel() for p in block.parameters()),
     }
     tables = {"phase_one": about.pop("curve"), "forgetting": curve}
-    outcome = _phase_two(config, streams, [train, valid, test], seed, folder, about, tables)
-    shutil.rmtree(place, ignore_errors=True)
-    return outcome
+    return [train, valid, test], about, tables
 
 
-def _model(
+def next_token_model(
     streams: Streams, widths: list[int], seed: int, weight_std: float | None = None
 ) -> NextTokenModel:
+    """TokenBlock for contexts of `widths` and an untied zero head over the streams' vocabulary."""
     d = streams.train.embedded.shape[1]
     token_block = TokenBlock(d, d, widths, weight_std=weight_std, seed=seed + 1_000_003)
     return NextTokenModel(token_block, UntiedHead(d, streams.vocabulary.size))
@@ -117,7 +133,7 @@ def _phase_two(
     widths, std = [c.shape[1] for c in train.contexts], None
     if isinstance(config.contexts, Window):  # wider inputs, equal size of pre-activations
         std = gain_matched_std(widths[0] + train.tokens.shape[1])
-    model = _model(streams, widths, seed, std)
+    model = next_token_model(streams, widths, seed, std)
     started = time.perf_counter()
     result = fit(
         model,
@@ -171,7 +187,7 @@ def _end_to_end(config: LanguageRun, streams: Streams, seed: int) -> Outcome:
     choice, schedule = config.contexts, config.phase_two
     x = streams.train.embedded
     block = Recurrent(choice.layout, choice.layers, choice.width).block(x.shape[1], seed)
-    model = EndToEnd(block, _model(streams, block.widths, seed))
+    model = EndToEnd(block, next_token_model(streams, block.widths, seed))
     per_epoch = -(-(len(x) - 1) // schedule.batch)
     updates = schedule.max_updates or per_epoch * schedule.max_epochs
     settings = BpttSettings(
