@@ -91,6 +91,7 @@ def recurrent_parts(
         layers = open_cache(place, key)
     except CacheError:  # none yet, or one of a killed run
         layers, extra = collect(choice, block, x, table)
+        about["collect_seconds"] = time.perf_counter() - started
         write_cache(place, layers, key)
         layers = open_cache(place, key, quick=True)
         about |= extra

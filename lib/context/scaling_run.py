@@ -36,7 +36,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ScalingRun:
-    """A size (in `data`), a block, and the recipes; the first recipe fills the row's main columns."""
+    """A size (in `data`), a block, and recipes; the first one fills the row's main columns."""
 
     data: StreamChoice
     contexts: Recurrent
