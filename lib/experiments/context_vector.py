@@ -1,18 +1,27 @@
 """What the three context-vector experiments share: parameters, text and the seed's settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from lib.analysis.checks import CheckFailed
+from lib.context.block import LAYOUTS as BLOCK_LAYOUTS
+from lib.context.block import ContextBlock
+from lib.context.contexts import documents, layer_outputs, parallel, sequential
 from lib.context.embedding import load_embedding
 from lib.context.phase_one import PhaseOneSettings
 from lib.context.token_stream import StreamChoice
 from lib.context.ultrachat import load_ultrachat
 from lib.parameters import Parameters, choice, real, whole, words
+from lib.results.claims import Claim
 from lib.text.corpus import Corpus, load_corpus
 
 CHARACTERS = 7  # characters asked for per token: WikiText-2 has about four
 SEED_WIDTH, SEED_CHUNK, SEED_RATE = 768, 8000, 0.002
-LAYOUTS = {"every_layer": "every layer", "first_layer": "first layer only"}
+LAYOUTS = {"every_layer": "token at every layer", "first_layer": "token at first layer"}
+CLOSE = 1e-4  # largest difference that float32 sums in another order may make
 
 
 @dataclass(frozen=True)
@@ -116,3 +125,57 @@ def seed_phase_one(width: int, **changes: Any) -> PhaseOneSettings:
         "learning_rate": SEED_RATE * (SEED_WIDTH / width) ** 0.5,
     }
     return PhaseOneSettings(**{**fields, **changes})
+
+
+def claim_maker(slug: str, **defaults: Any) -> Callable[..., Claim]:
+    """A short way to write the claims of one experiment; every claim needs three seeds.
+
+    ``defaults`` are fields of Claim (``experiment`` among them) that single claims may replace.
+    """
+
+    def make(name: str, statement: str, measure, expect: str, control: str, **more: Any) -> Claim:
+        fields = {"reported": None, "min_seeds": 3, **defaults, **more}
+        return Claim(
+            id=f"{fields['experiment']}-{name}",
+            slug=slug,
+            statement=statement,
+            measure=measure,
+            expect=expect,
+            control=control,
+            **fields,
+        )
+
+    return make
+
+
+def check_causal(layers: int, tokens: int = 24, cut: int = 16, width: int = 16) -> None:
+    """Raises CheckFailed if tokens from ``cut`` on change a context before it, in any layout."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, width, generator=generator)
+    changed = x.clone()
+    changed[cut:] += 1.0
+    for layout in BLOCK_LAYOUTS:
+        block = ContextBlock(width, width, layers, layout)
+        before, after = (layer_outputs(block, sequential(block, t), t) for t in (x, changed))
+        moved = max(
+            (a[:cut] - b[:cut]).abs().max().item() for a, b in zip(before, after, strict=True)
+        )
+        if moved > CLOSE:
+            raise CheckFailed(f"{layout}: later tokens move earlier contexts by {moved:.2g}")
+    print(f"contexts of all {len(BLOCK_LAYOUTS)} layouts are causal")
+
+
+def check_ways(layers: int, tokens: int = 24, width: int = 16) -> None:
+    """Raises CheckFailed unless documents, and as many sweeps as tokens, equal the recurrence."""
+    x = torch.randn(tokens, width, generator=torch.Generator().manual_seed(0))
+    for layout in BLOCK_LAYOUTS:
+        block = ContextBlock(width, width, layers, layout)
+        exact = sequential(block, x)
+        for name, other in {
+            "documents": documents(block, x, [tokens]),
+            "parallel": parallel(block, x, tokens)[0],
+        }.items():
+            gap = (exact - other).abs().max().item()
+            if gap > CLOSE:
+                raise CheckFailed(f"{layout}: {name} differ from the recurrence by {gap:.2g}")
+    print("documents and complete sweeps equal the exact recurrence in all layouts")

@@ -1,106 +1,25 @@
 """Experiment 17: when do parallel contexts equal sequential ones, and what do caches cost?"""
 
-from dataclasses import dataclass
-
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.context import agreement_run, language_run
-from lib.context.agreement_run import AgreementRun
-from lib.context.language_run import LanguageRun
-from lib.context.phase_two import PhaseTwoSettings
-from lib.context.sources import Recurrent
-from lib.experiments.context_vector import ContextParameters, ContextText, seed_phase_one
+from lib.experiments import parallel_variants
+from lib.experiments.context_vector import LAYOUTS, claim_maker
+from lib.experiments.parallel_variants import (
+    CACHE,
+    EXPERIMENT,
+    NO_LEARNING,
+    SLUG,
+    WAYS,
+    agreement_name,
+    cache_name,
+)
 from lib.figures import contexts
-from lib.parameters import whole, wholes
 from lib.results import store, tables
-from lib.results.claims import Claim, by_seed, change, level
-from lib.training.sweep import Task, sweep
+from lib.results.claims import by_seed, change, level
 
-EXPERIMENT, SLUG = "context_parallel", "17_parallel_contexts"
-CACHE = "context_cache"
-LAYOUTS = {"every_layer": "token at every layer", "first_layer": "token at first layer"}
-NO_LEARNING = ", rate 0"
-WAYS = {
-    "sequential": "sequential",
-    "documents": "documents batched",
-    "parallel": "parallel sweeps",
-    "table": "Phase 1 table",
-}
-
-
-@dataclass(frozen=True)
-class Exp17(ContextParameters):
-    """Shared parameters; 8,000 tokens, since agreement does not depend on position."""
-
-    tokens: int = whole(8_000, 100, 10_000_000)
-    depths: str = wholes("1,3,6", 1, 64)
-    sweeps: int = whole(8, 1, 1_000)
-    document: int = whole(256, 2, 1_000_000)
-
-    QUICK = {
-        "tokens": 2_000,
-        "valid_tokens": 500,
-        "test_tokens": 800,
-        "width": 48,
-        "layers": 3,
-        "depths": "1,3",
-        "seeds": 2,
-        "batch": 256,
-        "epochs": 3,
-        "document": 64,
-    }
-    TINY = {**ContextParameters.TINY, "depths": "1,2", "sweeps": 4, "document": 50}
-
-
-PARAMETERS = Exp17
-
-
-def agreement_name(layout: str, layers: int, learning: bool = True) -> str:
-    depth = f"{layers} layer{'s' if layers > 1 else ''}"
-    return f"{LAYOUTS[layout]}, {depth}{'' if learning else NO_LEARNING}"
-
-
-def cache_name(layout: str, way: str) -> str:
-    return f"{LAYOUTS[layout]}: {WAYS[way]}"
-
-
-def run(text: ContextText, parameters: Exp17) -> pd.DataFrame:
-    """Agreement for every layout and depth, then a Phase 2 on the contexts of every way."""
-    width = parameters.width or text.embedding_width
-    data = text.choose(parameters)
-    tasks = []
-    for seed in range(parameters.seeds):
-        for layout in LAYOUTS:
-            for depth in parameters.numbers("depths"):
-                for learning in (True, False):
-                    rate = {} if learning else {"learning_rate": 0.0}
-                    block = Recurrent(layout, depth, width, seed_phase_one(width, **rate))
-                    name = agreement_name(layout, depth, learning)
-                    config = AgreementRun(data, block, parameters.sweeps)
-                    tasks.append(Task(agreement_run.run, config, seed, _labels(name, EXPERIMENT)))
-            for way in WAYS:
-                source = Recurrent(
-                    layout,
-                    parameters.layers,
-                    width,
-                    seed_phase_one(width),
-                    way=way,
-                    sweeps=parameters.sweeps,
-                    document=parameters.document,
-                )
-                config = LanguageRun(data, source, schedule(parameters))
-                labels = _labels(cache_name(layout, way), CACHE)
-                tasks.append(Task(language_run.run, config, seed, labels))
-    return store.write(SLUG, sweep(tasks, parameters.workers), parameters.size)
-
-
-def schedule(run: Exp17) -> PhaseTwoSettings:
-    return PhaseTwoSettings(run.batch, run.learning_rate, run.epochs, patience=0)
-
-
-def _labels(variant: str, experiment: str) -> dict[str, str]:
-    return {"experiment": experiment, "variant": variant}
+Exp17 = PARAMETERS = parallel_variants.Exp17
+run = parallel_variants.run
 
 
 def depths(frame: pd.DataFrame) -> list[int]:
@@ -220,21 +139,7 @@ def disagreement(variant: str):
     return lambda found: 1 - level(variant, "cos_mean")(found)
 
 
-def _claim(name: str, statement: str, measure, expect: str, control: str, **more) -> Claim:
-    fields = {"reported": None, "experiment": EXPERIMENT, "source": "seed 003, section 2"}
-    fields |= more
-    return Claim(
-        id=f"{fields['experiment']}-{name}",
-        slug=SLUG,
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        min_seeds=3,
-        **fields,
-    )
-
-
+_claim = claim_maker(SLUG, experiment=EXPERIMENT, source="seed 003, section 2")
 EVERY_6, FIRST_6 = agreement_name("every_layer", 6), agreement_name("first_layer", 6)
 EVERY_1 = agreement_name("every_layer", 1)
 
