@@ -34,7 +34,7 @@ class Exp16(ContextParameters):
 
     windows: int = whole(6, 1, 16)
     memories: int = whole(4, 1, 16)
-    wide_tokens: int = whole(8_000, 0, 1_000_000)
+    wide_tokens: int = whole(6_000, 0, 1_000_000)
 
     QUICK = {
         "tokens": 3_000,
