@@ -24,6 +24,7 @@ def begin(names: dict[str, Any]) -> None:
     _known.clear()
     _known.update(names)
     style.use()
+    pd.set_option("display.max_colwidth", None)  # a verdict's reason is shown whole
 
 
 def configure(schema: type[P], names: dict[str, Any]) -> P:

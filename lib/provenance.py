@@ -79,5 +79,5 @@ def _bare(path: Path) -> ast.Module:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(getattr(body[0], "value", None), ast.Constant):
-                node.body = body[1:] or [ast.Pass()]
+                node.body = body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
     return tree

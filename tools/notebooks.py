@@ -10,6 +10,7 @@ normalised so that two runs of the same thing differ in no line of metadata.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import re
@@ -38,8 +39,9 @@ if "google.colab" in sys.modules and not Path("repository").exists():
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
     os.chdir("repository")
 here = Path.cwd().resolve()
-ROOT = next(p for p in (here, *here.parents) if (p / "lib" / "notebook.py").is_file())
-sys.path.insert(0, str(ROOT))
+# run from elsewhere, the library must be installed: pip install -e .
+ROOT = next((p for p in (here, *here.parents) if (p / "lib" / "notebook.py").is_file()), None)
+sys.path[:0] = [str(ROOT)] if ROOT else []
 from lib import notebook; notebook.begin(globals())'''
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -150,7 +152,7 @@ def execute(path: Path, size: str, workers: int) -> tuple[Path, float, str]:
         target = ROOT / "results" / size / "notebooks" / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         parameters = {**getattr(module.PARAMETERS, size.upper()), "workers": workers}
-        fields = module.PARAMETERS.__dataclass_fields__
+        fields = {field.name for field in dataclasses.fields(module.PARAMETERS)}
         parameters = {name: value for name, value in parameters.items() if name in fields}
     command = [sys.executable, "-m", "papermill", str(path), str(target), "-k", "python3"]
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]

@@ -1,0 +1,1 @@
+"""CASCADE: stages that take over the hard tokens of a frozen base model."""

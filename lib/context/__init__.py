@@ -1,0 +1,1 @@
+"""The context-vector recurrence: one vector for the whole past."""

@@ -31,6 +31,7 @@ EXPERIMENT, SLUG = "exp01", "01_hrm_against_lct"
 class Exp01(CharacterParameters):
     """``shaping_epochs``: passes of the label-free phase of LCT+OACD (not on record: inferred)."""
 
+    seeds: int = whole(6, 1, 1_000)
     shaping_epochs: int = whole(10, 1, 1_000)
 
     QUICK = {**CharacterParameters.QUICK, "shaping_epochs": 3}

@@ -34,6 +34,8 @@ def curves(
         axes.plot(wide.index, wide.mean(axis=1), color=colour, label=variant)
         axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15)
     for name, value in (floors or {}).items():
+        if highest is not None and value > highest:
+            continue  # its line would lie outside the axes
         axes.axhline(value, color="#555555", linewidth=0.9, linestyle=":")
         axes.annotate(
             name,
@@ -66,8 +68,8 @@ def intervals(
 ) -> Figure:
     """One row a variant: every seed, the mean with its 95 % interval, and the seed's own figure.
 
-    With ``experiment`` given, the figure reported by the seed stands as a hollow diamond (it is a
-    *validation* perplexity of one run, also when ours is a test perplexity).
+    With ``experiment`` given, two diamonds compare *validation* perplexities, which is what the
+    seeds reported (from one run): hollow the seed's, filled our mean.
     """
     figure, axes = plt.subplots(figsize=(6.4, 0.45 * len(variants) + 1.5))
     reported = _reported(experiment)
@@ -78,6 +80,9 @@ def intervals(
         axes.scatter(values, np.full(len(values), y), s=9, color=colour, alpha=0.35, linewidths=0)
         axes.plot([found.low, found.high], [y, y], color=colour, linewidth=3)
         axes.plot(found.mean, y, "o", color=colour, markersize=6)
+        if reported:
+            valid = frame.loc[frame["variant"] == variant, "val_ppl"].mean()
+            axes.plot(valid, y, "D", color=colour, markersize=4.5, zorder=4)
         if variant in reported:
             axes.plot(
                 reported[variant],
@@ -103,7 +108,9 @@ def intervals(
     axes.invert_yaxis()
     if logarithmic:
         axes.set_xscale("log")
-    axes.set_xlabel(label + ("; ◇ reported by the seed (validation)" if reported else ""))
+    if reported:
+        label = "● test perplexity, mean and 95 % interval   ◆ our validation   ◇ the seed's"
+    axes.set_xlabel(label)
     axes.set_title(title)
     _no_horizontal_grid(axes)
     return figure

@@ -1,0 +1,1 @@
+"""Networks: the block, the transformer, HRM and its memories, LCT, the pretrained base."""

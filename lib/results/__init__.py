@@ -1,0 +1,1 @@
+"""Tables, their schema, claims and verdicts."""

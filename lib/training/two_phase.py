@@ -41,6 +41,8 @@ def run(config: TwoPhaseRun, seed: int, folder: Path) -> Outcome:
         path=folder / "checkpoint_shaping.pt",
         trained=model.blocks.parameters(),
     )
+    model.requires_grad_(False)  # nothing but the head learns from here on
+    model.head.requires_grad_(True)
     read = fit(
         model,
         config.head.objective,

@@ -1,0 +1,135 @@
+"""Where text comes from is never silent, and a missing hub is noticed within seconds."""
+
+import hashlib
+import time
+
+import pytest
+import torch
+
+from lib.text import corpus as corpora
+from lib.text import hub
+from lib.text.alphabet import Alphabet
+from lib.text.corpus import CorpusUnavailable, load_corpus
+from lib.text.windows import Windows
+
+
+@pytest.fixture(autouse=True)
+def no_folder_and_no_hub(monkeypatch):
+    """Every test says itself what can be reached."""
+    monkeypatch.delenv("DEPTH_DATA", raising=False)
+    monkeypatch.setattr(corpora, "reachable", lambda: False)
+
+
+def folder(tmp_path, monkeypatch, **files):
+    """A wikitext-2 folder with invented text, whose validation hash is made the expected one."""
+    home = tmp_path / "wikitext-2"
+    home.mkdir()
+    for name, text in files.items():
+        (home / f"{name}.txt").write_bytes(text.encode())
+    digest = hashlib.sha256(files["validation"][:5_000].encode()).hexdigest()
+    monkeypatch.setattr(corpora, "VALID_SHA256", digest)
+    return tmp_path
+
+
+LONG = "".join(f"sentence {i} .\n" for i in range(12_000))
+
+
+def test_the_embedded_default_is_announced(capsys):
+    corpus = load_corpus("auto")
+    assert corpus.name == "python-docs"
+    assert "WikiText-2 is not to be had" in capsys.readouterr().out
+    assert len(corpus.train) == 20_000 and len(corpus.valid) == 5_000
+
+
+def test_demanding_what_is_not_there_stops():
+    with pytest.raises(CorpusUnavailable, match="no data folder is set and the hub does not"):
+        load_corpus("wikitext-2")
+    with pytest.raises(CorpusUnavailable, match="does not exist"):
+        load_corpus("wikitext-2", "no/such/folder")
+    with pytest.raises(ValueError, match="allowed: auto"):
+        load_corpus("wikitext")
+
+
+def test_a_folder_with_train_is_used_whole(tmp_path, monkeypatch):
+    home = folder(tmp_path, monkeypatch, train=LONG, validation=LONG[::-1])
+    monkeypatch.setenv("DEPTH_DATA", str(home))
+    corpus = load_corpus("auto", "", 300, 200, 100)
+    assert corpus.name == "wikitext-2" and corpus.train == LONG[:300]
+    assert corpus.test == LONG[::-1][100_000:100_100]
+    assert corpus.sha256 != load_corpus("auto", "", 300, 200, 101).sha256
+
+
+def test_a_folder_without_train_says_stand_in(tmp_path, monkeypatch):
+    home = folder(tmp_path, monkeypatch, test=LONG, validation=LONG[::-1])
+    corpus = load_corpus("wikitext-2", str(home / "wikitext-2"), 300, 200, 100)
+    assert corpus.name == "wikitext-2-standin" and "in place of train" in corpus.describe()
+
+
+def test_foreign_text_is_not_wikitext(tmp_path, monkeypatch):
+    home = folder(tmp_path, monkeypatch, train=LONG, validation=LONG)
+    monkeypatch.setattr(corpora, "VALID_SHA256", "0" * 64)
+    with pytest.raises(CorpusUnavailable, match="this is not WikiText-2"):
+        load_corpus("wikitext-2", str(home))
+
+
+def test_hub_rows_become_the_original_text(monkeypatch):
+    import datasets
+
+    rows = {"text": ["", " = Title = \n", ""] + [" word word\n"] * 20_000}
+    monkeypatch.setattr(corpora, "reachable", lambda: True)
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or rows)
+    text = corpora._from_hub("train")
+    assert text.startswith(" \n = Title = \n \n word word\n")
+    assert asked[0][1]["revision"] == corpora.REVISION and len(corpora.REVISION) == 40
+
+
+def test_more_than_there_is_is_refused():
+    with pytest.raises(ValueError, match="train_chars is 90,000,000; at most"):
+        load_corpus("python-docs", "", 90_000_000)
+
+
+def test_repeated_text_is_the_seeds():
+    corpus = load_corpus("repeated")
+    assert (len(corpus.train), len(corpus.valid), len(corpus.alphabet)) == (19_980, 5_112, 30)
+    assert "A" not in corpus.train and corpus.test == ""
+    windows = Windows.cut(corpus.alphabet.encode(corpus.train), 64).whole_batches(16)
+    assert len(windows) == 304 and len(set(map(tuple, windows.inputs.tolist()))) == 45
+    valid = Windows.cut(corpus.alphabet.encode(corpus.valid), 64).whole_batches(16)
+    assert valid.targets.numel() == 4_096 and len(set(map(tuple, valid.inputs.tolist()))) == 9
+
+
+def test_alphabet_round_trip_and_unknown():
+    alphabet = Alphabet()
+    assert len(alphabet) == 97
+    assert alphabet.decode(alphabet.encode("Tab\tand\nline")) == "Tab\tand\nline"
+    assert alphabet.encode("é").tolist() == [0] and alphabet.unknown("é1é") == 2
+
+
+def test_windows_have_a_true_next_symbol():
+    windows = Windows.cut(torch.arange(20_000), 64)
+    assert len(windows) == 312 and torch.equal(windows.targets, windows.inputs + 1)
+    assert [len(x) for x, _ in windows.batches(16)] == [16] * 19 + [8]
+    shuffled = torch.cat([x for x, _ in windows.batches(16, torch.Generator().manual_seed(1))])
+    assert not torch.equal(shuffled, windows.inputs)
+    assert torch.equal(shuffled.sort(0).values, windows.inputs)
+    with pytest.raises(ValueError, match="do not fill one window"):
+        Windows.cut(torch.arange(64), 64)
+
+
+def test_a_missing_hub_is_noticed_within_seconds(monkeypatch):
+    hub.reachable.cache_clear()
+    monkeypatch.setenv("HF_ENDPOINT", "https://nowhere.invalid")  # a name nobody may own
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    started = time.monotonic()
+    assert hub.reachable(timeout=1.0) is False
+    assert time.monotonic() - started < 4
+    hub.reachable.cache_clear()
+
+
+def test_the_offline_switch_is_obeyed(monkeypatch):
+    hub.reachable.cache_clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub.socket, "create_connection", lambda *a, **k: pytest.fail("it asked"))
+    assert hub.reachable() is False
+    hub.reachable.cache_clear()

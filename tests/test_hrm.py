@@ -1,0 +1,77 @@
+"""Which parts of HRM learn, and what its memories hold."""
+
+import pytest
+import torch
+
+from lib.models.hrm import HRMConfig
+from lib.models.infini_attention import InfiniAttention, Memory
+from lib.training.objectives import Segments
+
+SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
+
+
+def gradients(update: str) -> dict[str, bool]:
+    """Whether each named part has received a gradient over two segments."""
+    torch.manual_seed(0)
+    model = HRMConfig(97, update=update).build()
+    objective = Segments(2)
+    objective.begin_epoch()
+    for loss in objective.losses(model, SYMBOLS, SYMBOLS):
+        loss.backward()
+    parts = {"low": model.low, "high": model.high, "head": model.head}
+    return {
+        name: any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+        for name, part in parts.items()
+    }
+
+
+def test_the_refactored_l_module_never_learns():
+    assert gradients("refactored") == {"low": False, "high": True, "head": True}
+
+
+def test_the_original_l_module_learns():
+    assert gradients("original") == {"low": True, "high": True, "head": True}
+
+
+def test_an_empty_memory_reads_zero_and_writing_fills_it():
+    memory = Memory.empty(2, 4, 64, torch.zeros(1))
+    keys, values = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 8, 16)
+    assert memory.read(keys).abs().max() == 0
+    assert memory.write(keys, values).read(keys).abs().max() > 0
+
+
+def test_memory_off_equals_an_empty_memory_bit_for_bit():
+    torch.manual_seed(0)
+    on = HRMConfig(97, memory="input").build()
+    off = HRMConfig(97, memory="input", memory_off=True).build()
+    off.load_state_dict(on.state_dict())
+    with torch.no_grad():  # in the first segment of a batch nothing is stored yet
+        assert torch.equal(on(SYMBOLS), off(SYMBOLS))
+        second = [Segments(2).predict(model, SYMBOLS) for model in (on, off)]
+    assert not torch.equal(*second)
+
+
+def test_infini_attention_without_memory_is_gated_local_attention():
+    torch.manual_seed(0)
+    layer = InfiniAttention(64, 4)
+    x = torch.randn(2, 9, 64)
+    out, _ = layer(x, Memory.empty(2, 4, 64, x))
+    torch.testing.assert_close(out, 0.5 * layer.attention(x), atol=1e-6, rtol=1e-5)
+
+
+def test_carry_hands_on_memory_within_an_epoch_only():
+    torch.manual_seed(0)
+    model = HRMConfig(97, memory="input").build()
+    objective = Segments(2, carry=True)
+    objective.begin_epoch()
+    list(objective.losses(model, SYMBOLS, SYMBOLS))
+    assert objective._begin(model, SYMBOLS).memories[0].normaliser.abs().sum() > 0
+    assert objective._begin(model, SYMBOLS[:2]).memories[0].normaliser.abs().sum() == 0
+    objective.begin_epoch()
+    assert objective._begin(model, SYMBOLS).memories[0].normaliser.abs().sum() == 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("update", "new"), ("memory", "output")])
+def test_unknown_words_are_refused(field, value):
+    with pytest.raises(ValueError, match="allowed"):
+        HRMConfig(97, **{field: value})

@@ -1,0 +1,104 @@
+"""One check behind four doors: hand edit, Colab form, papermill, nbmake mock."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib import notebook
+from lib.experiments import registry
+from lib.experiments.exp03_iterative_refinement import Exp03
+from lib.parameters import ParameterError
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "notebooks" / "03_iterative_refinement.ipynb"
+
+BAD = [
+    ({"sedes": 3}, "unknown parameter 'sedes'; did you mean 'seeds'"),
+    ({"wholly_unknown": 3}, "unknown parameter 'wholly_unknown'. Allowed: corpus"),
+    ({"learning_rate": "1e-3"}, "'learning_rate' is '1e-3', of type str; allowed: .* type float"),
+    ({"learning_rate": float("nan")}, "'learning_rate' is nan; allowed: a finite number above 0"),
+    ({"learning_rate": 0.0}, "'learning_rate' is 0.0; allowed: a finite number above 0"),
+    ({"workers": "false"}, "'workers' is 'false', of type str; allowed: .* type int"),
+    ({"epochs": True}, "'epochs' is True, of type bool; allowed: .* type int"),
+    ({"seeds": 2.0}, "'seeds' is 2.0, of type float"),
+    ({"seeds": "[1,2]"}, "'seeds' is '\\[1,2\\]', of type str"),
+    ({"train_chars": -5}, "'train_chars' is -5; allowed: a whole number at least 100"),
+    ({"corpus": "wikitext"}, "'corpus' is 'wikitext'; allowed: auto, wikitext-2, python-docs"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), BAD)
+def test_a_hand_edit_or_form_is_stopped(given, sentence):
+    notebook._known.clear()
+    with pytest.raises(ParameterError, match=sentence):
+        notebook.configure(Exp03, dict(given))
+
+
+def test_good_values_pass_and_whole_numbers_widen():
+    run = Exp03.checked({"learning_rate": 1, "seeds": 3})
+    assert run.learning_rate == 1.0 and isinstance(run.learning_rate, float)
+    assert run.seeds == 3 and run.size == "custom"
+
+
+def test_names_from_before_the_parameters_cell_do_not_count():
+    names = {"ROOT": 1}
+    notebook.begin(names)
+    names.update(seeds=2, _private=5, module=json)
+    assert notebook.configure(Exp03, names).seeds == 2
+
+
+def test_sizes_are_named_by_their_values_and_places_do_not_count():
+    for size in ("full", "quick", "tiny"):
+        assert Exp03.at(size).size == size
+    assert Exp03(workers=1, corpus="repeated", data_dir="elsewhere").size == "full"
+    assert Exp03(seeds=3).size == "custom"
+
+
+@pytest.mark.parametrize("slug", list(registry.modules()))
+def test_every_size_of_every_experiment_is_valid(slug):
+    schema = registry.modules()[slug].PARAMETERS
+    assert {schema.at(size).size for size in ("full", "quick", "tiny")} == {"full", "quick", "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (["-p", "sedes", "3"], "unknown parameter 'sedes'"),
+        (["-y", "{learning_rate: 1e-3}"], "'learning_rate' is '1e-3'"),
+        (["-p", "workers", "false"], "'workers' is"),
+    ],
+)
+def test_papermill_is_stopped_before_training(argument, sentence, tmp_path):
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(BOOK), str(out), "-k", "python3", *argument]
+    done = subprocess.run(
+        [*command, "--cwd", str(BOOK.parent)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    book = nbformat.read(out, as_version=4)
+    errors = [o for c in book.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert len(errors) == 2 or errors[-1].ename == "ParameterError"  # papermill adds a marker cell
+    assert any(sentence in error.evalue for error in errors)
+    trained = [c for c in book.cells if c.cell_type == "code" and "experiment.run" in c.source]
+    assert all(cell.execution_count is None for cell in trained)
+
+
+def test_a_bad_mock_is_stopped(tmp_path):
+    book = nbformat.read(BOOK, as_version=4)
+    cell = next(c for c in book.cells if "parameters" in c.metadata.get("tags", []))
+    cell.metadata["nbmake"]["mock"] = {"seeds": 1, "epoches": 1}
+    folder = ROOT / "scratch" / tmp_path.name  # inside the repository, so that lib is found
+    folder.mkdir(parents=True)
+    try:
+        nbformat.write(book, folder / "bad.ipynb")
+        command = [sys.executable, "-m", "pytest", "-q", "--nbmake", str(folder / "bad.ipynb")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    finally:
+        (folder / "bad.ipynb").unlink()
+        folder.rmdir()
+    assert done.returncode != 0
+    assert "unknown parameter 'epoches'; did you mean 'epochs'" in done.stdout

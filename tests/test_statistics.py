@@ -1,0 +1,108 @@
+"""Intervals and verdicts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.analysis.ngrams import bigram_perplexity, unigram_perplexity
+from lib.analysis.statistics import bootstrap, percent_change
+from lib.results import claims, store
+from lib.results.claims import Claim, change, decide, place
+from lib.text.alphabet import Alphabet
+
+
+def test_the_bootstrap_is_seeded_and_covers_the_mean():
+    values = np.random.default_rng(1).normal(3.0, 1.0, 30)
+    found = bootstrap(values)
+    assert found == bootstrap(values) and found != bootstrap(values, seed=1)
+    assert found.low < found.mean < found.high and found.n == 30
+    # for 30 normal values the percentile interval is close to mean +- 1.96 standard errors
+    half = 1.96 * values.std() / 30**0.5
+    assert found.high - found.mean == pytest.approx(half, rel=0.1)
+
+
+def test_failed_runs_are_not_numbers():
+    with pytest.raises(ValueError, match="not finite"):
+        bootstrap([1.0, float("inf")])
+    with pytest.raises(ValueError, match="one value a seed"):
+        bootstrap([])
+
+
+def test_one_value_has_no_width():
+    assert (bootstrap([2.0]).low, bootstrap([2.0]).high) == (2.0, 2.0)
+
+
+def test_percent_change_is_paired():
+    assert percent_change([11, 22], [10, 20]).tolist() == pytest.approx([10, 10])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expect", "threshold", "verdict"),
+    [
+        (-3, -1, "below", 0, "replicated"),
+        (1, 3, "below", 0, "reversed"),
+        (-1, 1, "below", 0, "no difference seen"),
+        (1, 3, "above", 0, "replicated"),
+        (-1, 1, "within", 2, "replicated"),
+        (3, 4, "within", 2, "reversed"),
+        (1, 4, "within", 2, "no difference seen"),
+    ],
+)
+def test_verdicts(low, high, expect, threshold, verdict):
+    assert place(low, high, expect, threshold)[0] == verdict
+
+
+def claim(**more) -> Claim:
+    content = {
+        "id": "x",
+        "experiment": "exp03",
+        "slug": "03_x",
+        "source": "seed",
+        "statement": "a beats b",
+        "reported": -5.0,
+        "unit": "%",
+        "measure": change("a", "b"),
+        "expect": "below",
+        "control": "equal everything",
+    }
+    return Claim(**{**content, **more})
+
+
+def frame(seeds_a, seeds_b) -> pd.DataFrame:
+    rows = [("a", s, 9.0 + 0.01 * s) for s in seeds_a] + [("b", s, 10.0) for s in seeds_b]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "test_ppl"])
+    return table.assign(corpus="wikitext-2")
+
+
+def test_a_claim_is_decided_from_its_table(monkeypatch):
+    monkeypatch.setattr(store, "read", lambda *a, **k: frame(range(5), range(5)))
+    (row,) = decide(claim())
+    assert row["verdict"] == "replicated" and row["n"] == 5 and row["corpus"] == "wikitext-2"
+    assert row["ours"] == pytest.approx(-9.8, abs=0.05)
+
+
+def test_too_few_seeds_decide_nothing(monkeypatch):
+    monkeypatch.setattr(store, "read", lambda *a, **k: frame(range(4), range(4)))
+    (row,) = decide(claim())
+    assert row["verdict"] == "not measurable here" and row["reason"].startswith("4 seeds, 5 needed")
+
+
+def test_seeds_that_do_not_pair_are_an_error(monkeypatch):
+    monkeypatch.setattr(store, "read", lambda *a, **k: frame(range(5), range(1, 6)))
+    with pytest.raises(ValueError, match="do not share their seeds"):
+        decide(claim())
+
+
+def test_missing_results_are_said(monkeypatch):
+    monkeypatch.setattr(store, "read", lambda *a, **k: frame(range(5), []))
+    assert "variant 'b' has no test_ppl" in decide(claim())[0]["reason"]
+    with pytest.raises(ValueError, match="allowed: below, above, within"):
+        claim(expect="lower")
+    assert claims.EXPECTATIONS == ("below", "above", "within")
+
+
+def test_count_models_know_their_text():
+    alphabet = Alphabet.of("ab")
+    text = alphabet.encode("ab" * 500)
+    assert unigram_perplexity(text, text, 2) == pytest.approx(2.0, abs=1e-3)
+    assert bigram_perplexity(text, text, 2) == pytest.approx(1.0, abs=1e-3)

@@ -1,0 +1,128 @@
+"""The block against an independent reference, exact parameter counts, causality."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaMLP,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
+
+from lib.analysis.checks import CheckFailed, causal, future_influence
+from lib.models.block import CausalSelfAttention, FeedForward, RMSNorm
+from lib.models.hrm import HRMConfig
+from lib.models.initialisation import linear_deviation
+from lib.models.lct import LCTConfig
+from lib.models.transformer import TransformerConfig
+from lib.training.objectives import LayerLosses, Segments, Standard
+
+WIDTH, HEADS = 64, 4
+
+
+def parameters(config) -> int:
+    return sum(p.numel() for p in config.build().parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (TransformerConfig(97), 78_080),
+        (TransformerConfig(97, layers=4), 275_072),
+        (TransformerConfig(97, initial_state=True), 82_176),
+        (TransformerConfig(97, layers=4, initial_state=True), 279_168),
+        (TransformerConfig(30, layers=1), 69_504),
+        (TransformerConfig(30, layers=3), 200_832),
+        (TransformerConfig(30, layers=4), 266_496),
+        (HRMConfig(97, width=48), 89_472),
+        (HRMConfig(97), 152_064),
+        (HRMConfig(97, update="original"), 152_064),
+        (HRMConfig(97, memory="input"), 168_452),
+        (HRMConfig(97, memory="hidden"), 193_024),
+        (LCTConfig(97, 1), 78_080),
+        (LCTConfig(97, 2), 149_952),
+    ],
+)
+def test_parameter_counts_are_those_of_the_seeds(config, count):
+    assert parameters(config) == count
+
+
+def test_attention_equals_llama():
+    config = LlamaConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        attn_implementation="eager",
+    )
+    torch.manual_seed(0)
+    ours, theirs = CausalSelfAttention(WIDTH, HEADS), LlamaAttention(config, layer_idx=0).eval()
+    with torch.no_grad():
+        for mine, other in zip(
+            (ours.query, ours.key, ours.value, ours.output),
+            (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.o_proj),
+            strict=True,
+        ):
+            other.weight.copy_(mine.weight)
+        x = torch.randn(2, 17, WIDTH)
+        positions = LlamaRotaryEmbedding(config)(x, torch.arange(17)[None])
+        mask = torch.full((17, 17), float("-inf")).triu(1)[None, None]
+        expected = theirs(x, position_embeddings=positions, attention_mask=mask)[0]
+        torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_feed_forward_and_norm_equal_llama():
+    config = LlamaConfig(hidden_size=WIDTH, intermediate_size=4 * WIDTH)
+    ours, theirs = FeedForward(WIDTH), LlamaMLP(config)
+    with torch.no_grad():
+        theirs.gate_proj.weight.copy_(ours.gate.weight)
+        theirs.up_proj.weight.copy_(ours.up.weight)
+        theirs.down_proj.weight.copy_(ours.down.weight)
+        x = torch.randn(3, 5, WIDTH)
+        torch.testing.assert_close(ours(x), theirs(x), atol=1e-6, rtol=1e-5)
+        norm = LlamaRMSNorm(WIDTH, eps=1e-6)
+        torch.testing.assert_close(RMSNorm(WIDTH)(x), norm(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "objective"),
+    [
+        (TransformerConfig(97, layers=2), Standard()),
+        (TransformerConfig(97, initial_state=True), Segments(2)),
+        (TransformerConfig(97, layers=4), LayerLosses((1, 1, 1, 1))),
+        (HRMConfig(97), Segments(2)),
+        (HRMConfig(97, update="original"), Segments(2)),
+        (HRMConfig(97, memory="input", causal_memory=True), Segments(2)),
+        (LCTConfig(97, 2), Segments(4)),
+    ],
+)
+def test_no_model_sees_the_future(config, objective):
+    causal(config, objective)
+
+
+def test_infini_memory_sees_the_future_as_the_seed_ran_it():
+    # a property of the seed's algorithm that notebook 02 reports; if it vanishes, so does its text
+    leaking = HRMConfig(97, memory="input")
+    assert future_influence(leaking, Segments(2)) > 1e-5
+    assert future_influence(leaking, Segments(1)) == 0
+    with pytest.raises(CheckFailed, match="sees the future"):
+        causal(leaking, Segments(2))
+
+
+def test_initialisations():
+    for name, deviation in (("A", 0.125), ("B", 0.02)):
+        assert linear_deviation(name, WIDTH) == deviation
+        torch.manual_seed(0)
+        model = TransformerConfig(97, initialisation=name).build()
+        assert model.blocks[0].feed_forward.down.weight.std().item() == pytest.approx(
+            deviation, rel=0.02
+        )
+        assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    with pytest.raises(ValueError, match="allowed: A, B"):
+        linear_deviation("C", WIDTH)
+
+
+def test_a_width_that_heads_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="does not split"):
+        CausalSelfAttention(30, 4)

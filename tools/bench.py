@@ -1,0 +1,108 @@
+"""Speed of training small models: seeds one by one, in processes, and as one compiled ensemble.
+
+    python tools/bench.py
+
+All three train the same seeds of the one-layer model (78,080 parameters) for the same steps in the
+same run, so that the ratios hold on whatever machine this is. Compilation is timed apart, because
+a run of some seconds never earns it back.
+"""
+
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.func import functional_call, stack_module_state, vmap
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib.models.transformer import TransformerConfig  # noqa: E402
+from lib.text.corpus import load_corpus  # noqa: E402
+from lib.text.windows import Windows  # noqa: E402
+from lib.training import character_run  # noqa: E402
+from lib.training.fit import Training  # noqa: E402
+from lib.training.objectives import Standard, cross_entropy  # noqa: E402
+from lib.training.sweep import Task, sweep  # noqa: E402
+
+SEEDS, EPOCHS = 6, 8
+
+
+def swept(workers: int, corpus) -> float:
+    """Wall seconds of a sweep over the seeds, process start included."""
+    config = character_run.CharacterRun(
+        corpus, TransformerConfig(97), Standard(), Training(epochs=EPOCHS, patience=EPOCHS)
+    )
+    labels = {"experiment": "exp03", "variant": "Standard"}
+    tasks = [Task(character_run.run, config, seed, labels) for seed in range(SEEDS)]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        sweep(tasks, workers, Path(folder))
+        return time.perf_counter() - started
+
+
+def ensemble(corpus) -> tuple[float, float, float]:
+    """Seconds to compile, seconds to train all seeds as one, largest loss error to one model."""
+    models = []
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        models.append(TransformerConfig(97).build())
+    base = copy.deepcopy(models[0]).to("meta")
+    stacked, _ = stack_module_state(models)
+    stacked = {name: tensor.detach().requires_grad_() for name, tensor in stacked.items()}
+    optimizer = torch.optim.AdamW(list(stacked.values()), lr=1e-3)
+
+    def losses(parameters, inputs, targets):
+        def one(own, x, y):
+            return cross_entropy(functional_call(base, own, (x,)), y)
+
+        return vmap(one)(parameters, inputs, targets)
+
+    compiled = torch.compile(losses, dynamic=False)
+    windows = Windows.cut(corpus.alphabet.encode(corpus.train), 64).whole_batches(16)
+    batches = [
+        (x.expand(SEEDS, *x.shape), y.expand(SEEDS, *y.shape)) for x, y in windows.batches(16)
+    ]
+
+    def step(inputs, targets) -> None:
+        optimizer.zero_grad()
+        compiled(stacked, inputs, targets).sum().backward()
+        optimizer.step()
+
+    x, y = batches[0]
+    single = torch.stack([cross_entropy(model(x[0]), y[0]) for model in models])
+    started = time.perf_counter()
+    error = (compiled(stacked, x, y) - single).abs().max().item()
+    step(x, y)
+    compile_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in range(EPOCHS):
+        for x, y in batches:
+            step(x, y)
+    return compile_seconds, time.perf_counter() - started, error
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    corpus = load_corpus("python-docs")
+    plain, beside = swept(1, corpus), swept(2, corpus)
+    compiling, together, error = ensemble(corpus)
+    print(f"\n{SEEDS} seeds, {EPOCHS} epochs of 20,000 characters, one thread each")
+    print(f"one by one            {plain:6.1f} s   1.00")
+    print(
+        f"two processes         {beside:6.1f} s   {plain / beside:.2f} times as fast, with start-up"
+    )
+    print(
+        f"compiled ensemble     {together:6.1f} s   {plain / together:.2f} times as fast without "
+        f"evaluation, after {compiling:.0f} s of compiling; losses differ by at most {error:.0e}"
+    )
+    print(
+        f"ensemble, end to end  {compiling + together:6.1f} s   "
+        f"{plain / (compiling + together):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
