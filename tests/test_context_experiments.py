@@ -103,8 +103,9 @@ def tables_of(rows):
 def test_best_window_is_chosen_on_validation():
     rows = []
     for seed in (0, 1):
-        rows.append({"variant": exp16_token_input.EVERY, "seed": seed, "val_ppl": 1.0,
-                     "test_ppl": 90.0})
+        rows.append(
+            {"variant": exp16_token_input.EVERY, "seed": seed, "val_ppl": 1.0, "test_ppl": 90.0}
+        )
         rows.append({"variant": "1-token MLP", "seed": seed, "val_ppl": 50.0, "test_ppl": 100.0})
         rows.append({"variant": "2-token MLP", "seed": seed, "val_ppl": 60.0, "test_ppl": 80.0})
     assert exp16_token_input.best_window(tables_of(rows)) == pytest.approx([-10, -10])
@@ -114,9 +115,15 @@ def test_best_window_is_chosen_on_validation():
 
 def test_exponents_and_steps_come_from_the_grid():
     rows = [
-        {"variant": f"{exp18_scaling.FIRST}, {t:,} tokens", "seed": s, "tokens": t,
-         "test_ppl": 1e4 * t**-0.5, "er_pct": 10 + t / 1e4}
-        for t in (1000, 4000, 16000) for s in (0, 1)
+        {
+            "variant": f"{exp18_scaling.FIRST}, {t:,} tokens",
+            "seed": s,
+            "tokens": t,
+            "test_ppl": 1e4 * t**-0.5,
+            "er_pct": 10 + t / 1e4,
+        }
+        for t in (1000, 4000, 16000)
+        for s in (0, 1)
     ]
     assert exp18_scaling.exponents("first_layer")(tables_of(rows)) == pytest.approx([-0.5] * 2)
     assert exp18_scaling.rank_spread(tables_of(rows)) == pytest.approx([1.5, 1.5])

@@ -28,9 +28,16 @@ def own_cache(tmp_path, monkeypatch):
 
 def choice(**changes):
     corpus = load_corpus("python-docs", "", 3000, 1500, 1500)
-    fields = {"corpus": corpus, "embedding": "tiny", "tokens": 300, "valid_tokens": 120,
-              "test_tokens": 120, "vocabulary_tokens": 300, "width": 16,
-              "embedding_sha256": load_embedding("tiny").sha256}
+    fields = {
+        "corpus": corpus,
+        "embedding": "tiny",
+        "tokens": 300,
+        "valid_tokens": 120,
+        "test_tokens": 120,
+        "vocabulary_tokens": 300,
+        "width": 16,
+        "embedding_sha256": load_embedding("tiny").sha256,
+    }
     return StreamChoice(**{**fields, **changes})
 
 
@@ -143,8 +150,10 @@ def test_sources_refuse_what_cannot_be():
         Recurrent(way="parallel", memory=2)
 
 
-ROWS = [{"messages": [{"content": "hello"}, {"content": "there"}]},
-        {"messages": [{"content": "second"}]}]
+ROWS = [
+    {"messages": [{"content": "hello"}, {"content": "there"}]},
+    {"messages": [{"content": "second"}]},
+]
 
 
 def test_ultrachat_rows_are_joined_as_in_the_seed(monkeypatch):

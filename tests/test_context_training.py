@@ -36,8 +36,11 @@ SEED_TOKENS, SEED_PPL = [56602, 110516, 216119, 529173], [1503.3, 1036.3, 757.7,
 
 def features(n=60, d=6, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return Features([torch.randn(n, 5, generator=g)] * 2, torch.randn(n, d, generator=g),
-                    torch.randint(4, (n,), generator=g))
+    return Features(
+        [torch.randn(n, 5, generator=g)] * 2,
+        torch.randn(n, d, generator=g),
+        torch.randint(4, (n,), generator=g),
+    )
 
 
 def model():
@@ -77,8 +80,11 @@ def test_cache_key_follows_weights_text_and_method():
     block, x = ContextBlock(4, 4, 1, seed=0), torch.randn(5, 4)
     key = cache_key(block, x, "sequential")
     assert key == cache_key(ContextBlock(4, 4, 1, seed=0), x, "sequential")
-    others = {cache_key(ContextBlock(4, 4, 1, seed=1), x, "sequential"),
-              cache_key(block, x + 1, "sequential"), cache_key(block, x, "parallel")}
+    others = {
+        cache_key(ContextBlock(4, 4, 1, seed=1), x, "sequential"),
+        cache_key(block, x + 1, "sequential"),
+        cache_key(block, x, "parallel"),
+    }
     assert len(others | {key}) == 4
 
 

@@ -40,9 +40,9 @@ def ways(block: ContextBlock, x: torch.Tensor, sweeps: list[int], batches: list[
         lengths = [len(x) // batch] * batch
         found[f"{batch} documents batched"] = lambda n=lengths: documents(block, x[: sum(n)], n)
     for count in sweeps:
-        found[f"parallel, {count} sweep{'s' if count > 1 else ''}"] = (
-            lambda n=count: parallel(block, x, n)[0]
-        )
+        found[f"parallel, {count} sweep{'s' if count > 1 else ''}"] = lambda n=count: parallel(
+            block, x, n
+        )[0]
     return found
 
 

@@ -30,7 +30,6 @@ def by_position(parallel: Tensor, exact: Tensor, size: int = 100) -> list[dict]:
     middle = max(0, (n - size) // 2)
     places = {"first": 0, "middle": middle, "last": n - size}
     return [
-        {"position": name, "tokens": size}
-        | agreement(parallel[i : i + size], exact[i : i + size])
+        {"position": name, "tokens": size} | agreement(parallel[i : i + size], exact[i : i + size])
         for name, i in places.items()
     ]

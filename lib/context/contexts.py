@@ -173,7 +173,5 @@ def layer_outputs(
     previous = shifted(final, final.new_zeros(final.shape[1]))
     if starts is not None:
         previous[starts] = 0.0
-    chunks = [
-        block(previous[i : i + CHUNK], x[i : i + CHUNK]) for i in range(0, x.shape[0], CHUNK)
-    ]
+    chunks = [block(previous[i : i + CHUNK], x[i : i + CHUNK]) for i in range(0, x.shape[0], CHUNK)]
     return [torch.cat(parts) for parts in zip(*chunks, strict=True)]

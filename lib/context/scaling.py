@@ -1,7 +1,7 @@
 """Power laws of perplexity over tokens, with and without a floor, with intervals over seeds.
 
-    ppl = A * tokens^alpha              (seed 003: least squares of ln ppl on ln tokens)
-    ppl = floor + A * tokens^alpha      (floor scanned, the rest by least squares)
+ppl = A * tokens^alpha              (seed 003: least squares of ln ppl on ln tokens)
+ppl = floor + A * tokens^alpha      (floor scanned, the rest by least squares)
 """
 
 from __future__ import annotations

@@ -76,9 +76,7 @@ def run(config: ScalingRun, seed: int, folder: Path) -> Outcome:
     for recipe in config.recipes:
         model = next_token_model(streams, [c.shape[1] for c in train.contexts], seed)
         path = folder / f"checkpoint_{recipe.name}.bin"
-        result = fit(
-            model, train, valid, recipe.phase_two, checkpoint=path, report={"test": test}
-        )
+        result = fit(model, train, valid, recipe.phase_two, checkpoint=path, report={"test": test})
         row |= chosen_columns(recipe, result.curve)
         curves += [{"recipe": recipe.name, **entry} for entry in result.curve]
     first = config.recipes[0].name

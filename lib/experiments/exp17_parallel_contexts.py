@@ -30,9 +30,15 @@ def depths(frame: pd.DataFrame) -> list[int]:
 
 def agreement_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Ours by layout and depth beside the seed's single comparison (6 layers, every layer)."""
-    metrics = {"cos_mean": "cosine", "cos_min": "lowest", "mse": "squared error",
-               "rel_err": "relative error", "noise_gain": "noise gain",
-               "memory_tokens": "tokens to cosine 0.99", "iterations": "iterations"}
+    metrics = {
+        "cos_mean": "cosine",
+        "cos_min": "lowest",
+        "mse": "squared error",
+        "rel_err": "relative error",
+        "noise_gain": "noise gain",
+        "memory_tokens": "tokens to cosine 0.99",
+        "iterations": "iterations",
+    }
     rows = {}
     for layout in LAYOUTS:
         for depth in depths(frame):
@@ -45,8 +51,12 @@ def agreement_table(frame: pd.DataFrame) -> pd.DataFrame:
     reported = store.reported(EXPERIMENT)
     seed = reported[reported["row"] == "parallel vs sequential"].set_index("metric")["value"]
     found.loc["seed: every layer, 6 layers (n = 1)"] = {
-        "cosine": seed["cos_mean"], "lowest": seed["cos_min"], "squared error": seed["mse"],
-        "relative error": seed["rel_err_pct"] / 100, "iterations": 7, "n": 1,
+        "cosine": seed["cos_mean"],
+        "lowest": seed["cos_min"],
+        "squared error": seed["mse"],
+        "relative error": seed["rel_err_pct"] / 100,
+        "iterations": 7,
+        "n": 1,
     }
     return tables.captioned(found.round(4), frame)
 

@@ -55,8 +55,10 @@ def against_tokens(
 def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str) -> Figure:
     """One point a variant and seed: effective rank (seed's definition and covariance) and PPL."""
     figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
-    names = {"er_pct": "effective rank, seed's definition (%)",
-             "covariance_er_pct": "effective rank, centred covariance (%)"}
+    names = {
+        "er_pct": "effective rank, seed's definition (%)",
+        "covariance_er_pct": "effective rank, centred covariance (%)",
+    }
     for axes, (metric, label) in zip(panels, names.items(), strict=True):
         for number, variant in enumerate(variants):
             own = frame[frame["variant"] == variant]
@@ -82,8 +84,9 @@ def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
             index="tokens_seen", columns="seed", values="cos"
         )
         colour = style.COLOURS[number]
-        axes.plot(wide.index, wide.mean(axis=1), marker=style.MARKERS[number], color=colour,
-                  label=variant)
+        axes.plot(
+            wide.index, wide.mean(axis=1), marker=style.MARKERS[number], color=colour, label=variant
+        )
         axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15)
     axes.axhline(0.99, color="#555555", linewidth=0.9, linestyle=":")
     axes.set_xlabel("tokens both states have seen")
@@ -93,15 +96,26 @@ def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
     return figure
 
 
-def agreement_bars(frame: pd.DataFrame, groups: Mapping[str, Mapping[int, str]], title: str,
-                   metric: str, label: str, reported: float | None = None) -> Figure:
+def agreement_bars(
+    frame: pd.DataFrame,
+    groups: Mapping[str, Mapping[int, str]],
+    title: str,
+    metric: str,
+    label: str,
+    reported: float | None = None,
+) -> Figure:
     """A metric over the number of layers, one line a group {layers: variant}, all seeds shown."""
     figure, axes = plt.subplots()
     for number, (name, points) in enumerate(groups.items()):
         colour, places = style.COLOURS[number], list(points)
         found = [_values(frame, variant, metric) for variant in points.values()]
-        axes.plot(places, [v.mean() for v in found], marker=style.MARKERS[number], color=colour,
-                  label=name)
+        axes.plot(
+            places,
+            [v.mean() for v in found],
+            marker=style.MARKERS[number],
+            color=colour,
+            label=name,
+        )
         for place, values in zip(places, found, strict=True):
             axes.scatter([place] * len(values), values, s=9, color=colour, alpha=0.35)
     if reported is not None:
@@ -123,12 +137,24 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     lines = ("-", "--", ":")
     for number, (label, rows) in enumerate(series.items()):
         colour = style.COLOURS[number]
-        axes.scatter(rows["tokens"], rows["ppl"], s=14, color=colour, marker=style.MARKERS[number],
-                     label=label)
+        axes.scatter(
+            rows["tokens"],
+            rows["ppl"],
+            s=14,
+            color=colour,
+            marker=style.MARKERS[number],
+            label=label,
+        )
         grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 50)
         for line, (name, law) in zip(lines, laws.get(label, []), strict=False):
-            axes.plot(grid, law.predict(grid), line, color=colour, linewidth=1,
-                      label=f"  {name}: exponent {law.alpha:.2f}")
+            axes.plot(
+                grid,
+                law.predict(grid),
+                line,
+                color=colour,
+                linewidth=1,
+                label=f"  {name}: exponent {law.alpha:.2f}",
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("training tokens")
