@@ -39,7 +39,6 @@ class ContextParameters(Parameters):
     tokens: int = whole(12_000, 100, 10_000_000)
     valid_tokens: int = whole(3_000, 50, 100_000)
     test_tokens: int = whole(6_000, 50, 100_000)
-    vocabulary_limit: int = whole(0, 0, 1_000_000)
     width: int = whole(192, 0, 4_096)
     layers: int = whole(6, 1, 64)
     seeds: int = whole(3, 1, 1_000)
@@ -108,7 +107,6 @@ class ContextText:
             "valid_tokens": run.valid_tokens,
             "test_tokens": run.test_tokens,
             "vocabulary_tokens": run.most_tokens,
-            "vocabulary_limit": run.vocabulary_limit,
             "width": run.width,
         }
         return StreamChoice(**{**fields, **changes})

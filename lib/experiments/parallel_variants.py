@@ -37,7 +37,6 @@ class Exp17(ContextParameters):
     tokens: int = whole(6_000, 100, 10_000_000)
     depths: str = wholes("1,3,6", 1, 64)
     sweeps: int = whole(8, 1, 1_000)
-    document: int = whole(256, 2, 1_000_000)
 
     QUICK = {
         "tokens": 2_000,
@@ -49,9 +48,13 @@ class Exp17(ContextParameters):
         "seeds": 2,
         "batch": 256,
         "epochs": 3,
-        "document": 64,
     }
-    TINY = {**ContextParameters.TINY, "depths": "1,2", "sweeps": 4, "document": 50}
+    TINY = {**ContextParameters.TINY, "depths": "1,2", "sweeps": 4}
+
+    @property
+    def document(self) -> int:
+        """Tokens of a document when documents are batched: at least eight documents."""
+        return min(256, self.tokens // 8)
 
 
 PARAMETERS = Exp17

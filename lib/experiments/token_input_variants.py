@@ -33,7 +33,6 @@ class Exp16(ContextParameters):
     """Shared parameters; `wide_tokens` > 0 adds both layouts at the table's own width, one seed."""
 
     windows: int = whole(6, 1, 16)
-    memories: int = whole(4, 1, 16)
     wide_tokens: int = whole(6_000, 0, 1_000_000)
 
     QUICK = {
@@ -46,10 +45,14 @@ class Exp16(ContextParameters):
         "batch": 256,
         "epochs": 4,
         "windows": 3,
-        "memories": 2,
         "wide_tokens": 0,
     }
-    TINY = {**ContextParameters.TINY, "windows": 2, "memories": 1, "wide_tokens": 0}
+    TINY = {**ContextParameters.TINY, "windows": 2, "wide_tokens": 0}
+
+    @property
+    def memories(self) -> int:
+        """Largest number of tokens that the cell is cut to: two below the largest window."""
+        return max(1, self.windows - 2)
 
 
 PARAMETERS = Exp16
