@@ -29,14 +29,14 @@ class ContextParameters(Parameters):
     """Text, embedding and the budget of Phase 2, at the full size that fits two CPU cores.
 
     Cut against the seed: embedding and context width 192 instead of 768 (leading directions of
-    the table; weights, rate and chunk scaled so that the cell behaves as at 768), 12,000 instead
+    the table; weights, rate and chunk scaled so that the cell behaves as at 768), 6,000 instead
     of 529,173 tokens, outputs limited to types of the training text plus one unknown type.
     """
 
     corpus: str = choice("auto", ("auto", "wikitext-2", "python-docs", "ultrachat"))
     data_dir: str = words("")
     base: str = words("auto")
-    tokens: int = whole(12_000, 100, 10_000_000)
+    tokens: int = whole(6_000, 100, 10_000_000)
     valid_tokens: int = whole(3_000, 50, 100_000)
     test_tokens: int = whole(6_000, 50, 100_000)
     width: int = whole(192, 0, 4_096)

@@ -226,7 +226,7 @@ CLAIMS = (
         "The exponent is as steep as -0.459 under a fixed batch and fixed texts (within 0.05)",
         lambda found: exponents("first_layer")(found) + 0.459,
         "within",
-        "sizes are 3,000 to 24,000 tokens of another text, so this speaks of the recipe only",
+        "sizes are 2,000 to 16,000 tokens of another text, so this speaks of the recipe only",
         threshold=0.05,
         unit="difference of exponent",
     ),

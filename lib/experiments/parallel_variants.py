@@ -32,9 +32,9 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Exp17(ContextParameters):
-    """Shared parameters; 6,000 tokens, since agreement does not depend on position."""
+    """Shared parameters; 4,000 tokens, since agreement does not depend on position."""
 
-    tokens: int = whole(6_000, 100, 10_000_000)
+    tokens: int = whole(4_000, 100, 10_000_000)
     depths: str = wholes("1,3,6", 1, 64)
     sweeps: int = whole(8, 1, 1_000)
 

@@ -39,8 +39,8 @@ SCHEDULES = {
 class Exp18(ContextParameters):
     """Shared parameters; `tokens` is the largest size, width 128 pays for the many runs."""
 
-    tokens: int = whole(24_000, 100, 10_000_000)
-    sizes: str = wholes("3000,6000,12000,24000", 50, 10_000_000)
+    tokens: int = whole(16_000, 100, 10_000_000)
+    sizes: str = wholes("2000,4000,8000,16000", 50, 10_000_000)
     width: int = whole(128, 0, 4_096)
     batch: int = whole(256, 1, 100_000)
     equal_updates: int = whole(320, 1, 1_000_000)

@@ -33,7 +33,7 @@ class Exp16(ContextParameters):
     """Shared parameters; `wide_tokens` > 0 adds both layouts at the table's own width, one seed."""
 
     windows: int = whole(6, 1, 16)
-    wide_tokens: int = whole(6_000, 0, 1_000_000)
+    wide_tokens: int = whole(3_000, 0, 1_000_000)
 
     QUICK = {
         "tokens": 3_000,
