@@ -1,0 +1,35 @@
+"""How near two context tables are: cosine, squared and relative error, by position (seed 003)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def agreement(parallel: Tensor, exact: Tensor) -> dict[str, float]:
+    """Two tables [N, D] -> cos_mean, cos_min, mse, rel_err (mean of |P-S|/|S|).
+
+    Raises ValueError when the shapes differ.
+    """
+    if parallel.shape != exact.shape:
+        raise ValueError(f"tables differ in shape: {parallel.shape} and {exact.shape}")
+    cosine = torch.cosine_similarity(parallel, exact, dim=1)
+    gap = parallel - exact
+    return {
+        "cos_mean": cosine.mean().item(),
+        "cos_min": cosine.min().item(),
+        "mse": gap.square().mean().item(),
+        "rel_err": (gap.norm(dim=1) / exact.norm(dim=1).clamp_min(1e-12)).mean().item(),
+    }
+
+
+def by_position(parallel: Tensor, exact: Tensor, size: int = 100) -> list[dict]:
+    """Agreement of the first, the middle and the last `size` tokens (whole table if shorter)."""
+    n = exact.shape[0]
+    size = min(size, n)
+    middle = max(0, (n - size) // 2)
+    places = {"first": 0, "middle": middle, "last": n - size}
+    return [
+        {"position": name, "tokens": size} | agreement(parallel[i : i + size], exact[i : i + size])
+        for name, i in places.items()
+    ]

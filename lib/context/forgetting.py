@@ -1,0 +1,71 @@
+"""How fast the cell forgets: forgetting curve and noise gain (seed 003, decisive control 4).
+
+Parallel contexts can only equal sequential ones when the cell forgets; these two numbers say how
+many tokens it remembers, independent of any training target.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lib.context.block import ContextBlock
+from lib.context.contexts import sequential
+
+
+@torch.no_grad()
+def forgetting_curve(
+    block: ContextBlock, x: Tensor, *, pairs: int = 128, steps: int = 8, seed: int = 0
+) -> list[dict]:
+    """Two states per pair, started apart and driven by the same tokens: how near after 1..steps.
+
+    Starts are two independent real contexts of other places in x [N, m*d]. Returns one row per
+    number of tokens seen: cosine, squared distance per dimension, and the latter as a share of
+    the distance at the start (``retained``; above 1 the cell expands).
+    Raises ValueError when x is too short.
+    """
+    if x.shape[0] < steps + 2:
+        raise ValueError(f"{x.shape[0]} tokens are too few for {steps} steps")
+    generator = torch.Generator().manual_seed(seed)
+    pool = sequential(block, x[: min(x.shape[0], 512)])
+    a, b = (pool[torch.randint(pool.shape[0], (pairs,), generator=generator)] for _ in range(2))
+    place = torch.randint(x.shape[0] - steps, (pairs,), generator=generator)
+    begin = (a - b).square().mean().item()
+    rows = [_row(0, a, b, begin)]
+    for t in range(steps):
+        tokens = x[place + t]
+        a, b = block(a, tokens)[-1], block(b, tokens)[-1]
+        rows.append(_row(t + 1, a, b, begin))
+    return rows
+
+
+def _row(tokens: int, a: Tensor, b: Tensor, begin: float) -> dict:
+    distance = (a - b).square().mean().item()
+    return {
+        "tokens_seen": tokens,
+        "cos": torch.cosine_similarity(a, b, dim=1).mean().item(),
+        "mse": distance,
+        "retained": distance / max(begin, 1e-12),
+    }
+
+
+def memory_tokens(curve: list[dict], cosine: float = 0.99) -> int | None:
+    """Tokens after which two states agree to `cosine`; None when the curve never reaches it."""
+    for row in curve:
+        if row["cos"] >= cosine:
+            return row["tokens_seen"]
+    return None
+
+
+@torch.no_grad()
+def noise_gain(
+    block: ContextBlock, x: Tensor, *, noise: float = 0.1, tokens: int = 2048, seed: int = 0
+) -> float:
+    """E|f(c + e) - f(c)|^2 / E|e|^2 over real contexts: below 1 the cell contracts (per token)."""
+    generator = torch.Generator().manual_seed(seed)
+    x = x[:tokens]
+    contexts = sequential(block, x)
+    previous, x = contexts[:-1], x[1:]
+    jitter = noise * torch.randn(previous.shape, generator=generator)
+    clean, noisy = block(previous, x)[-1], block(previous + jitter, x)[-1]
+    return ((noisy - clean).square().sum() / jitter.square().sum()).item()

@@ -1,0 +1,62 @@
+"""UltraChat from the hub at a pinned revision, joined as seed 003 did.
+
+Row by row in stored order, all messages of a conversation joined with line ends, no role tags and
+no end marks; conversations follow each other without a separator. Unlike the seed, whose
+validation text was the last tenth of each training stream (another text for every size), validation
+and test are fixed later rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lib.text.alphabet import Alphabet
+from lib.text.corpus import Corpus, CorpusUnavailable
+from lib.text.hub import reachable
+
+DATASET = "HuggingFaceH4/ultrachat_200k"
+REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
+SPLITS = {"train": "train_sft", "held_out": "test_sft"}
+
+
+def load_ultrachat(train_chars: int, valid_chars: int, test_chars: int) -> Corpus:
+    """Train from ``train_sft``; valid and test one after the other from ``test_sft``.
+
+    Raises CorpusUnavailable when the hub does not answer or refuses, and ValueError when the
+    rows hold fewer characters than asked for.
+    """
+    if not reachable():
+        raise CorpusUnavailable(
+            "UltraChat needs the Hugging Face hub, which does not answer; allowed without it: "
+            "corpus 'auto', 'wikitext-2' or 'python-docs'"
+        )
+    train = join_rows(_rows(SPLITS["train"]), train_chars)
+    held_out = join_rows(_rows(SPLITS["held_out"]), valid_chars + test_chars)
+    return Corpus(
+        "ultrachat",
+        f"hub, revision {REVISION[:8]}",
+        train,
+        held_out[:valid_chars],
+        held_out[valid_chars:],
+        Alphabet(),
+    )
+
+
+def join_rows(rows: Iterable[dict], characters: int) -> str:
+    """The first `characters` of the conversations; messages joined by line ends."""
+    pieces, length = [], 0
+    for row in rows:
+        pieces.append("\n".join(message["content"] for message in row["messages"]))
+        length += len(pieces[-1])
+        if length >= characters:
+            return "".join(pieces)[:characters]
+    raise ValueError(f"{characters:,} characters were asked for, the rows hold {length:,}")
+
+
+def _rows(split: str) -> Iterable[dict]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(DATASET, split=split, revision=REVISION, streaming=True)
+    except Exception as error:
+        raise CorpusUnavailable(f"the hub refused {DATASET} at {REVISION[:8]}: {error}") from error

@@ -1,0 +1,112 @@
+"""What Experiment 17 compares: its parameters, its variants and their runs."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lib.context import agreement_run, language_run
+from lib.context.agreement_run import AgreementRun
+from lib.context.language_run import LanguageRun
+from lib.context.phase_two import PhaseTwoSettings
+from lib.context.sources import Recurrent
+from lib.experiments.context_vector import (
+    LAYOUTS,
+    ContextParameters,
+    ContextText,
+    seed_phase_one,
+)
+from lib.parameters import whole, wholes
+from lib.results import store
+from lib.training.sweep import Task, sweep
+
+EXPERIMENT, SLUG = "context_parallel", "17_parallel_contexts"
+CACHE = "context_cache"
+NO_LEARNING = ", rate 0"
+STILL_ITERATIONS = 20  # a random cell has settled by then, or never does
+WAYS = {
+    "sequential": "sequential",
+    "documents": "documents batched",
+    "parallel": "parallel sweeps",
+    "table": "Phase 1 table",
+}
+
+
+@dataclass(frozen=True)
+class Exp17(ContextParameters):
+    """Shared parameters; 3,000 tokens, since agreement does not depend on position."""
+
+    tokens: int = whole(3_000, 100, 10_000_000)
+    depths: str = wholes("1,3,6", 1, 64)
+    sweeps: int = whole(8, 1, 1_000)
+
+    QUICK = {
+        "tokens": 2_000,
+        "valid_tokens": 500,
+        "test_tokens": 800,
+        "width": 48,
+        "layers": 3,
+        "depths": "1,3",
+        "seeds": 2,
+        "batch": 256,
+        "epochs": 3,
+    }
+    TINY = {**ContextParameters.TINY, "depths": "1,2", "sweeps": 4}
+
+    @property
+    def document(self) -> int:
+        """Tokens of a document when documents are batched: at least eight documents."""
+        return min(256, self.tokens // 8)
+
+
+PARAMETERS = Exp17
+
+
+def agreement_name(layout: str, layers: int, learning: bool = True) -> str:
+    depth = f"{layers} layer{'s' if layers > 1 else ''}"
+    return f"{LAYOUTS[layout]}, {depth}{'' if learning else NO_LEARNING}"
+
+
+def cache_name(layout: str, way: str) -> str:
+    return f"{LAYOUTS[layout]}: {WAYS[way]}"
+
+
+def run(text: ContextText, parameters: Exp17) -> pd.DataFrame:
+    """Agreement for every layout and depth, then a Phase 2 on the contexts of every way."""
+    width = parameters.width or text.embedding_width
+    data = text.choose(parameters)
+    tasks = []
+    for seed in range(parameters.seeds):
+        for layout in LAYOUTS:
+            for depth in parameters.numbers("depths"):
+                for learning in (True, False):
+                    rate = (
+                        {}
+                        if learning
+                        else {"learning_rate": 0.0, "max_iterations": STILL_ITERATIONS}
+                    )
+                    block = Recurrent(layout, depth, width, seed_phase_one(width, **rate))
+                    name = agreement_name(layout, depth, learning)
+                    config = AgreementRun(data, block, parameters.sweeps)
+                    tasks.append(Task(agreement_run.run, config, seed, _labels(name, EXPERIMENT)))
+            for way in WAYS:
+                source = Recurrent(
+                    layout,
+                    parameters.layers,
+                    width,
+                    seed_phase_one(width),
+                    way=way,
+                    sweeps=parameters.sweeps,
+                    document=parameters.document,
+                )
+                config = LanguageRun(data, source, schedule(parameters))
+                labels = _labels(cache_name(layout, way), CACHE)
+                tasks.append(Task(language_run.run, config, seed, labels))
+    return store.write(SLUG, sweep(tasks, parameters.workers), parameters.size)
+
+
+def schedule(run: Exp17) -> PhaseTwoSettings:
+    return PhaseTwoSettings(run.batch, run.learning_rate, run.epochs, patience=0)
+
+
+def _labels(variant: str, experiment: str) -> dict[str, str]:
+    return {"experiment": experiment, "variant": variant}

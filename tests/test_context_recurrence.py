@@ -1,0 +1,201 @@
+"""Contexts by three ways, Phase 1, forgetting and effective rank."""
+
+import math
+
+import pytest
+import torch
+
+from lib.context.agreement import agreement, by_position
+from lib.context.block import LAYOUTS, ContextBlock
+from lib.context.contexts import (
+    compute_contexts,
+    documents,
+    layer_outputs,
+    parallel,
+    sequential,
+    sequential_naive,
+)
+from lib.context.effective_rank import covariance_rank, effective_rank
+from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
+from lib.context.phase_one import (
+    PhaseOneSettings,
+    dispersion,
+    neighbours,
+    phase_one_loss,
+    run_phase_one,
+)
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def stream(n=40, d=6, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fast_sequence_equals_the_naive_one(layout):
+    block = ContextBlock(5, 6, 3, layout, seed=1)
+    fast, naive = sequential(block, stream()), sequential_naive(block, stream())
+    torch.testing.assert_close(fast, naive, **CLOSE)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_documents_equal_one_sequence_each(layout):
+    block, x = ContextBlock(5, 6, 2, layout, seed=1), stream()
+    lengths = [3, 17, 1, 19]
+    expected = torch.cat([sequential_naive(block, part) for part in x.split(lengths)])
+    torch.testing.assert_close(documents(block, x, lengths), expected, **CLOSE)
+    with pytest.raises(ValueError, match="add up"):
+        documents(block, x, [3, 4])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_k_sweeps_make_the_first_k_contexts_exact_and_all_sweeps_everything(layout):
+    block, x = ContextBlock(5, 6, 2, layout, seed=2), stream(12)
+    exact = sequential_naive(block, x)
+    three, changes = parallel(block, x, 3)
+    torch.testing.assert_close(three[:3], exact[:3], **CLOSE)
+    assert len(changes) == 3 and not torch.allclose(three[8:], exact[8:], **CLOSE)
+    torch.testing.assert_close(parallel(block, x, 12)[0], exact, **CLOSE)
+
+
+def test_k_sweeps_see_k_tokens_and_no_more():
+    block, x = ContextBlock(5, 6, 2, seed=2), stream(12)
+    before, _ = parallel(block, x, 3)
+    x[4] += 1.0
+    after, _ = parallel(block, x, 3)
+    changed = (before != after).any(1).nonzero().flatten().tolist()
+    assert changed == [4, 5, 6]
+
+
+def test_tolerance_caps_the_sweeps_and_the_error_is_measured():
+    block, x = ContextBlock(16, 16, 6, seed=0), stream(60, 16)
+    found = compute_contexts(block, x, "parallel", sweeps=50, tolerance=1e-3, check=20)
+    assert found.sweeps < 50 and found.change[-1] <= 1e-3 and found.checked == 20
+    exact = sequential(block, x)[:20]
+    gap = ((found.final[:20] - exact).norm(dim=1) / exact.norm(dim=1)).mean().item()
+    assert found.error == pytest.approx(gap, abs=1e-7)
+
+
+def test_one_door_refuses_what_it_cannot_do():
+    block, x = ContextBlock(5, 6, 1), stream(5)
+    with pytest.raises(ValueError, match="sequential, documents, parallel"):
+        compute_contexts(block, x, "backwards")
+    with pytest.raises(ValueError, match="lengths"):
+        compute_contexts(block, x, "documents")
+    with pytest.raises(ValueError, match="at least one sweep"):
+        parallel(block, x, 0)
+
+
+def test_layer_outputs_continue_the_recurrence_and_do_not_look_ahead():
+    block, x = ContextBlock(5, 6, 3, "first_layer", seed=1), stream(9)
+    final = sequential(block, x)
+    layers = layer_outputs(block, final, x)
+    torch.testing.assert_close(layers[-1], final, **CLOSE)
+    x2 = x.clone()
+    x2[6:] += 1.0
+    later = layer_outputs(block, sequential(block, x2), x2)
+    for a, b in zip(layers, later, strict=True):
+        torch.testing.assert_close(a[:6], b[:6], **CLOSE)
+        assert not torch.allclose(a[6], b[6])
+
+
+def test_document_starts_forget_the_previous_document():
+    block, x = ContextBlock(5, 6, 2, seed=1), stream(9)
+    final = documents(block, x, [4, 5])
+    layers = layer_outputs(block, final, x, torch.tensor([0, 4]))
+    torch.testing.assert_close(layers[-1], final, **CLOSE)
+
+
+def test_agreement_of_equal_and_opposite_tables():
+    table = stream(300)
+    same = agreement(table, table)
+    assert same["mse"] == 0 and same["cos_min"] == pytest.approx(1, abs=1e-6)
+    assert agreement(-table, table)["rel_err"] == pytest.approx(2, abs=1e-5)
+    assert [row["position"] for row in by_position(table, table)] == ["first", "middle", "last"]
+    with pytest.raises(ValueError, match="shape"):
+        agreement(table, table[:5])
+
+
+def test_dispersion_of_unit_variance_rows_is_bounded_by_its_floor():
+    rows = torch.nn.functional.layer_norm(stream(50, 8), (8,))
+    assert dispersion(rows).item() >= -math.sqrt(8 / 50) - 1e-6
+    assert dispersion(rows).item() == pytest.approx(-((rows - rows.mean(0)).norm() / 50).item())
+
+
+def test_loss_is_the_written_mixture():
+    outputs, target = stream(20), stream(20, seed=1)
+    settings = PhaseOneSettings(diversity=0.8)
+    expected = 0.2 * (outputs - target).square().mean() + 0.8 * dispersion(outputs)
+    torch.testing.assert_close(phase_one_loss(outputs, target, settings), expected)
+    oacd = phase_one_loss(outputs, target, PhaseOneSettings(objective="oacd"))
+    expected = dispersion(outputs) + 0.1 * outputs.mean(0).square().sum()
+    torch.testing.assert_close(oacd, expected)
+
+
+def test_wrap_around_is_the_seed_and_zeros_are_causal():
+    table = stream(4)
+    assert torch.equal(neighbours(table, True)[0], table[-1])
+    assert torch.equal(neighbours(table, False)[0], torch.zeros(6))
+    assert torch.equal(neighbours(table, False)[1:], table[:-1])
+
+
+def test_phase_one_repeats_and_zero_rate_leaves_the_weights():
+    x = torch.nn.functional.layer_norm(stream(200, 32), (32,))
+    settings = PhaseOneSettings(chunk=80, max_iterations=4)
+    blocks = [ContextBlock(32, 32, 3, seed=0) for _ in range(3)]
+    first, again = (run_phase_one(b, x, settings, seed=5) for b in blocks[:2])
+    assert torch.equal(first.table, again.table) and first.iterations == 4
+    still = PhaseOneSettings(chunk=80, max_iterations=4, learning_rate=0.0)
+    run_phase_one(blocks[2], x, still, seed=5)
+    fresh = ContextBlock(32, 32, 3, seed=0)
+    assert torch.equal(blocks[2].layers[0].linear.weight, fresh.layers[0].linear.weight)
+    assert not torch.equal(blocks[0].layers[0].linear.weight, fresh.layers[0].linear.weight)
+
+
+def test_convergence_needs_no_learning_in_a_forgetting_cell():
+    """The seed's stopping rule is met at rate 0: it measures forgetting, not training."""
+    x = torch.nn.functional.layer_norm(stream(300, 64), (64,))
+    settings = PhaseOneSettings(chunk=300, learning_rate=0.0, max_iterations=12)
+    result = run_phase_one(ContextBlock(64, 64, 6, seed=0), x, settings)
+    assert result.converged and result.iterations <= 8
+
+
+def test_phase_one_settings_are_checked():
+    for wrong in ({"objective": "x"}, {"start": "x"}, {"diversity": 1.5}, {"chunk": 0}):
+        with pytest.raises(ValueError, match="allowed|at least"):
+            PhaseOneSettings(**wrong)
+
+
+def test_effective_rank_of_known_tables():
+    assert effective_rank(torch.eye(8)) == pytest.approx(8, rel=1e-6)
+    one = torch.ones(50, 4)
+    assert effective_rank(one) == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="equal"):
+        covariance_rank(one)
+    isotropic = stream(5000, 6)
+    assert covariance_rank(isotropic) == pytest.approx(6, rel=0.01)
+
+
+def test_a_common_mean_lowers_the_original_rank_but_not_the_centred_one():
+    rows = stream(2000, 6)
+    moved = rows + 20.0
+    assert effective_rank(moved) < effective_rank(rows) - 1
+    assert covariance_rank(moved) == pytest.approx(covariance_rank(rows), rel=1e-4)
+
+
+def test_forgetting_curve_rises_in_a_contracting_cell_and_counts_memory():
+    x = torch.nn.functional.layer_norm(stream(400, 64), (64,))
+    block = ContextBlock(64, 64, 6, seed=0)
+    curve = forgetting_curve(block, x, steps=6)
+    assert curve[0]["retained"] == pytest.approx(1) and curve[6]["cos"] > 0.99
+    assert memory_tokens(curve) in range(1, 7) and noise_gain(block, x) < 1
+    assert memory_tokens(curve[:1]) is None
+    with pytest.raises(ValueError, match="too few"):
+        forgetting_curve(block, x[:4])
+
+
+def test_layouts_differ_in_forgetting_as_the_seed_never_measured():
+    x = torch.nn.functional.layer_norm(stream(600, 64), (64,))
+    every, first = (noise_gain(ContextBlock(64, 64, 6, name, seed=0), x) for name in LAYOUTS[:2])
+    assert every < 1 < first
