@@ -16,8 +16,8 @@ MODULES = registry.modules()
 WITH_RESULTS = [s for s in MODULES if (ROOT / "results" / f"{s}.csv").is_file()]
 
 
-def test_every_experiment_has_committed_results():
-    assert WITH_RESULTS == list(MODULES)
+def test_every_experiment_has_committed_results_or_is_listed_as_pending():
+    assert sorted([*WITH_RESULTS, *registry.pending()]) == sorted(MODULES)
 
 
 @pytest.mark.parametrize("slug", WITH_RESULTS)

@@ -192,6 +192,9 @@ def faults(path: Path) -> list[str]:
     """Why a committed notebook may not be shown to a reader; an empty list if it may."""
     book, found = nbformat.read(path, as_version=4), []
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+    if path.stem in registry.pending():
+        half_run = any(cell.outputs or cell.execution_count for cell in code)
+        return ["docs/PENDING.md lists it as not run, but it holds outputs"] if half_run else []
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):
         found.append("not every cell has been run")
@@ -217,7 +220,10 @@ def check(only: str) -> None:
     for path in chosen(only):
         book = nbformat.read(path, as_version=4)
         stale = book.metadata.get("provenance", {}).get("code") != identity(path)["code"]
-        words = "; ".join(bad[path.name]) or ("ok, library changed since" if stale else "ok")
+        fine = "ok, library changed since" if stale else "ok"
+        if path.stem in registry.pending():
+            fine = "not yet run at the full size (docs/PENDING.md)"
+        words = "; ".join(bad[path.name]) or fine
         print(f"{path.name}: {words}")
     sys.exit(1 if any(bad.values()) else 0)
 

@@ -5,9 +5,11 @@ Every such module has SLUG, PARAMETERS (its dataclass) and CLAIMS (may be empty)
 
 import importlib
 import pkgutil
+import re
 from types import ModuleType
 
 import lib.experiments
+from lib.provenance import ROOT
 from lib.results.claims import Claim
 
 
@@ -20,6 +22,12 @@ def modules() -> dict[str, ModuleType]:
     )
     loaded = (importlib.import_module(f"lib.experiments.{name}") for name in names)
     return {module.SLUG: module for module in loaded}
+
+
+def pending() -> set[str]:
+    """Slugs that ``docs/PENDING.md`` lists: written and tested, not yet run at the full size."""
+    text = (ROOT / "docs" / "PENDING.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| (\d\d_\w+) \|", text, re.MULTILINE))
 
 
 def claims() -> list[Claim]:
