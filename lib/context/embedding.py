@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from lib.models.pretrained import BaseUnavailable, cache_folder, hub_reachable, load_base
+from lib.models.pretrained import BaseUnavailable, cache_folder, load_base
+from lib.text import hub
 
 GPT2 = "openai-community/gpt2"
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -70,7 +71,7 @@ def _read_model(source: str) -> Embedding:
 def _from_auto(name: str, revision: str | None) -> Embedding:
     """Any architecture; safetensors only, no remote code."""
     local = revision is None
-    if not local and not hub_reachable():
+    if not local and not hub.reachable():
         raise BaseUnavailable(f"The hub did not answer within 3 s, so {name} was not loaded.")
     options = {"local_files_only": True} if local else {"revision": revision}
     model = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **options)
