@@ -34,8 +34,9 @@ def test_features_are_those_of_the_whole_model(base, windows, tmp_path):
     hidden = out.hidden_states
     assert torch.allclose(hidden[-1], base.model.model(windows.inputs).last_hidden_state)
     assert torch.allclose(found.final, hidden[-1].flatten(0, 1), atol=1e-5)
-    loss = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), windows.labels.flatten(),
-                                             reduction="none")
+    loss = torch.nn.functional.cross_entropy(
+        out.logits.flatten(0, 1), windows.labels.flatten(), reduction="none"
+    )
     assert torch.allclose(found.scalars["loss"], loss, atol=1e-4)
     cosine = torch.nn.functional.cosine_similarity(hidden[0], hidden[-1], dim=-1).flatten()
     assert torch.allclose(found.scalars["embedding_to_final"], cosine, atol=1e-5)
@@ -119,9 +120,22 @@ def test_two_processes_collect_what_one_collects(base, windows, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(ROOT / "tests")))
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-         str(script), str(tmp_path / "two")], capture_output=True, text=True, timeout=240,
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--standalone",
+            str(script),
+            str(tmp_path / "two"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     one = collect(base, windows, tmp_path / "one", batch=3)
     two = collect(base, windows, tmp_path / "two", batch=3)

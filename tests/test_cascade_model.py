@@ -16,8 +16,9 @@ def base():
 
 
 def cascade(base, rules=(RULE, SECOND), head="scratch", context="compact"):
-    stages = [new_stage(base.model.config, 2, head=head, std=0.2, seed=i)
-              for i in range(len(rules))]
+    stages = [
+        new_stage(base.model.config, 2, head=head, std=0.2, seed=i) for i in range(len(rules))
+    ]
     return CascadeForCausalLM.assemble(base, stages, list(rules), context)
 
 
@@ -34,8 +35,9 @@ def test_no_stages_is_the_base_exactly(base):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("criterion", ["last_two_layers", "embedding_to_final", "confidence",
-                                       "entropy", "margin"])
+@pytest.mark.parametrize(
+    "criterion", ["last_two_layers", "embedding_to_final", "confidence", "entropy", "margin"]
+)
 def test_a_threshold_that_lets_nothing_pass_is_the_base_exactly(base, criterion):
     nothing = float("inf") if criterion == "entropy" else float("-inf")
     model = cascade(base, ({"criterion": criterion, "threshold": nothing},))
@@ -84,26 +86,28 @@ def test_left_padding_changes_nothing(base):
     rows = [ids(1, n, seed=n)[0] for n in (9, 14, 20)]
     width = 20
     padded = torch.stack([torch.cat([torch.full((width - len(r),), 2), r]) for r in rows])
-    mask = torch.stack([torch.cat([torch.zeros(width - len(r)), torch.ones(len(r))])
-                        for r in rows]).long()
+    mask = torch.stack(
+        [torch.cat([torch.zeros(width - len(r)), torch.ones(len(r))]) for r in rows]
+    ).long()
     out = model(padded, attention_mask=mask)
     settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
     together = model.generate(padded, attention_mask=mask, **settings)
     for number, row in enumerate(rows):
         alone = model(row[None])
-        assert torch.equal(out.answered_by[number, -len(row):], alone.answered_by[0])
-        assert (out.answered_by[number, :-len(row)] == -1).all()
-        assert torch.allclose(out.logits[number, -len(row):], alone.logits[0], atol=2e-4)
+        assert torch.equal(out.answered_by[number, -len(row) :], alone.answered_by[0])
+        assert (out.answered_by[number, : -len(row)] == -1).all()
+        assert torch.allclose(out.logits[number, -len(row) :], alone.logits[0], atol=2e-4)
         single = model.generate(row[None], **settings)
-        assert torch.equal(together[number, width:], single[0, len(row):])
+        assert torch.equal(together[number, width:], single[0, len(row) :])
 
 
 @torch.no_grad()
 def test_beam_search_carries_the_stage_caches_along(base):
     model, x = cascade(base), ids(2, 8)
     settings = {"max_new_tokens": 8, "num_beams": 3, "do_sample": False, "eos_token_id": None}
-    assert torch.equal(model.generate(x, **settings),
-                       model.generate(x, use_cache=False, **settings))
+    assert torch.equal(
+        model.generate(x, **settings), model.generate(x, use_cache=False, **settings)
+    )
 
 
 @torch.no_grad()

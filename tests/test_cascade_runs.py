@@ -27,22 +27,32 @@ def handle(tmp_path_factory):
 
 @pytest.fixture
 def plan(handle):
-    return StageRun(handle, StageTraining(4, 2, 1e-3, report_steps=2), natural_windows=2,
-                    hard_ratio=0.2)
+    return StageRun(
+        handle, StageTraining(4, 2, 1e-3, report_steps=2), natural_windows=2, hard_ratio=0.2
+    )
 
 
 def test_a_stage_that_adds_nothing_is_the_base(handle, plan, tmp_path):
-    still = replace(plan, head="shared", start="identity",
-                    training=StageTraining(1, 2, 1e-30))
+    still = replace(plan, head="shared", start="identity", training=StageTraining(1, 2, 1e-30))
     row = run(still, 0, tmp_path).row
     assert row["test_ppl"] == pytest.approx(row["base_ppl"], rel=1e-5)
     assert row["cascade_all_ppl"] == pytest.approx(row["base_all_ppl"], rel=1e-5)
     assert row["base_source"] == "tiny" and len(row["base_sha256"]) == 64
 
 
-@pytest.mark.parametrize("change", [
-    {}, {"selection": "random"}, {"selection": "first"}, {"selection": "loss"},
-    {"arrangement": "single"}, {"arrangement": "full"}, {"head": "copied"}, {"layers": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"selection": "random"},
+        {"selection": "first"},
+        {"selection": "loss"},
+        {"arrangement": "single"},
+        {"arrangement": "full"},
+        {"head": "copied"},
+        {"layers": 0},
+    ],
+)
 def test_every_variant_runs_and_repeats(plan, change, tmp_path):
     config = replace(plan, **change)
     first, again = (run(config, 1, tmp_path / name) for name in ("a", "b"))
@@ -52,8 +62,10 @@ def test_every_variant_runs_and_repeats(plan, change, tmp_path):
 
 
 def test_all_selections_are_scored_on_the_same_tokens(plan, tmp_path):
-    rows = [run(replace(plan, selection=rule), 0, tmp_path).row
-            for rule in ("hard", "random", "first", "loss")]
+    rows = [
+        run(replace(plan, selection=rule), 0, tmp_path).row
+        for rule in ("hard", "random", "first", "loss")
+    ]
     assert len({row["base_ppl"] for row in rows}) == 1
     assert len({row["train_tokens"] for row in rows}) == 1
     assert len({row["test_ppl"] for row in rows}) == 4
@@ -66,8 +78,9 @@ def test_the_base_applied_twice_is_really_that(handle, tmp_path):
     found = applied_twice(material.base, features, [Packs(index, torch.ones(2, 128).bool())])
     with torch.no_grad():
         logits = material.base.model(inputs_embeds=features.final[index]).logits
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), features.labels[:256],
-                                             reduction="none")
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), features.labels[:256], reduction="none"
+    )
     assert torch.allclose(found["loss"], loss, atol=1e-4)
     row = run_base_twice(BaseTwice(handle, natural_windows=2), 0, tmp_path).row
     assert row["test_ppl"] != row["base_ppl"] and 0 <= row["exit_rate"] <= 1
@@ -75,9 +88,19 @@ def test_the_base_applied_twice_is_really_that(handle, tmp_path):
 
 @pytest.mark.parametrize("arrangement", ["single", "packed"])
 def test_stages_and_the_served_model_agree(handle, arrangement, tmp_path):
-    config = StagedRun(handle, stages=2, layers=1, hard_ratio=0.6, epochs=1, batch=8,
-                       criterion="embedding_to_final", arrangement=arrangement,
-                       learning_rate=1e-3, served_windows=6, speed=True)
+    config = StagedRun(
+        handle,
+        stages=2,
+        layers=1,
+        hard_ratio=0.6,
+        epochs=1,
+        batch=8,
+        criterion="embedding_to_final",
+        arrangement=arrangement,
+        learning_rate=1e-3,
+        served_windows=6,
+        speed=True,
+    )
     outcome = run_staged(config, 0, tmp_path)
     stages, served = outcome.tables["stages"], outcome.tables["served"]
     assert [line["stage"] for line in stages] == [0, 1, 2] == [line["stage"] for line in served]

@@ -29,8 +29,15 @@ def packs(count=8, length=16):
     return Packs(index, torch.ones_like(index, dtype=torch.bool))
 
 
-SETTINGS = StageTraining(steps=7, batch=3, learning_rate=1e-2, schedule="linear", clip=1.0,
-                         checkpoint_steps=1, report_steps=2)
+SETTINGS = StageTraining(
+    steps=7,
+    batch=3,
+    learning_rate=1e-2,
+    schedule="linear",
+    clip=1.0,
+    checkpoint_steps=1,
+    report_steps=2,
+)
 
 
 def trained(path=None, settings=SETTINGS, **more):
@@ -104,10 +111,17 @@ def test_packs_hold_the_chosen_tokens_in_order():
 def test_stage_sizes_are_the_seeds():
     from transformers import LlamaConfig
 
-    config = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536,
-                         num_attention_heads=9, num_key_value_heads=3, head_dim=64)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        head_dim=64,
+    )
     with torch.device("meta"):
         from lib.cascade.stage import Stage
+
         sizes = [parameter_count(Stage(config, n, final_norm=n > 0)) for n in (0, 2, 8)]
     assert sizes == [28_311_552, 35_392_320, 56_632_896]
 
@@ -132,8 +146,10 @@ def test_only_the_counted_tokens_are_learnt():
     inputs, labels = material()
     full = arrange(torch.tensor([5, 40, 200]), "full", 256, length=16)
     runs = []
-    for other in (labels, torch.where(torch.isin(torch.arange(256), torch.tensor([5, 40, 200])),
-                                      labels, 7)):
+    for other in (
+        labels,
+        torch.where(torch.isin(torch.arange(256), torch.tensor([5, 40, 200])), labels, 7),
+    ):
         stage = new_stage(load_base("tiny").model.config, 1, seed=1)
         runs.append(train(stage, inputs, other, full, SETTINGS, seed=0))
     assert runs[0] == runs[1]
@@ -160,7 +176,11 @@ def test_kill_minus_nine_and_rerun_give_the_same_numbers(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(tests=str(ROOT / "tests")), str(path)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     for line in child.stdout:
         if int(line) >= 3:
             child.send_signal(signal.SIGKILL)
@@ -210,9 +230,22 @@ def test_two_processes_train_what_one_trains(tmp_path):
     script.write_text(WORKER.format(tests=str(ROOT / "tests")))
     found = tmp_path / "two.safetensors"
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-         str(script), str(found)], capture_output=True, text=True, timeout=240, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--standalone",
+            str(script),
+            str(found),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     stage, curve = trained()
     assert f"CURVE {[round(row['train_loss'], 5) for row in curve]} 2" in done.stdout

@@ -22,9 +22,11 @@ def nowhere(monkeypatch):
 def test_templates_are_the_seeds():
     record = Record("Add.", "1 2", "3")
     assert render(record, "response") == (
-        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3")
+        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3"
+    )
     assert render(Record("Add.", "", "3"), "response") == (
-        "### Instruction:\nAdd.\n\n### Response:\n3")
+        "### Instruction:\nAdd.\n\n### Response:\n3"
+    )
     assert render(Record("Add.", "", "3"), "plain") == "Add.\n\n3"
     with pytest.raises(ValueError, match="allowed"):
         render(record, "chat")
@@ -71,8 +73,8 @@ def test_the_stream_is_joined_by_end_tokens_and_labels_are_the_next_tokens():
     ids = [i for t in texts for i in [*tokenizer(t).input_ids, 2]]
     windows = joined_windows(texts, tokenizer, 8)
     count = (len(ids) - 1) // 8
-    assert windows.inputs.flatten().tolist() == ids[:8 * count]
-    assert windows.labels.flatten().tolist() == ids[1:8 * count + 1]
+    assert windows.inputs.flatten().tolist() == ids[: 8 * count]
+    assert windows.labels.flatten().tolist() == ids[1 : 8 * count + 1]
     with pytest.raises(ValueError, match="were asked for"):
         windows.first(99)
 
@@ -82,7 +84,7 @@ def test_chunks_start_with_their_record_and_short_ones_give_nothing():
     long, short = "abcdefghij" * 3, "abc"
     ids = tokenizer(long).input_ids
     chunks = record_chunks([short, long], tokenizer, 8)
-    expected = [ids[s:s + 9] for s in range(0, len(ids) - 8, 8)]
+    expected = [ids[s : s + 9] for s in range(0, len(ids) - 8, 8)]
     assert chunks.inputs.tolist() == [c[:8] for c in expected]
     assert chunks.labels.tolist() == [c[1:] for c in expected]
     assert all(len(c) == 9 for c in expected)

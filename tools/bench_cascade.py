@@ -59,14 +59,21 @@ def base_forward(base: Base, rounds: int) -> None:
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     with torch.inference_mode():
-        seconds = in_turns({
-            "transformers, all logits and loss": plain,
-            "transformers, hidden states only": lambda: base.model.model(
-                input_ids=inputs, use_cache=False),
-            "features (states, cosines, head in chunks)": lambda: window_features(
-                base, inputs, labels)}, rounds)
-    table("Base forward, 8 x 128 tokens", seconds, inputs.numel(),
-          "transformers, all logits and loss")
+        seconds = in_turns(
+            {
+                "transformers, all logits and loss": plain,
+                "transformers, hidden states only": lambda: base.model.model(
+                    input_ids=inputs, use_cache=False
+                ),
+                "features (states, cosines, head in chunks)": lambda: window_features(
+                    base, inputs, labels
+                ),
+            },
+            rounds,
+        )
+    table(
+        "Base forward, 8 x 128 tokens", seconds, inputs.numel(), "transformers, all logits and loss"
+    )
 
 
 def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -> Callable:
@@ -93,15 +100,35 @@ def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -
 
 def stage_step(base: Base, source: str, rounds: int, batch: int, layers: int) -> None:
     """Chunked loss and fused AdamW against whole logits and the plain AdamW."""
-    jobs = {"whole logits, AdamW": stage_job(base, False, False, batch, layers),
-            "whole logits, fused AdamW": stage_job(base, False, True, batch, layers),
-            "chunked loss, fused AdamW": stage_job(base, True, True, batch, layers)}
-    table(f"Stage step, {layers} layers, {batch} x 128 tokens", in_turns(jobs, rounds),
-          batch * 128, "whole logits, AdamW")
+    jobs = {
+        "whole logits, AdamW": stage_job(base, False, False, batch, layers),
+        "whole logits, fused AdamW": stage_job(base, False, True, batch, layers),
+        "chunked loss, fused AdamW": stage_job(base, True, True, batch, layers),
+    }
+    table(
+        f"Stage step, {layers} layers, {batch} x 128 tokens",
+        in_turns(jobs, rounds),
+        batch * 128,
+        "whole logits, AdamW",
+    )
     for name, flag in (("whole logits", "naive"), ("chunked", "chunked")):
         done = subprocess.run(
-            [sys.executable, __file__, "--base", source, "--memory", flag, "--batch", str(batch),
-             "--layers", str(layers)], capture_output=True, text=True, check=True)
+            [
+                sys.executable,
+                __file__,
+                "--base",
+                source,
+                "--memory",
+                flag,
+                "--batch",
+                str(batch),
+                "--layers",
+                str(layers),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         print(f"  peak memory of a process with base and stage, {name}: {done.stdout.strip()} MB")
 
 
@@ -115,26 +142,38 @@ def routing(base: Base, rounds: int, layers: int) -> None:
         jobs[f"{keep:.0%} of the tokens"] = lambda chosen=chosen: run_compact(stage, states, chosen)
     with torch.inference_mode():
         seconds = in_turns(jobs, rounds)
-    table(f"Routing, {layers} layers, 8 x 128 tokens", seconds, states[..., 0].numel(),
-          "every token")
+    table(
+        f"Routing, {layers} layers, 8 x 128 tokens", seconds, states[..., 0].numel(), "every token"
+    )
 
 
 def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
     """Greedy generation of the cascade at several shares of hard tokens, against the base."""
     prompts = torch.randint(3, base.model.config.vocab_size, (4, 32))
-    settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None,
-                "attention_mask": torch.ones_like(prompts)}
+    settings = {
+        "max_new_tokens": new_tokens,
+        "do_sample": False,
+        "eos_token_id": None,
+        "attention_mask": torch.ones_like(prompts),
+    }
     jobs = {"base alone": lambda: base.model.generate(prompts, **settings)}
     for share, threshold in (("no token", float("-inf")), ("every token", float("inf"))):
         model = CascadeForCausalLM.assemble(
-            base, [new_stage(base.model.config, layers)],
-            [{"criterion": "last_two_layers", "threshold": threshold}])
+            base,
+            [new_stage(base.model.config, layers)],
+            [{"criterion": "last_two_layers", "threshold": threshold}],
+        )
         jobs[f"cascade, {share} handed on"] = lambda model=model: model.generate(
-            prompts, **settings)
+            prompts, **settings
+        )
     with torch.inference_mode():
         seconds = in_turns(jobs, rounds)
-    table(f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers", seconds,
-          4 * new_tokens, "base alone")
+    table(
+        f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers",
+        seconds,
+        4 * new_tokens,
+        "base alone",
+    )
 
 
 def main() -> None:

@@ -32,15 +32,19 @@ from lib.models.pretrained import load_base  # noqa: E402
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of the saved model")
     parser.add_argument("--base", default="auto")
     parser.add_argument("--corpus", default="auto")
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--windows", type=int, default=512, help="training windows of 128 tokens")
     parser.add_argument("--test-windows", type=int, default=32)
-    parser.add_argument("--criterion", default="last_two_layers",
-                        choices=COSINES[:3] + HEAD_CRITERIA[1:3] + HEAD_CRITERIA[:1])
+    parser.add_argument(
+        "--criterion",
+        default="last_two_layers",
+        choices=COSINES[:3] + HEAD_CRITERIA[1:3] + HEAD_CRITERIA[:1],
+    )
     parser.add_argument("--hard-ratio", type=float, default=0.1)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--head", default="shared", choices=HEADS)
@@ -61,35 +65,65 @@ def main() -> None:
         sys.exit("a sharded stage cannot be checkpointed yet; allowed: one process, or DDP")
     base = load_base(given.base, accelerator.device)
     windows, corpus, _ = instruction_windows(
-        base, "stream", {"train": given.windows, "valid": 1, "test": given.test_windows},
-        given.corpus, given.data_dir)
+        base,
+        "stream",
+        {"train": given.windows, "valid": 1, "test": given.test_windows},
+        given.corpus,
+        given.data_dir,
+    )
     train_features = collect(base, windows["train"])
     test_features = collect(base, windows["test"])
     chosen = select(train_features, "hard", given.hard_ratio, given.criterion)
     packs = arrange(chosen, "packed", train_features.tokens)
-    threshold = threshold_for(train_features.scalars[given.criterion], given.hard_ratio,
-                              given.criterion)
+    threshold = threshold_for(
+        train_features.scalars[given.criterion], given.hard_ratio, given.criterion
+    )
     head = base.model.lm_head.weight
-    stage = new_stage(base.model.config, given.layers, given.head, given.initial, head.cpu(),
-                      seed=given.seed)
-    settings = StageTraining(given.steps, given.batch, given.learning_rate, "linear", clip=1.0,
-                             checkpoint_steps=given.checkpoint_steps)
+    stage = new_stage(
+        base.model.config, given.layers, given.head, given.initial, head.cpu(), seed=given.seed
+    )
+    settings = StageTraining(
+        given.steps,
+        given.batch,
+        given.learning_rate,
+        "linear",
+        clip=1.0,
+        checkpoint_steps=given.checkpoint_steps,
+    )
     given.out.mkdir(parents=True, exist_ok=True)
     checkpoint = given.out / "checkpoint.safetensors"
-    curve = train(stage, train_features.final, train_features.labels, packs, settings, given.seed,
-                  head, checkpoint, accelerator)
+    curve = train(
+        stage,
+        train_features.final,
+        train_features.labels,
+        packs,
+        settings,
+        given.seed,
+        head,
+        checkpoint,
+        accelerator,
+    )
     if accelerator.is_main_process:
         stage.cpu()
         mask = hard_mask(test_features, given.criterion, threshold)
-        scores = score_handed_on(stage, test_features, mask, "packed",
-                                 base.tokenizer.eos_token_id, head.cpu())
+        scores = score_handed_on(
+            stage, test_features, mask, "packed", base.tokenizer.eos_token_id, head.cpu()
+        )
         base.model.cpu()
         rules = [{"criterion": given.criterion, "threshold": threshold}]
         CascadeForCausalLM.assemble(base, [stage], rules).save_pretrained(given.out)
         base.tokenizer.save_pretrained(given.out)
         checkpoint.unlink(missing_ok=True)
-        print(json.dumps({"corpus": corpus, "processes": accelerator.num_processes,
-                          "train_loss": curve[-1]["train_loss"], **scores}))
+        print(
+            json.dumps(
+                {
+                    "corpus": corpus,
+                    "processes": accelerator.num_processes,
+                    "train_loss": curve[-1]["train_loss"],
+                    **scores,
+                }
+            )
+        )
     accelerator.wait_for_everyone()
 
 

@@ -33,8 +33,10 @@ def hidden_cosine(hidden: Sequence[Tensor], criterion: str) -> Tensor:
     if len(hidden) < 5:
         raise ValueError(f"{len(hidden) - 1} layers are too few; the cosine rules need 4")
     if criterion == "last_two_layers":
-        return (cosine_similarity(hidden[-4], hidden[-3], dim=-1)
-                + cosine_similarity(hidden[-3], hidden[-2], dim=-1)) / 2
+        return (
+            cosine_similarity(hidden[-4], hidden[-3], dim=-1)
+            + cosine_similarity(hidden[-3], hidden[-2], dim=-1)
+        ) / 2
     if criterion == "last_layer":
         return cosine_similarity(hidden[-3], hidden[-2], dim=-1)
     if criterion == "embedding_to_final":
@@ -78,5 +80,6 @@ def head_criterion(logits: Tensor, criterion: str) -> Tensor:
     if criterion == "margin":
         top = log_p.topk(2, dim=-1).values.exp()
         return top[..., 0] - top[..., 1]
-    raise ValueError(f"{criterion!r} needs no logits or needs the label; allowed: "
-                     f"{HEAD_CRITERIA[:3]}")
+    raise ValueError(
+        f"{criterion!r} needs no logits or needs the label; allowed: {HEAD_CRITERIA[:3]}"
+    )

@@ -37,8 +37,14 @@ def boundary_mask(features: Features, eos: int) -> Tensor:
     return features.ids == eos
 
 
-def score_handed_on(stage: Stage, features: Features, mask: Tensor, arrangement: str, eos: int,
-                    base_head: Tensor | None = None) -> dict[str, float | None]:
+def score_handed_on(
+    stage: Stage,
+    features: Features,
+    mask: Tensor,
+    arrangement: str,
+    eos: int,
+    base_head: Tensor | None = None,
+) -> dict[str, float | None]:
     """Stage against base on the tokens of ``mask``, and the cascade of both on all tokens.
 
     ``*_inner_ppl`` leaves out the ends of records. ``base_*`` is one pass of the base.
@@ -65,8 +71,9 @@ def score_handed_on(stage: Stage, features: Features, mask: Tensor, arrangement:
     }
 
 
-def natural_perplexity(stage: Stage, features: Features, windows: int,
-                       base_head: Tensor | None = None) -> float:
+def natural_perplexity(
+    stage: Stage, features: Features, windows: int, base_head: Tensor | None = None
+) -> float:
     """The stage's perplexity on *all* tokens of the first windows in their natural order: what
     seed 002 compared with the base's figure on hard tokens."""
     index = torch.arange(windows * features.length).view(windows, features.length)
@@ -75,8 +82,9 @@ def natural_perplexity(stage: Stage, features: Features, windows: int,
     return perplexity(scores["loss"])
 
 
-def applied_twice(base: Base, features: Features, packs: list[Packs], batch: int = 8
-                  ) -> dict[str, Tensor]:
+def applied_twice(
+    base: Base, features: Features, packs: list[Packs], batch: int = 8
+) -> dict[str, Tensor]:
     """The base over its own final states as input embeddings (the slip of seed 002).
 
     Returns ``loss``, ``correct`` and ``last_two_layers`` of the second pass, in order of position.
@@ -84,13 +92,14 @@ def applied_twice(base: Base, features: Features, packs: list[Packs], batch: int
     found, positions = [], []
     for pack in packs:
         for start in range(0, len(pack), batch):
-            index = pack.index[start:start + batch]
+            index = pack.index[start : start + batch]
             part = window_features(_Embedded(base), features.final[index], features.labels[index])
             found.append(torch.stack([part[n] for n in ("loss", "correct", "last_two_layers")]))
             positions.append(index.flatten())
     order = torch.cat(positions).argsort()
-    return dict(zip(("loss", "correct", "last_two_layers"), torch.cat(found, 1)[:, order],
-                    strict=True))
+    return dict(
+        zip(("loss", "correct", "last_two_layers"), torch.cat(found, 1)[:, order], strict=True)
+    )
 
 
 class _Embedded:
@@ -110,6 +119,7 @@ def flops_per_token(base: Base, stages: list[Stage], rates: list[float]) -> dict
     ``rates[k]``: share of all tokens that reach stage k + 1. Heads are counted for the tokens they
     answer. ``base`` is the base alone with its head.
     """
+
     def layers(module) -> int:
         return sum(p.numel() for layer in module for p in layer.parameters() if p.ndim == 2)
 

@@ -29,8 +29,16 @@ from lib.cascade.linear_cross_entropy import head_statistics
 from lib.models.pretrained import Base, cache_folder, sha256_of
 from lib.text.token_stream import TokenWindows
 
-SCALARS = ("last_two_layers", "last_layer", "embedding_to_final",
-           "loss", "confidence", "entropy", "margin", "correct")
+SCALARS = (
+    "last_two_layers",
+    "last_layer",
+    "embedding_to_final",
+    "loss",
+    "confidence",
+    "entropy",
+    "margin",
+    "correct",
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,9 @@ def feature_key(base: Base, windows: TokenWindows) -> str:
     return digest.hexdigest()
 
 
-def collect(base: Base, windows: TokenWindows, folder: Path | None = None, batch: int = 8,
-            log=None) -> Features:
+def collect(
+    base: Base, windows: TokenWindows, folder: Path | None = None, batch: int = 8, log=None
+) -> Features:
     """Features of all tokens of ``windows``, from the cache in ``folder`` or computed now.
 
     ``folder`` default: ``features`` in the project's cache. ``batch``: windows per forward pass.
@@ -106,8 +115,9 @@ def _compute(base, windows, ready, key, batch, rank, world, log) -> None:
     device = next(base.model.parameters()).device
     for number, start in enumerate(starts[done:], start=done + 1):
         rows = slice(start, min(start + batch, count))
-        part = window_features(base, windows.inputs[rows].to(device),
-                               windows.labels[rows].to(device))
+        part = window_features(
+            base, windows.inputs[rows].to(device), windows.labels[rows].to(device)
+        )
         at = slice(rows.start * length, rows.stop * length)
         final[at] = part.pop("final").cpu().numpy()
         scalars[:, at] = torch.stack([part[name] for name in SCALARS]).cpu().numpy()
@@ -122,8 +132,10 @@ def _compute(base, windows, ready, key, batch, rank, world, log) -> None:
         for stale in partial.glob("progress-*"):
             stale.unlink()
         digests = {path.name: sha256_of(path) for path, _ in files}
-        _write(partial / "manifest.json", json.dumps(
-            {"key": key, "tokens": count * length, "width": width, "files": digests}))
+        _write(
+            partial / "manifest.json",
+            json.dumps({"key": key, "tokens": count * length, "width": width, "files": digests}),
+        )
         os.replace(partial, ready)
     _barrier(world)
 
@@ -141,8 +153,10 @@ def window_features(base: Base, inputs: Tensor, labels: Tensor) -> dict[str, Ten
 
 
 def _files(folder: Path, tokens: int, width: int) -> list[tuple[Path, tuple[int, int]]]:
-    return [(folder / "final.f32", (tokens, width)),
-            (folder / "scalars.f32", (len(SCALARS), tokens))]
+    return [
+        (folder / "final.f32", (tokens, width)),
+        (folder / "scalars.f32", (len(SCALARS), tokens)),
+    ]
 
 
 def _intact(ready: Path, key: str) -> bool:
@@ -152,7 +166,9 @@ def _intact(ready: Path, key: str) -> bool:
         files = _files(ready, manifest["tokens"], manifest["width"])
         return manifest["key"] == key and all(
             path.stat().st_size == 4 * int(np.prod(shape))
-            and sha256_of(path) == manifest["files"][path.name] for path, shape in files)
+            and sha256_of(path) == manifest["files"][path.name]
+            for path, shape in files
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -163,8 +179,14 @@ def _open(ready: Path, windows: TokenWindows, key: str) -> Features:
     # copy-on-write: torch wants a writable array, and the file must never change
     states = torch.from_numpy(np.memmap(final, np.float32, "c", shape=shape))
     values = torch.from_numpy(np.fromfile(scalars, np.float32).reshape(table))
-    return Features(states, dict(zip(SCALARS, values, strict=True)), windows.inputs.flatten(),
-                    windows.labels.flatten(), windows.inputs.shape[1], key)
+    return Features(
+        states,
+        dict(zip(SCALARS, values, strict=True)),
+        windows.inputs.flatten(),
+        windows.labels.flatten(),
+        windows.inputs.shape[1],
+        key,
+    )
 
 
 def _write(path: Path, text: str) -> None:

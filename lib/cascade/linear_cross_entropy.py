@@ -53,14 +53,17 @@ def summed_loss(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHU
     are computed in the forward pass. Equals the naive sum (a test says how closely).
     """
     if hidden.ndim != 2 or labels.shape != hidden.shape[:1]:
-        raise ValueError(f"hidden [N, d] and labels [N] are needed, not {tuple(hidden.shape)} and "
-                         f"{tuple(labels.shape)}")
+        raise ValueError(
+            f"hidden [N, d] and labels [N] are needed, not {tuple(hidden.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
     return _ChunkedLoss.apply(hidden, weight, labels, chunk)
 
 
 @torch.no_grad()
-def head_statistics(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHUNK
-                    ) -> dict[str, Tensor]:
+def head_statistics(
+    hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHUNK
+) -> dict[str, Tensor]:
     """Per token, float32 [N]: loss (nats), confidence, entropy (nats), margin, correct (0 or 1)."""
     parts = []
     for start in range(0, hidden.shape[0], chunk):
@@ -75,8 +78,17 @@ def head_statistics(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int =
         # entropy = log Z - E[logit], with logits relative to the best one
         entropy = log_mass - (weights.mul_(logits)).sum(dim=1) / mass
         p = (best - best[:, :1]).exp() / mass[:, None]
-        parts.append(torch.stack([log_mass - (picked - best[:, 0]), p[:, 0], entropy,
-                                  p[:, 0] - p[:, 1], (guess[:, 0] == labels[rows]).float()]))
+        parts.append(
+            torch.stack(
+                [
+                    log_mass - (picked - best[:, 0]),
+                    p[:, 0],
+                    entropy,
+                    p[:, 0] - p[:, 1],
+                    (guess[:, 0] == labels[rows]).float(),
+                ]
+            )
+        )
     if not parts:
         parts = [torch.zeros(5, 0)]
     names = ("loss", "confidence", "entropy", "margin", "correct")

@@ -41,8 +41,9 @@ class Material:
     corpus_sha256: str
 
 
-def instruction_windows(base: Base, packing: str, counts: dict[str, int], source: str = "auto",
-                        data_dir: str = "") -> tuple[dict[str, TokenWindows], str, str]:
+def instruction_windows(
+    base: Base, packing: str, counts: dict[str, int], source: str = "auto", data_dir: str = ""
+) -> tuple[dict[str, TokenWindows], str, str]:
     """``counts`` windows of 128 tokens per part; also the corpus' name and SHA-256.
 
     Raises ``ValueError`` for an unknown packing or when the corpus is too small.
@@ -56,10 +57,11 @@ def instruction_windows(base: Base, packing: str, counts: dict[str, int], source
     windows = {}
     for part, records in parts.items():
         # a window of 128 needs at most a few records: rendering 2 per window leaves some to spare
-        enough = records[:2 * counts[part] + 40] if stream else records
+        enough = records[: 2 * counts[part] + 40] if stream else records
         texts = (render(record, template) for record in enough)
-        windows[part] = cut(texts, base.tokenizer, LENGTH, f"{corpus.name} {packing} {part}"
-                            ).first(counts[part])
+        windows[part] = cut(texts, base.tokenizer, LENGTH, f"{corpus.name} {packing} {part}").first(
+            counts[part]
+        )
     return windows, corpus.name, corpus.sha256
 
 
@@ -87,8 +89,9 @@ class MaterialHandle:
         return material
 
 
-def material_handle(base: str, packing: str, counts: dict[str, int], source: str = "auto",
-                    data_dir: str = "") -> MaterialHandle:
+def material_handle(
+    base: str, packing: str, counts: dict[str, int], source: str = "auto", data_dir: str = ""
+) -> MaterialHandle:
     """Collect the features of the asked material (or find them) and say how to open them.
 
     ``counts``: windows of train, valid and test, and optionally of wikitext.
@@ -99,8 +102,9 @@ def material_handle(base: str, packing: str, counts: dict[str, int], source: str
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(base: str, packing: str, counts: tuple[tuple[str, int], ...], source: str,
-            data_dir: str) -> tuple[Material, str]:
+def _opened(
+    base: str, packing: str, counts: tuple[tuple[str, int], ...], source: str, data_dir: str
+) -> tuple[Material, str]:
     loaded = _base(base)
     wanted = dict(counts)
     wikitext = wanted.pop("wikitext", 0)
@@ -126,8 +130,9 @@ def wikitext_windows(base: Base, windows: int, data_dir: str = "") -> TokenWindo
     root = data_dir or os.environ.get("DEPTH_DATA", "")
     path = Path(root) / "wikitext-2" / "test.txt"
     if not root or not path.is_file():
-        raise CorpusUnavailable("WikiText-2 needs a folder with wikitext-2/test.txt "
-                                "(DEPTH_DATA or data_dir).")
+        raise CorpusUnavailable(
+            "WikiText-2 needs a folder with wikitext-2/test.txt (DEPTH_DATA or data_dir)."
+        )
     # 8 characters a window-token are plenty in English; only so much is tokenised
-    text = path.read_text(encoding="utf-8")[:windows * LENGTH * 8 + 1000]
+    text = path.read_text(encoding="utf-8")[: windows * LENGTH * 8 + 1000]
     return stream_windows(encode(text, base.tokenizer), LENGTH, "wikitext-2 test").first(windows)

@@ -51,8 +51,10 @@ class CascadeCache(DynamicCache):
             stage.reorder(beam_idx)
 
     def _unsupported(self, *_, **__):
-        raise NotImplementedError("a CASCADE's cache cannot be cut or re-batched: its stages hold "
-                                  "different tokens; allowed: sampling, greedy and beam search")
+        raise NotImplementedError(
+            "a CASCADE's cache cannot be cut or re-batched: its stages hold "
+            "different tokens; allowed: sampling, greedy and beam search"
+        )
 
     crop = batch_repeat_interleave = batch_select_indices = _unsupported
 
@@ -72,18 +74,30 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
         llama = config.llama()
         self.base = LlamaForCausalLM(llama)
         self.stages = nn.ModuleList(
-            Stage(llama, s["layers"], s["own_head"], s["final_norm"]) for s in config.stages)
+            Stage(llama, s["layers"], s["own_head"], s["final_norm"]) for s in config.stages
+        )
         self.post_init()
 
     @classmethod
-    def assemble(cls, base: Base, stages: list[Stage], rules: list[dict],
-                 context: str = "compact") -> CascadeForCausalLM:
+    def assemble(
+        cls, base: Base, stages: list[Stage], rules: list[dict], context: str = "compact"
+    ) -> CascadeForCausalLM:
         """A cascade around an existing base and trained stages, sharing their memory."""
         config = CascadeConfig(
-            base.model.config.to_dict(), context=context, rules=[dict(rule) for rule in rules],
-            stages=[{"layers": len(s.layers), "own_head": s.head is not None,
-                     "final_norm": s.norm is not None} for s in stages],
-            base_name=base.name, base_sha256=base.sha256)
+            base.model.config.to_dict(),
+            context=context,
+            rules=[dict(rule) for rule in rules],
+            stages=[
+                {
+                    "layers": len(s.layers),
+                    "own_head": s.head is not None,
+                    "final_norm": s.norm is not None,
+                }
+                for s in stages
+            ],
+            base_name=base.name,
+            base_sha256=base.sha256,
+        )
         with torch.device("meta"):
             model = cls(config)
         model.base = base.model
@@ -104,10 +118,18 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
             kwargs.setdefault("past_key_values", CascadeCache(self.config))
         return super().generate(*args, **kwargs)
 
-    def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
-                position_ids: Tensor | None = None, past_key_values: CascadeCache | None = None,
-                inputs_embeds: Tensor | None = None, labels: Tensor | None = None,
-                use_cache: bool | None = None, logits_to_keep: int = 0, **kwargs) -> CascadeOutput:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: CascadeCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **kwargs,
+    ) -> CascadeOutput:
         """input_ids [batch, length] -> logits [batch, kept, vocabulary] and ``answered_by``.
 
         ``attention_mask`` [batch, past + length], 0 = padding (left). ``labels`` as in transformers
@@ -120,13 +142,21 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         rules = self.config.rules
         out = self.base.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
-            past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,
-            output_hidden_states=bool(rules) and rules[0]["criterion"] in COSINES)
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=bool(rules) and rules[0]["criterion"] in COSINES,
+        )
         final = out.last_hidden_state  # [batch, length, width]
         batch, length = final.shape[:2]
-        real = torch.ones(batch, length, dtype=torch.bool, device=final.device) \
-            if attention_mask is None else attention_mask[:, -length:].bool()
+        real = (
+            torch.ones(batch, length, dtype=torch.bool, device=final.device)
+            if attention_mask is None
+            else attention_mask[:, -length:].bool()
+        )
         answered = torch.where(real, 0, -1)
         states = final  # at every place, the output of the model that answers it
         if rules:
@@ -135,8 +165,9 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
         logits = self._speak(states[:, kept], answered[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels,
-                                      vocab_size=self.config.vocab_size)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size
+            )
         return CascadeOutput(loss, logits, past_key_values if use_cache else None, answered)
 
     def _hand_on(self, out, final, real, cache) -> tuple[Tensor, Tensor]:
@@ -168,8 +199,11 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
         if criterion in COSINES:
             return hidden_cosine(out.hidden_states, criterion)[reached]
         weight = self._head(number)
-        return torch.cat([head_criterion(part @ weight.t(), criterion)
-                          for part in here.split(CHUNK)]) if len(here) else here[:, 0]
+        return (
+            torch.cat([head_criterion(part @ weight.t(), criterion) for part in here.split(CHUNK)])
+            if len(here)
+            else here[:, 0]
+        )
 
     def _head(self, number: int) -> Tensor:
         """Output matrix of model ``number`` (0 = base)."""

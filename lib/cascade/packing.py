@@ -39,8 +39,9 @@ class Packs:
         return int(self.counted.sum())
 
 
-def select(features: Features, rule: str, ratio: float, criterion: str, count: int = 0,
-           seed: int = 0) -> Tensor:
+def select(
+    features: Features, rule: str, ratio: float, criterion: str, count: int = 0, seed: int = 0
+) -> Tensor:
     """Positions int64 [n], ascending: ``ratio`` of the tokens by ``rule``, at most ``count``.
 
     ``count`` 0 = no limit; where it bites, ``hard`` and ``loss`` keep the first in the stream, so
@@ -66,7 +67,7 @@ def arrange(chosen: Tensor, arrangement: str, tokens: int, length: int = 128) ->
     """Sequences for training. ``packed`` drops the remainder; ``full`` drops windows without any
     chosen token. ``tokens`` is the size of the stream. Raises ``ValueError`` if none is left."""
     if arrangement == "packed":
-        index = chosen[:len(chosen) // length * length].view(-1, length)
+        index = chosen[: len(chosen) // length * length].view(-1, length)
         packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
     elif arrangement == "single":
         packs = Packs(chosen[:, None], torch.ones(len(chosen), 1, dtype=torch.bool))
@@ -79,8 +80,10 @@ def arrange(chosen: Tensor, arrangement: str, tokens: int, length: int = 128) ->
     else:
         raise ValueError(f"arrangement {arrangement!r} is not known; allowed: {ARRANGEMENTS}")
     if len(packs) == 0:
-        raise ValueError(f"{len(chosen)} chosen tokens give no {arrangement} sequence of {length}; "
-                         "take more tokens or a larger hard ratio")
+        raise ValueError(
+            f"{len(chosen)} chosen tokens give no {arrangement} sequence of {length}; "
+            "take more tokens or a larger hard ratio"
+        )
     return packs
 
 

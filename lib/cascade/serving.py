@@ -33,30 +33,46 @@ def serve(model: CascadeForCausalLM, windows: TokenWindows, hard: Tensor, batch:
         answered.append(out.answered_by.flatten())
     loss, right, by = torch.cat(losses), torch.cat(correct), torch.cat(answered)
     line = {"stage": len(model.stages)}
-    for name, mask in (("all", torch.ones_like(by).bool()), ("easy", ~hard.flatten()),
-                       ("hard", hard.flatten())):
-        line |= {f"{name}_ppl": perplexity(loss[mask]),
-                 f"{name}_accuracy": right[mask].mean().item()}
-    return line | {f"exit_{k}": (by == k).float().mean().item()
-                   for k in range(len(model.stages) + 1)}
+    for name, mask in (
+        ("all", torch.ones_like(by).bool()),
+        ("easy", ~hard.flatten()),
+        ("hard", hard.flatten()),
+    ):
+        line |= {
+            f"{name}_ppl": perplexity(loss[mask]),
+            f"{name}_accuracy": right[mask].mean().item(),
+        }
+    return line | {
+        f"exit_{k}": (by == k).float().mean().item() for k in range(len(model.stages) + 1)
+    }
 
 
-def measure_speed(model: CascadeForCausalLM, material: Material, windows: int,
-                  new_tokens: int = 8, repeats: int = 2) -> dict[str, float]:
+def measure_speed(
+    model: CascadeForCausalLM,
+    material: Material,
+    windows: int,
+    new_tokens: int = 8,
+    repeats: int = 2,
+) -> dict[str, float]:
     """Least seconds of prefill and of generation, cascade and base alone in turns.
 
     Prefill: 2 test windows with all logits. Generation: greedy, ``new_tokens`` for 2 prompts of 32.
     """
-    inputs = material.windows["test"].inputs[:min(2, windows)]
+    inputs = material.windows["test"].inputs[: min(2, windows)]
     prompts = inputs[:, :32]
-    settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None,
-                "attention_mask": torch.ones_like(prompts)}
+    settings = {
+        "max_new_tokens": new_tokens,
+        "do_sample": False,
+        "eos_token_id": None,
+        "attention_mask": torch.ones_like(prompts),
+    }
     base = material.base.model
     jobs: dict[str, Callable] = {}
     for name, network in (("base", base), ("cascade", model)):
         jobs[f"{name}_prefill_seconds"] = lambda network=network: network(inputs)
         jobs[f"{name}_generate_seconds"] = lambda network=network: _generate(
-            network, prompts, settings)
+            network, prompts, settings
+        )
     found = {name: [] for name in jobs}
     with torch.inference_mode():
         for _ in range(repeats):

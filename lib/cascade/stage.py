@@ -29,8 +29,9 @@ class Stage(nn.Module):
     With 0 layers and no norm it is the bare linear head of seed 000.
     """
 
-    def __init__(self, config: LlamaConfig, layers: int, own_head: bool = True,
-                 final_norm: bool = True):
+    def __init__(
+        self, config: LlamaConfig, layers: int, own_head: bool = True, final_norm: bool = True
+    ):
         super().__init__()
         if layers < 0:
             raise ValueError(f"a stage cannot have {layers} layers")
@@ -40,11 +41,17 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(LlamaDecoderLayer(config, i) for i in range(layers))
         self.norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps) if final_norm else None
         self.rotary = LlamaRotaryEmbedding(config)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) \
-            if own_head else None
+        self.head = (
+            nn.Linear(config.hidden_size, config.vocab_size, bias=False) if own_head else None
+        )
 
-    def forward(self, hidden: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
-                cache=None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache=None,
+    ) -> Tensor:
         """hidden [rows, length, width] -> [rows, length, width], causal.
 
         ``positions`` int64 [rows, length], default 0..length-1. ``mask`` bool [rows, 1, length,
@@ -54,8 +61,13 @@ class Stage(nn.Module):
             positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rotation = self.rotary(hidden, positions)
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask=mask, position_ids=positions,
-                           past_key_values=cache, position_embeddings=rotation)
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                position_embeddings=rotation,
+            )
         return hidden if self.norm is None else self.norm(hidden)
 
     def head_weight(self, base_head: Tensor | None = None) -> Tensor:
@@ -67,8 +79,15 @@ class Stage(nn.Module):
         return base_head
 
 
-def new_stage(config: LlamaConfig, layers: int, head: str = "scratch", start: str = "random",
-              base_head: Tensor | None = None, std: float = 0.02, seed: int = 0) -> Stage:
+def new_stage(
+    config: LlamaConfig,
+    layers: int,
+    head: str = "scratch",
+    start: str = "random",
+    base_head: Tensor | None = None,
+    std: float = 0.02,
+    seed: int = 0,
+) -> Stage:
     """A stage with weights drawn from N(0, ``std``²) (the seeds' library default is 0.02).
 
     ``head``: scratch (the seeds), copied from the base and trained on, or shared = the base's own,
@@ -78,12 +97,14 @@ def new_stage(config: LlamaConfig, layers: int, head: str = "scratch", start: st
     The draw leaves the global random state untouched. Raises ``ValueError`` for other names.
     """
     if head not in HEADS or start not in ("random", "identity"):
-        raise ValueError(f"head {head!r} / start {start!r}: allowed are {HEADS} and "
-                         "'random', 'identity'")
+        raise ValueError(
+            f"head {head!r} / start {start!r}: allowed are {HEADS} and 'random', 'identity'"
+        )
     if head == "copied" and base_head is None:
         raise ValueError("head 'copied' needs base_head")
-    stage = Stage(config, layers, own_head=head != "shared",
-                  final_norm=start == "random" and layers > 0)
+    stage = Stage(
+        config, layers, own_head=head != "shared", final_norm=start == "random" and layers > 0
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in stage.modules():
@@ -91,7 +112,7 @@ def new_stage(config: LlamaConfig, layers: int, head: str = "scratch", start: st
                 if head == "copied" and module is stage.head:
                     module.weight.copy_(base_head)
                 elif layers == 0:
-                    bound = config.hidden_size ** -0.5
+                    bound = config.hidden_size**-0.5
                     module.weight.uniform_(-bound, bound, generator=generator)
                 else:
                     module.weight.normal_(0, std, generator=generator)
@@ -149,7 +170,7 @@ class CompactCache:
             row = self.rows[:, None].expand_as(self.slots)[self.real]
             held[row, :, self.slots[self.real]] = new.transpose(1, 2)[self.real]
             store[layer] = held
-            stores.append(held[self.rows, :, :self.extent])
+            stores.append(held[self.rows, :, : self.extent])
         return stores[0], stores[1]
 
     def commit(self) -> None:
@@ -163,8 +184,9 @@ class CompactCache:
             store[:] = [held if held is None else held[index.to(held.device)] for held in store]
 
 
-def run_compact(stage: Stage, hidden: Tensor, reached: Tensor, cache: CompactCache | None = None
-                ) -> Tensor:
+def run_compact(
+    stage: Stage, hidden: Tensor, reached: Tensor, cache: CompactCache | None = None
+) -> Tensor:
     """Run the stage over only the tokens that reached it; outputs [n, width] in row-major order.
 
     hidden [B, T, width], reached bool [B, T] (n True). Tokens of a row see the earlier ones of that
@@ -177,7 +199,7 @@ def run_compact(stage: Stage, hidden: Tensor, reached: Tensor, cache: CompactCac
     cache = cache or CompactCache(len(stage.layers), len(counts))
     positions, mask = cache.begin(rows, counts[rows])
     # stable sort brings each row's reached tokens to its front, in order
-    order = (~reached[rows]).to(torch.int8).argsort(dim=1, stable=True)[:, :positions.shape[1]]
+    order = (~reached[rows]).to(torch.int8).argsort(dim=1, stable=True)[:, : positions.shape[1]]
     compact = hidden[rows[:, None], order]  # [R, W, width]
     out = stage(compact, positions, mask, cache)
     real = cache.real

@@ -54,17 +54,21 @@ def run(config: StageRun, seed: int, folder: Path) -> Outcome:
     parts, base_head = material.features, material.base.model.lm_head.weight
     eos = material.base.tokenizer.eos_token_id
     text = shortened(parts["train"], config.text_windows or len(material.windows["train"]))
-    chosen = select(text, config.selection, config.hard_ratio, config.criterion,
-                    config.train_tokens, seed)
+    chosen = select(
+        text, config.selection, config.hard_ratio, config.criterion, config.train_tokens, seed
+    )
     packs = arrange(chosen, config.arrangement, text.tokens, text.length)
     settings = config.training
     if config.arrangement == "full":  # as many counted tokens a step as in packs
-        settings = replace(settings, batch=max(1, round(
-            settings.batch * parts["train"].length * len(packs) / packs.tokens)))
+        settings = replace(
+            settings,
+            batch=max(1, round(settings.batch * parts["train"].length * len(packs) / packs.tokens)),
+        )
     values = parts["train"].scalars[config.criterion]
     threshold = threshold_for(values, config.hard_ratio, config.criterion)
-    stage = new_stage(material.base.model.config, config.layers, config.head, config.start,
-                      base_head, seed=seed)
+    stage = new_stage(
+        material.base.model.config, config.layers, config.head, config.start, base_head, seed=seed
+    )
 
     def score(part: str) -> dict:
         mask = hard_mask(parts[part], config.criterion, threshold)
@@ -72,25 +76,39 @@ def run(config: StageRun, seed: int, folder: Path) -> Outcome:
 
     windows = config.natural_windows
     before = natural_perplexity(stage, parts["valid"], windows, base_head) if windows else None
-    curve = train(stage, parts["train"].final, parts["train"].labels, packs, settings, seed,
-                  base_head, folder / "checkpoint.safetensors",
-                  report=lambda *_: {"val_ppl": score("valid")["ppl"]})
+    curve = train(
+        stage,
+        parts["train"].final,
+        parts["train"].labels,
+        packs,
+        settings,
+        seed,
+        base_head,
+        folder / "checkpoint.safetensors",
+        report=lambda *_: {"val_ppl": score("valid")["ppl"]},
+    )
     valid, test = score("valid"), score("test")
     row = {
         **identity(material),
         "params": parameter_count(stage),
-        "val_ppl": valid["ppl"], "test_ppl": test["ppl"],
-        "threshold": threshold, "train_tokens": packs.tokens, "updates": settings.steps,
+        "val_ppl": valid["ppl"],
+        "test_ppl": test["ppl"],
+        "threshold": threshold,
+        "train_tokens": packs.tokens,
+        "updates": settings.steps,
         "symbols": settings.steps * settings.batch * packs.tokens // len(packs),
         "natural_before_ppl": before,
         "natural_after_ppl": natural_perplexity(stage, parts["valid"], windows, base_head)
-        if windows else None,
+        if windows
+        else None,
         **{name: test[name] for name in test if name != "ppl"},
     }
     if "wikitext" in parts:
         other = score("wikitext")
-        row |= {f"wikitext_{name}": other[name]
-                for name in ("ppl", "base_ppl", "cascade_all_ppl", "base_all_ppl")}
+        row |= {
+            f"wikitext_{name}": other[name]
+            for name in ("ppl", "base_ppl", "cascade_all_ppl", "base_all_ppl")
+        }
     return Outcome(row, {"curve": curve})
 
 
@@ -123,10 +141,14 @@ def run_base_twice(config: BaseTwice, seed: int, folder: Path) -> Outcome:
     whole = applied_twice(material.base, features, [Packs(index, torch.ones_like(index).bool())])
     exits = whole["last_two_layers"] >= threshold
     row = {
-        **identity(material), "params": material.base.parameters,
-        "test_ppl": perplexity(twice["loss"]), "threshold": threshold,
-        "hard_tokens": len(chosen), "base_ppl": perplexity(once),
-        "base_inner_ppl": perplexity(once[inner]), "inner_ppl": perplexity(twice["loss"][inner]),
+        **identity(material),
+        "params": material.base.parameters,
+        "test_ppl": perplexity(twice["loss"]),
+        "threshold": threshold,
+        "hard_tokens": len(chosen),
+        "base_ppl": perplexity(once),
+        "base_inner_ppl": perplexity(once[inner]),
+        "inner_ppl": perplexity(twice["loss"][inner]),
         "accuracy": twice["correct"].mean().item(),
         "base_easy_ppl": perplexity(features.scalars["loss"][~mask]),
         "base_all_ppl": perplexity(features.scalars["loss"]),
@@ -143,13 +165,21 @@ def run_base_twice(config: BaseTwice, seed: int, folder: Path) -> Outcome:
 def shortened(features: Features, windows: int) -> Features:
     """The features of the first windows only."""
     tokens = windows * features.length
-    return replace(features, final=features.final[:tokens], ids=features.ids[:tokens],
-                   labels=features.labels[:tokens],
-                   scalars={name: v[:tokens] for name, v in features.scalars.items()})
+    return replace(
+        features,
+        final=features.final[:tokens],
+        ids=features.ids[:tokens],
+        labels=features.labels[:tokens],
+        scalars={name: v[:tokens] for name, v in features.scalars.items()},
+    )
 
 
 def identity(material: Material) -> dict[str, str]:
     """The columns that say which corpus and which base a row stands on."""
-    return {"corpus": material.corpus, "corpus_sha256": material.corpus_sha256,
-            "base": material.base.name, "base_source": material.base.source,
-            "base_sha256": material.base.sha256}
+    return {
+        "corpus": material.corpus,
+        "corpus_sha256": material.corpus_sha256,
+        "base": material.base.name,
+        "base_source": material.base.source,
+        "base_sha256": material.base.sha256,
+    }

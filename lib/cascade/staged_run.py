@@ -75,8 +75,11 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
     ``stages`` has a line for every number of stages from 0 on."""
     material = config.material.open()
     head = material.base.model.lm_head.weight
-    parts = {name: _start(features, config) for name, features in material.features.items()
-             if name != "wikitext"}
+    parts = {
+        name: _start(features, config)
+        for name, features in material.features.items()
+        if name != "wikitext"
+    }
     hard_by_base, stages, rules, lines, curve = None, [], [], [], []
     lines.append(_line(0, None, parts, None, None, material))
     for number in range(1, config.stages + 1):
@@ -94,12 +97,15 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
         if min(len(part.position) for part in parts.values()) < 2:
             break
     row = {
-        **identity(material), "params": sum(map(parameter_count, stages)),
+        **identity(material),
+        "params": sum(map(parameter_count, stages)),
         "val_ppl": perplexity(parts["valid"].answered),
         "test_ppl": perplexity(parts["test"].answered),
         "base_all_ppl": perplexity(material.features["test"].scalars["loss"]),
-        "stages": len(stages), "hard_ratio": config.hard_ratio,
-        "last_stage_ppl": lines[-1]["test_ppl"], "last_stage_base_ppl": lines[-1]["base_ppl"],
+        "stages": len(stages),
+        "hard_ratio": config.hard_ratio,
+        "last_stage_ppl": lines[-1]["test_ppl"],
+        "last_stage_base_ppl": lines[-1]["base_ppl"],
     }
     tables = {"stages": lines, "curve": curve}
     if config.served_windows:
@@ -108,39 +114,72 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
         row |= {"base_flops": flops["base"], "cascade_flops": flops["cascade"]}
         tables["served"] = _served(config, material, stages, rules, hard_by_base)
         if config.speed:
-            row |= measure_speed(_model(config, material, stages, rules), material,
-                                 config.served_windows)
+            row |= measure_speed(
+                _model(config, material, stages, rules), material, config.served_windows
+            )
     return Outcome(row, tables)
 
 
 def _start(features: Features, config: StagedRun) -> _Reached:
-    return _Reached(features, torch.arange(features.tokens), features.final,
-                    features.scalars[config.criterion], features.scalars["loss"].clone(),
-                    features.scalars["correct"].clone())
+    return _Reached(
+        features,
+        torch.arange(features.tokens),
+        features.final,
+        features.scalars[config.criterion],
+        features.scalars["loss"].clone(),
+        features.scalars["correct"].clone(),
+    )
 
 
-def _train_stage(config: StagedRun, material: Material, parts: dict[str, _Reached], number: int,
-                 seed: int, folder: Path, head: Tensor) -> tuple[Stage, list[dict], dict]:
+def _train_stage(
+    config: StagedRun,
+    material: Material,
+    parts: dict[str, _Reached],
+    number: int,
+    seed: int,
+    folder: Path,
+    head: Tensor,
+) -> tuple[Stage, list[dict], dict]:
     """Train stage ``number`` and let it answer; ``parts`` hold its outputs afterwards."""
     own, length = parts["train"], material.features["train"].length
     chosen = torch.arange(len(own.position))
-    chosen = chosen[:config.train_tokens] if config.train_tokens else chosen
+    chosen = chosen[: config.train_tokens] if config.train_tokens else chosen
     packs = arrange(chosen, config.arrangement, len(own.position), length)
     per_epoch = -(-len(packs) // config.batch)
-    settings = StageTraining(config.epochs * per_epoch, config.batch, config.learning_rate,
-                             weight_decay=config.weight_decay, report_steps=per_epoch)
-    stage = new_stage(material.base.model.config, config.layers, config.head, config.start, head,
-                      seed=1000 * number + seed)
+    settings = StageTraining(
+        config.epochs * per_epoch,
+        config.batch,
+        config.learning_rate,
+        weight_decay=config.weight_decay,
+        report_steps=per_epoch,
+    )
+    stage = new_stage(
+        material.base.model.config,
+        config.layers,
+        config.head,
+        config.start,
+        head,
+        seed=1000 * number + seed,
+    )
     labels = own.labels
 
     def score(part: _Reached) -> tuple[dict, Tensor]:
-        pieces = arrange_all(torch.arange(len(part.position)), config.arrangement,
-                             len(part.position), length)
+        pieces = arrange_all(
+            torch.arange(len(part.position)), config.arrangement, len(part.position), length
+        )
         return stage_scores(stage, part.states, part.labels, pieces, head)
 
-    curve = train(stage, own.states, labels, packs, settings, seed, head,
-                  folder / f"checkpoint-{number}.safetensors",
-                  report=lambda *_: {"val_ppl": perplexity(score(parts["valid"])[0]["loss"])})
+    curve = train(
+        stage,
+        own.states,
+        labels,
+        packs,
+        settings,
+        seed,
+        head,
+        folder / f"checkpoint-{number}.safetensors",
+        report=lambda *_: {"val_ppl": perplexity(score(parts["valid"])[0]["loss"])},
+    )
     scores = {}
     last = number == config.stages
     for name, part in parts.items():
@@ -164,15 +203,19 @@ def _line(number, threshold, parts, scores, hard_by_base, material) -> dict:
     if hard_by_base is not None:
         hard[hard_by_base] = True
     return {
-        "stage": number, "threshold": threshold,
-        "train_hard": len(parts["train"].position), "test_hard": len(at),
+        "stage": number,
+        "threshold": threshold,
+        "train_hard": len(parts["train"].position),
+        "test_hard": len(at),
         "reached": len(at) / test.features.tokens,
         "val_ppl": perplexity(scores["valid"]["loss"]) if scores else None,
         "test_ppl": perplexity(scores["test"]["loss"]) if scores else perplexity(base["loss"]),
         "base_ppl": perplexity(base["loss"][at]),
         "base_inner_ppl": perplexity(base["loss"][at][inner]),
-        "all_ppl": perplexity(test.answered), "all_accuracy": test.correct.mean().item(),
-        "hard_ppl": perplexity(test.answered[hard]), "easy_ppl": perplexity(test.answered[~hard]),
+        "all_ppl": perplexity(test.answered),
+        "all_accuracy": test.correct.mean().item(),
+        "hard_ppl": perplexity(test.answered[hard]),
+        "easy_ppl": perplexity(test.answered[~hard]),
         "base_hard_ppl": perplexity(base["loss"][hard]),
         "base_easy_ppl": perplexity(base["loss"][~hard]),
     }
@@ -188,7 +231,12 @@ def _served(config, material, stages, rules, hard_by_base) -> list[dict]:
     windows = material.windows["test"]
     hard = torch.zeros(windows.tokens, dtype=torch.bool)
     hard[hard_by_base] = True
-    hard = hard.view(windows.inputs.shape)[:config.served_windows]
-    return [serve(_model(config, material, stages[:k], rules[:k]),
-                  windows.first(config.served_windows), hard)
-            for k in range(len(stages) + 1)]
+    hard = hard.view(windows.inputs.shape)[: config.served_windows]
+    return [
+        serve(
+            _model(config, material, stages[:k], rules[:k]),
+            windows.first(config.served_windows),
+            hard,
+        )
+        for k in range(len(stages) + 1)
+    ]

@@ -58,16 +58,26 @@ class StageLoss(nn.Module):
         super().__init__()
         self.stage = stage
 
-    def forward(self, hidden: Tensor, labels: Tensor, counted: Tensor,
-                base_head: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, labels: Tensor, counted: Tensor, base_head: Tensor | None = None
+    ) -> Tensor:
         """hidden [B, L, width], labels and counted [B, L] -> summed loss of the counted tokens."""
         out = self.stage(hidden)[counted]
         return summed_loss(out, self.stage.head_weight(base_head), labels[counted])
 
 
-def train(stage: Stage, inputs: Tensor, labels: Tensor, packs: Packs, settings: StageTraining,
-          seed: int, base_head: Tensor | None = None, path: Path | None = None, accelerator=None,
-          report: Callable[[Stage, int], dict] | None = None) -> list[dict]:
+def train(
+    stage: Stage,
+    inputs: Tensor,
+    labels: Tensor,
+    packs: Packs,
+    settings: StageTraining,
+    seed: int,
+    base_head: Tensor | None = None,
+    path: Path | None = None,
+    accelerator=None,
+    report: Callable[[Stage, int], dict] | None = None,
+) -> list[dict]:
     """Train ``stage`` in place; returns the curve, one dict every ``report_steps``.
 
     inputs [N, width], labels [N]; ``packs`` index into both. ``base_head`` for a stage that shares
@@ -85,7 +95,7 @@ def train(stage: Stage, inputs: Tensor, labels: Tensor, packs: Packs, settings: 
         if epoch != order_of:
             order_of = epoch
             order = torch.randperm(len(packs), generator=data_order(seed, epoch))
-        rows = order[place * settings.batch:(place + 1) * settings.batch]
+        rows = order[place * settings.batch : (place + 1) * settings.batch]
         loss, counted = loop.advance(inputs, labels, packs, rows, step, base_head)
         total, seen = total + loss, seen + counted
         last = step + 1 == settings.steps
@@ -107,8 +117,11 @@ class _Loop:
         self.model = StageLoss(stage)
         # fused: one pass over parameters; the loop form costs five times as much on CPUs
         self.optimizer = torch.optim.AdamW(
-            stage.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay,
-            fused=True)
+            stage.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
         self.rank, self.world = 0, 1
         if accelerator:
             self.model, self.optimizer = accelerator.prepare(self.model, self.optimizer)
@@ -119,21 +132,26 @@ class _Loop:
     def advance(self, inputs, labels, packs, rows, step, base_head) -> tuple[float, int]:
         """One optimiser step on the global batch ``rows``; its summed loss and counted tokens."""
         everything = int(packs.counted[rows].sum())
-        own = rows[self.rank::self.world]
+        own = rows[self.rank :: self.world]
         index, counted = packs.index[own], packs.counted[own]
         if len(own) == 0:  # a process without a share still takes part, with no counted token
             index, counted = packs.index[:1], torch.zeros_like(packs.counted[:1])
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(step)
-        summed = self.model(inputs[index].to(self.device), labels[index].to(self.device),
-                            counted.to(self.device), base_head)
+        summed = self.model(
+            inputs[index].to(self.device),
+            labels[index].to(self.device),
+            counted.to(self.device),
+            base_head,
+        )
         # DDP averages gradients over processes, so each gives world times its part of the mean
         loss = summed * (self.world / everything)
         (self.accelerator.backward if self.accelerator else torch.Tensor.backward)(loss)
         if self.settings.clip:
-            clip = self.accelerator.clip_grad_norm_ if self.accelerator \
-                else nn.utils.clip_grad_norm_
+            clip = (
+                self.accelerator.clip_grad_norm_ if self.accelerator else nn.utils.clip_grad_norm_
+            )
             clip(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,11 +169,18 @@ class _Loop:
             for name, p in self.plain.named_parameters():
                 for moment in ("exp_avg", "exp_avg_sq"):
                     tensors[f"{moment}/{name}"] = self.optimizer.state[p][moment]
-            place = {"step": self.step, "carried": self.carried, "curve": curve,
-                     "settings": repr(self.settings)}
+            place = {
+                "step": self.step,
+                "carried": self.carried,
+                "curve": curve,
+                "settings": repr(self.settings),
+            }
             partial = path.with_name(path.name + ".partial")
-            save_file({name: t.contiguous() for name, t in tensors.items()}, partial,
-                      metadata={"place": json.dumps(place)})
+            save_file(
+                {name: t.contiguous() for name, t in tensors.items()},
+                partial,
+                metadata={"place": json.dumps(place)},
+            )
             os.replace(partial, path)
         if self.accelerator:
             self.accelerator.wait_for_everyone()
@@ -171,8 +196,10 @@ class _Loop:
             with torch.no_grad():
                 for name, p in self.plain.named_parameters():
                     p.copy_(file.get_tensor(f"weight/{name}"))
-                    state = {key: file.get_tensor(f"{key}/{name}").to(p.device)
-                             for key in ("exp_avg", "exp_avg_sq")}
+                    state = {
+                        key: file.get_tensor(f"{key}/{name}").to(p.device)
+                        for key in ("exp_avg", "exp_avg_sq")
+                    }
                     state["step"] = torch.tensor(float(place["step"]))
                     self.optimizer.state[p] = state
         self.step, self.carried = place["step"], tuple(place["carried"])
@@ -180,9 +207,14 @@ class _Loop:
 
 
 @torch.no_grad()
-def stage_scores(stage: Stage, inputs: Tensor, labels: Tensor, packs: list[Packs],
-                 base_head: Tensor | None = None, batch_tokens: int = 2048
-                 ) -> tuple[dict[str, Tensor], Tensor]:
+def stage_scores(
+    stage: Stage,
+    inputs: Tensor,
+    labels: Tensor,
+    packs: list[Packs],
+    base_head: Tensor | None = None,
+    batch_tokens: int = 2048,
+) -> tuple[dict[str, Tensor], Tensor]:
     """What the stage says of the counted tokens of ``packs``, by stream position.
 
     Returns the statistics of ``head_statistics`` for the counted tokens in ascending order of
@@ -193,7 +225,7 @@ def stage_scores(stage: Stage, inputs: Tensor, labels: Tensor, packs: list[Packs
     for pack in packs:
         size = max(1, batch_tokens // pack.index.shape[1])
         for start in range(0, len(pack), size):
-            index, counted = (t[start:start + size] for t in (pack.index, pack.counted))
+            index, counted = (t[start : start + size] for t in (pack.index, pack.counted))
             outputs.append(stage(inputs[index])[counted])
             positions.append(index[counted])
     position, order = torch.cat(positions).sort()

@@ -37,8 +37,15 @@ class CascadeParameters(Parameters):
     workers: int = whole(2, 1, 64)
 
     QUICK = {"train_windows": 24, "valid_windows": 4, "test_windows": 8, "seeds": 1}
-    TINY = {"base": "tiny", "corpus": "embedded", "train_windows": 20, "valid_windows": 4,
-            "test_windows": 8, "seeds": 1, "workers": 1}
+    TINY = {
+        "base": "tiny",
+        "corpus": "embedded",
+        "train_windows": 20,
+        "valid_windows": 4,
+        "test_windows": 8,
+        "seeds": 1,
+        "workers": 1,
+    }
     PACKING = "stream"
 
     def load(self) -> MaterialHandle:
@@ -52,20 +59,26 @@ class CascadeParameters(Parameters):
         except BaseUnavailable as refusal:
             if self.size == store.FULL:
                 raise
-            print(f"{refusal} The quick run is made with the random tiny base instead: its "
-                  "numbers mean nothing.", flush=True)
+            print(
+                f"{refusal} The quick run is made with the random tiny base instead: its "
+                "numbers mean nothing.",
+                flush=True,
+            )
             handle = self._handle("tiny")
         material = handle.open()
-        print(f"base {material.base.name} ({material.base.source}, "
-              f"{material.base.parameters:,} parameters); {material.corpus}: " + ", ".join(
-                  f"{part} {table.tokens:,} tokens" for part, table in material.windows.items()),
-              flush=True)
+        print(
+            f"base {material.base.name} ({material.base.source}, "
+            f"{material.base.parameters:,} parameters); {material.corpus}: "
+            + ", ".join(
+                f"{part} {table.tokens:,} tokens" for part, table in material.windows.items()
+            ),
+            flush=True,
+        )
         return handle
 
     def counts(self) -> dict[str, int]:
         """Windows of every part."""
-        return {"train": self.train_windows, "valid": self.valid_windows,
-                "test": self.test_windows}
+        return {"train": self.train_windows, "valid": self.valid_windows, "test": self.test_windows}
 
     def _handle(self, base: str) -> MaterialHandle:
         counts = self.counts()
@@ -79,11 +92,15 @@ class CascadeParameters(Parameters):
             return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
 
 
-def tasks_of(experiment: str, function: Callable, variants: Mapping[str, Any], seeds: int
-             ) -> list[Task]:
+def tasks_of(
+    experiment: str, function: Callable, variants: Mapping[str, Any], seeds: int
+) -> list[Task]:
     """One task a variant and seed; seeds outermost, so that an interrupted run has whole ones."""
-    return [Task(function, config, seed, {"experiment": experiment, "variant": name})
-            for seed in range(seeds) for name, config in variants.items()]
+    return [
+        Task(function, config, seed, {"experiment": experiment, "variant": name})
+        for seed in range(seeds)
+        for name, config in variants.items()
+    ]
 
 
 def finish(slug: str, tasks: list[Task], parameters: CascadeParameters) -> pd.DataFrame:
@@ -94,21 +111,27 @@ def finish(slug: str, tasks: list[Task], parameters: CascadeParameters) -> pd.Da
     return store.write(slug, outcomes, parameters.size)
 
 
-def summary(frame: pd.DataFrame, columns: Mapping[str, str], by: str = "variant",
-            caption: pd.DataFrame | None = None) -> pd.DataFrame:
+def summary(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    by: str = "variant",
+    caption: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Mean [95 % interval] over seeds of each named column, one row a value of ``by``."""
     rows = {}
     for value in frame[by].unique():
         own = frame[frame[by] == value]
         rows[value] = {"n": len(own)} | {
             title: str(tables.interval(own.assign(variant="x"), "x", column) or "")
-            for column, title in columns.items()}
+            for column, title in columns.items()
+        }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
     return tables.captioned(table, frame if caption is None else caption)
 
 
 def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl") -> Measure:
     """Percent by which a column lies above another one of the same row, seed by seed."""
+
     def measure(tables: Tables) -> np.ndarray:
         ours, theirs = (by_seed(tables(), variant, name).to_numpy() for name in (metric, base))
         return 100 * (ours / theirs - 1)
@@ -118,9 +141,13 @@ def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl")
 
 def common_change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
     """Percent change of a metric between two variants over the seeds that both have."""
+
     def measure(tables: Tables) -> np.ndarray:
-        both = pd.concat([by_seed(tables(), name, metric) for name in (treatment, baseline)],
-                         axis=1, join="inner").to_numpy()
+        both = pd.concat(
+            [by_seed(tables(), name, metric) for name in (treatment, baseline)],
+            axis=1,
+            join="inner",
+        ).to_numpy()
         return 100 * (both[:, 0] / both[:, 1] - 1)
 
     return measure
@@ -128,6 +155,7 @@ def common_change(treatment: str, baseline: str, metric: str = "test_ppl") -> Me
 
 def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
     """Percent change of a column of the ``stages`` table between two stages, seed by seed."""
+
     def measure(tables: Tables) -> np.ndarray:
         old, new = (_of_stage(tables, variant, stage, metric) for stage in (first, second))
         return 100 * (new / old - 1)
@@ -137,8 +165,9 @@ def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
 
 def at_stage(variant: str, stage: int, metric: str, minus: int) -> Measure:
     """A column of the ``stages`` table at a stage less its value at stage ``minus``."""
-    return lambda tables: _of_stage(tables, variant, stage, metric) - _of_stage(
-        tables, variant, minus, metric)
+    return lambda tables: (
+        _of_stage(tables, variant, stage, metric) - _of_stage(tables, variant, minus, metric)
+    )
 
 
 def _of_stage(tables: Tables, variant: str, stage: int, metric: str) -> np.ndarray:
@@ -146,12 +175,20 @@ def _of_stage(tables: Tables, variant: str, stage: int, metric: str) -> np.ndarr
     return by_seed(frame[frame["stage"] == stage], variant, metric).to_numpy()
 
 
-def beside_reported(rows: list[tuple[str, float | None, float]], frame: pd.DataFrame
-                    ) -> pd.DataFrame:
+def beside_reported(
+    rows: list[tuple[str, float | None, float]], frame: pd.DataFrame
+) -> pd.DataFrame:
     """A table of quantity, the seed's figure (None = it has none) and ours."""
     table = pd.DataFrame(
-        [{"quantity": name, "seed": "" if seed is None else f"{seed:,.5g}", "ours": f"{ours:,.5g}"}
-         for name, seed, ours in rows]).set_index("quantity")
+        [
+            {
+                "quantity": name,
+                "seed": "" if seed is None else f"{seed:,.5g}",
+                "ours": f"{ours:,.5g}",
+            }
+            for name, seed, ours in rows
+        ]
+    ).set_index("quantity")
     return tables.captioned(table, frame)
 
 
@@ -193,5 +230,7 @@ def check_sizes(handle: MaterialHandle) -> None:
     expected = {0: 28_311_552, 2: 35_392_320, 8: 56_632_896}
     if base.parameters != 134_515_008 or sizes != expected:
         raise CheckFailed(f"base {base.parameters}, stages {sizes}; expected {expected}")
-    print(f"base {base.parameters:,} parameters; stages of 0, 2, 8 layers: "
-          + ", ".join(f"{size:,}" for size in sizes.values()))
+    print(
+        f"base {base.parameters:,} parameters; stages of 0, 2, 8 layers: "
+        + ", ".join(f"{size:,}" for size in sizes.values())
+    )

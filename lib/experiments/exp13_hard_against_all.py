@@ -52,9 +52,15 @@ def variants(material: MaterialHandle | None, parameters: Exp13) -> dict[str, St
     """The seed's two arms and the controls that part hardness from coverage of text."""
     p = parameters
     hard = StageRun(
-        material, StageTraining(p.steps, p.batch, p.learning_rate, weight_decay=0.01),
-        criterion="last_layer", hard_ratio=p.hard_ratio, train_tokens=p.tokens,
-        text_windows=p.text_windows, arrangement="single", layers=0)
+        material,
+        StageTraining(p.steps, p.batch, p.learning_rate, weight_decay=0.01),
+        criterion="last_layer",
+        hard_ratio=p.hard_ratio,
+        train_tokens=p.tokens,
+        text_windows=p.text_windows,
+        arrangement="single",
+        layers=0,
+    )
     narrow = max(2, p.tokens // 128)
     return {
         HARD: hard,
@@ -79,24 +85,38 @@ def run(material: MaterialHandle, parameters: Exp13) -> pd.DataFrame:
 def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The seed's two arms beside ours, and the line that it did not draw."""
     mean = frame.groupby("variant")[["test_ppl", "base_ppl", "base_inner_ppl"]].mean()
-    return beside_reported([
-        ("hard tokens: PPL of hard tokens", 1252, mean.loc[HARD, "test_ppl"]),
-        ("first N tokens: PPL of hard tokens", 3115, mean.loc[FIRST, "test_ppl"]),
-        ("ratio of the two", 0.402, mean.loc[HARD, "test_ppl"] / mean.loc[FIRST, "test_ppl"]),
-        ("N tokens of the hard arm's text: PPL of hard tokens", None, mean.loc[SAME, "test_ppl"]),
-        ("the base's own head, untouched: PPL of hard tokens", None, mean.loc[HARD, "base_ppl"]),
-        ("... without the ends of records", None, mean.loc[HARD, "base_inner_ppl"]),
-    ], frame)
+    return beside_reported(
+        [
+            ("hard tokens: PPL of hard tokens", 1252, mean.loc[HARD, "test_ppl"]),
+            ("first N tokens: PPL of hard tokens", 3115, mean.loc[FIRST, "test_ppl"]),
+            ("ratio of the two", 0.402, mean.loc[HARD, "test_ppl"] / mean.loc[FIRST, "test_ppl"]),
+            (
+                "N tokens of the hard arm's text: PPL of hard tokens",
+                None,
+                mean.loc[SAME, "test_ppl"],
+            ),
+            (
+                "the base's own head, untouched: PPL of hard tokens",
+                None,
+                mean.loc[HARD, "base_ppl"],
+            ),
+            ("... without the ends of records", None, mean.loc[HARD, "base_inner_ppl"]),
+        ],
+        frame,
+    )
 
 
 def perplexity_figure(size: str) -> Figure:
     """Perplexity of the hard test tokens for every arm, beside the base's own head."""
     frame = store.read(SLUG, size=size)
     return training.intervals(
-        frame, list(dict.fromkeys(frame["variant"])),
+        frame,
+        list(dict.fromkeys(frame["variant"])),
         f"A new head for hard tokens ({tables.corpora(frame)})",
-        label="perplexity of the hard test tokens", logarithmic=True,
-        floors={"base's own head": frame["base_ppl"].iloc[0]})
+        label="perplexity of the hard test tokens",
+        logarithmic=True,
+        floors={"base's own head": frame["base_ppl"].iloc[0]},
+    )
 
 
 FIGURES = {"hard": perplexity_figure}
@@ -107,27 +127,67 @@ def _claim(
 ) -> Claim:
     """A claim of seed 000 or a control of it."""
     more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(id=f"{EXPERIMENT}-{name}", experiment=EXPERIMENT, slug=SLUG, source="seed 000",
-                 statement=statement, measure=measure, expect=expect, control=control, **more)
+    return Claim(
+        id=f"{EXPERIMENT}-{name}",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 000",
+        statement=statement,
+        measure=measure,
+        expect=expect,
+        control=control,
+        **more,
+    )
 
 
 CLAIMS = (
-    _claim("hard-beats-all", "Training on hard tokens beats training on all tokens, for hard ones",
-           change(HARD, FIRST), "the seed's arms: equal N, but the first N tokens are one ninth "
-           "of the text", reported=100 * (1252 / 3115 - 1)),
-    _claim("not-coverage", "... also when both arms are drawn from the same text",
-           change(HARD, SAME), "equal N, steps, initial weights and text"),
-    _claim("not-hardness", "Wider text alone, without any hardness, is better than the first N",
-           change(SAME, FIRST), "random tokens of the hard arm's text against its first N"),
-    _claim("narrow", "Hard tokens of the first N tokens' text alone are enough",
-           change(NARROW, FIRST), "equal text and steps; the hard ones are a ninth as many tokens"),
-    _claim("easy-useless", "Easy tokens add nothing: the true worst tokens are as good as any",
-           change(LOSS, SAME), "equal N; highest base loss against random, same text"),
-    _claim("better-than-base", "A head trained on hard tokens serves them better than the base's",
-           against_base(HARD), "same tokens; the base's own head, not trained on them"),
-    _claim("trained-on", "... also when it starts from the base's head",
-           against_base(COPIED), "same tokens; the head copied and trained on"),
-    _claim("trained-on-inside", "... also when the ends of records are left out",
-           against_base(COPIED, "inner_ppl", "base_inner_ppl"),
-           "the label of an end-of-record token is the start of an unrelated record"),
+    _claim(
+        "hard-beats-all",
+        "Training on hard tokens beats training on all tokens, for hard ones",
+        change(HARD, FIRST),
+        "the seed's arms: equal N, but the first N tokens are one ninth of the text",
+        reported=100 * (1252 / 3115 - 1),
+    ),
+    _claim(
+        "not-coverage",
+        "... also when both arms are drawn from the same text",
+        change(HARD, SAME),
+        "equal N, steps, initial weights and text",
+    ),
+    _claim(
+        "not-hardness",
+        "Wider text alone, without any hardness, is better than the first N",
+        change(SAME, FIRST),
+        "random tokens of the hard arm's text against its first N",
+    ),
+    _claim(
+        "narrow",
+        "Hard tokens of the first N tokens' text alone are enough",
+        change(NARROW, FIRST),
+        "equal text and steps; the hard ones are a ninth as many tokens",
+    ),
+    _claim(
+        "easy-useless",
+        "Easy tokens add nothing: the true worst tokens are as good as any",
+        change(LOSS, SAME),
+        "equal N; highest base loss against random, same text",
+    ),
+    _claim(
+        "better-than-base",
+        "A head trained on hard tokens serves them better than the base's",
+        against_base(HARD),
+        "same tokens; the base's own head, not trained on them",
+    ),
+    _claim(
+        "trained-on",
+        "... also when it starts from the base's head",
+        against_base(COPIED),
+        "same tokens; the head copied and trained on",
+    ),
+    _claim(
+        "trained-on-inside",
+        "... also when the ends of records are left out",
+        against_base(COPIED, "inner_ppl", "base_inner_ppl"),
+        "the label of an end-of-record token is the start of an unrelated record",
+    ),
 )

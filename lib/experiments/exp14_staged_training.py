@@ -41,10 +41,22 @@ class Exp14(CascadeParameters):
     batch: int = whole(32, 1, 10_000)
     learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
 
-    QUICK = {**CascadeParameters.QUICK, "train_windows": 4, "valid_windows": 2,
-             "test_windows": 2, "stages": 2, "layers": 2}
-    TINY = {**CascadeParameters.TINY, "train_windows": 4, "valid_windows": 2, "test_windows": 2,
-            "stages": 2, "layers": 1}
+    QUICK = {
+        **CascadeParameters.QUICK,
+        "train_windows": 4,
+        "valid_windows": 2,
+        "test_windows": 2,
+        "stages": 2,
+        "layers": 2,
+    }
+    TINY = {
+        **CascadeParameters.TINY,
+        "train_windows": 4,
+        "valid_windows": 2,
+        "test_windows": 2,
+        "stages": 2,
+        "layers": 1,
+    }
     PACKING = "chunks"
 
 
@@ -56,9 +68,17 @@ def variants(material: MaterialHandle | None, parameters: Exp14) -> dict[str, St
     p = parameters
     rows = {
         f"Hard ratio {ratio:g}": StagedRun(
-            material, stages=p.stages, layers=p.layers, hard_ratio=ratio,
-            criterion="embedding_to_final", arrangement="single", epochs=p.epochs, batch=p.batch,
-            learning_rate=p.learning_rate, weight_decay=0.01)
+            material,
+            stages=p.stages,
+            layers=p.layers,
+            hard_ratio=ratio,
+            criterion="embedding_to_final",
+            arrangement="single",
+            epochs=p.epochs,
+            batch=p.batch,
+            learning_rate=p.learning_rate,
+            weight_decay=0.01,
+        )
         for ratio in p.numbers("hard_ratios")
     }
     last, config = list(rows.items())[-1]
@@ -78,14 +98,19 @@ def run(material: MaterialHandle, parameters: Exp14) -> pd.DataFrame:
 
 def own_figure(size: str) -> Figure:
     """What the seed reports: each stage on its own remaining tokens, with the base on the same."""
-    return stages.by_stage(SLUG, size, {"test_ppl": "stage", "base_ppl": "base, same tokens"},
-                           "Each stage on the tokens that reach it (different tokens each time)")
+    return stages.by_stage(
+        SLUG,
+        size,
+        {"test_ppl": "stage", "base_ppl": "base, same tokens"},
+        "Each stage on the tokens that reach it (different tokens each time)",
+    )
 
 
 def all_figure(size: str) -> Figure:
     """What compares: all tokens, each answered by the model at which it stops."""
-    return stages.by_stage(SLUG, size, {"all_ppl": "all tokens"},
-                           "All test tokens, by the number of stages")
+    return stages.by_stage(
+        SLUG, size, {"all_ppl": "all tokens"}, "All test tokens, by the number of stages"
+    )
 
 
 FIGURES = {"own": own_figure, "all": all_figure}
@@ -94,30 +119,54 @@ FIGURES = {"own": own_figure, "all": all_figure}
 def summary_table(size: str) -> pd.DataFrame:
     """The ``stages`` table averaged over seeds."""
     frame = store.read(SLUG, "stages", size)
-    columns = ["threshold", "train_hard", "test_hard", "val_ppl", "test_ppl", "base_ppl",
-               "base_inner_ppl", "all_ppl", "all_accuracy"]
+    columns = [
+        "threshold",
+        "train_hard",
+        "test_hard",
+        "val_ppl",
+        "test_ppl",
+        "base_ppl",
+        "base_inner_ppl",
+        "all_ppl",
+        "all_accuracy",
+    ]
     return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(4)
 
 
 def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The seed's stage figures (ratio 0.9, and 0.6 from its next action) beside ours."""
     size = frame["size"].iloc[0]
-    found = store.read(SLUG, "stages", size).groupby(["variant", "stage"])[
-        ["threshold", "val_ppl", "all_ppl"]].mean()
-    seed = {NINE: {1: (0.1786, 84.43), 2: (0.4670, 92.65), 3: (0.5187, 96.47)},
-            SIX: {1: (0.1234, 151.90), 2: (None, 102.45), 3: (None, 45.72)}}
+    found = (
+        store.read(SLUG, "stages", size)
+        .groupby(["variant", "stage"])[["threshold", "val_ppl", "all_ppl"]]
+        .mean()
+    )
+    seed = {
+        NINE: {1: (0.1786, 84.43), 2: (0.4670, 92.65), 3: (0.5187, 96.47)},
+        SIX: {1: (0.1234, 151.90), 2: (None, 102.45), 3: (None, 45.72)},
+    }
     rows = []
     for variant, by_stage in seed.items():
         for number, (threshold, ppl) in by_stage.items():
             if (variant, number) in found.index:
                 ours = found.loc[(variant, number)]
-                rows += [(f"{variant}, stage {number}: threshold", threshold, ours["threshold"]),
-                         (f"{variant}, stage {number}: PPL of its own tokens (valid)", ppl,
-                          ours["val_ppl"])]
+                rows += [
+                    (f"{variant}, stage {number}: threshold", threshold, ours["threshold"]),
+                    (
+                        f"{variant}, stage {number}: PPL of its own tokens (valid)",
+                        ppl,
+                        ours["val_ppl"],
+                    ),
+                ]
     all_seed = (7.89, 41.83, 51.06, 54.92)
     for number in sorted(found.loc[SIX].index):
-        rows.append((f"{SIX}: ALL test tokens with {number} stages",
-                     all_seed[number] if number < 4 else None, found.loc[(SIX, number), "all_ppl"]))
+        rows.append(
+            (
+                f"{SIX}: ALL test tokens with {number} stages",
+                all_seed[number] if number < 4 else None,
+                found.loc[(SIX, number), "all_ppl"],
+            )
+        )
     return beside_reported(rows, frame)
 
 
@@ -126,31 +175,68 @@ def _claim(
 ) -> Claim:
     """A claim of seed 001 or a control of it."""
     more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(id=f"{EXPERIMENT}-{name}", experiment=EXPERIMENT, slug=SLUG, source="seed 001",
-                 statement=statement, measure=measure, expect=expect, control=control, **more)
+    return Claim(
+        id=f"{EXPERIMENT}-{name}",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seed 001",
+        statement=statement,
+        measure=measure,
+        expect=expect,
+        control=control,
+        **more,
+    )
 
 
 CLAIMS = (
-    _claim("stage-two-worse", "At ratio 0.9 the second stage is worse than the first",
-           stage_change(NINE, 1, 2, "val_ppl"), "each on its own remaining tokens, as in the seed",
-           expect="above", reported=100 * (92.65 / 84.43 - 1)),
-    _claim("threshold-rises", "Later stages change their states less (the threshold rises)",
-           at_stage(NINE, 2, "threshold", 1), "threshold of stage 2 minus that of stage 1",
-           expect="above", reported=0.4670 - 0.1786, unit="cosine"),
-    _claim("smaller-ratio", "Ratio 0.6 is more selective, so its later stages are better",
-           stage_change(SIX, 1, 3, "val_ppl"), "stage 3 against stage 1, each on its own tokens",
-           reported=100 * (45.72 / 151.9 - 1)),
-    _claim("smaller-ratio-base", "... but not because those tokens are easier for the base too",
-           stage_change(SIX, 1, 3, "base_ppl"), "base on the tokens of stage 3 against stage 1",
-           expect="above"),
-    _claim("improves-all", "The cascade improves the perplexity of all tokens (ratio 0.6)",
-           against_base(SIX, "test_ppl", "base_all_ppl"),
-           "all test tokens, each answered by the model at which it stops",
-           reported=100 * (54.92 / 7.89 - 1)),
-    _claim("improves-all-nine", "The cascade improves the perplexity of all tokens (ratio 0.9)",
-           against_base(NINE, "test_ppl", "base_all_ppl"),
-           "all test tokens, each answered by the model at which it stops"),
-    _claim("improves-all-base", "... also when its stages start as the base",
-           against_base(IDENTITY, "test_ppl", "base_all_ppl"),
-           "base's frozen head and an identity start, otherwise equal"),
+    _claim(
+        "stage-two-worse",
+        "At ratio 0.9 the second stage is worse than the first",
+        stage_change(NINE, 1, 2, "val_ppl"),
+        "each on its own remaining tokens, as in the seed",
+        expect="above",
+        reported=100 * (92.65 / 84.43 - 1),
+    ),
+    _claim(
+        "threshold-rises",
+        "Later stages change their states less (the threshold rises)",
+        at_stage(NINE, 2, "threshold", 1),
+        "threshold of stage 2 minus that of stage 1",
+        expect="above",
+        reported=0.4670 - 0.1786,
+        unit="cosine",
+    ),
+    _claim(
+        "smaller-ratio",
+        "Ratio 0.6 is more selective, so its later stages are better",
+        stage_change(SIX, 1, 3, "val_ppl"),
+        "stage 3 against stage 1, each on its own tokens",
+        reported=100 * (45.72 / 151.9 - 1),
+    ),
+    _claim(
+        "smaller-ratio-base",
+        "... but not because those tokens are easier for the base too",
+        stage_change(SIX, 1, 3, "base_ppl"),
+        "base on the tokens of stage 3 against stage 1",
+        expect="above",
+    ),
+    _claim(
+        "improves-all",
+        "The cascade improves the perplexity of all tokens (ratio 0.6)",
+        against_base(SIX, "test_ppl", "base_all_ppl"),
+        "all test tokens, each answered by the model at which it stops",
+        reported=100 * (54.92 / 7.89 - 1),
+    ),
+    _claim(
+        "improves-all-nine",
+        "The cascade improves the perplexity of all tokens (ratio 0.9)",
+        against_base(NINE, "test_ppl", "base_all_ppl"),
+        "all test tokens, each answered by the model at which it stops",
+    ),
+    _claim(
+        "improves-all-base",
+        "... also when its stages start as the base",
+        against_base(IDENTITY, "test_ppl", "base_all_ppl"),
+        "base's frozen head and an identity start, otherwise equal",
+    ),
 )

@@ -41,10 +41,8 @@ class Exp15(CascadeParameters):
     base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     served_windows: int = whole(4, 1, 10_000)
 
-    QUICK = {**CascadeParameters.QUICK, "hard_ratio": 0.5, "train_tokens": 256,
-             "served_windows": 2}
-    TINY = {**CascadeParameters.TINY, "hard_ratio": 0.5, "train_tokens": 256,
-            "served_windows": 2}
+    QUICK = {**CascadeParameters.QUICK, "hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
+    TINY = {**CascadeParameters.TINY, "hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
 
 
 PARAMETERS = Exp15
@@ -54,14 +52,23 @@ def variants(material: MaterialHandle | None, parameters: Exp15) -> dict[str, St
     """The seed's kind of stage, one that starts as the base, and one handed on by entropy."""
     p = parameters
     scratch = StagedRun(
-        material, stages=p.stages, layers=p.layers, hard_ratio=p.hard_ratio,
-        criterion="last_two_layers", arrangement="packed", epochs=1, batch=1,
-        learning_rate=p.learning_rate, train_tokens=p.train_tokens,
-        served_windows=p.served_windows, speed=True)
-    identity = replace(scratch, head="shared", start="identity", learning_rate=p.base_head_rate,
-                       speed=False)
-    return {SCRATCH: scratch, IDENTITY: identity,
-            ENTROPY: replace(identity, criterion="entropy")}
+        material,
+        stages=p.stages,
+        layers=p.layers,
+        hard_ratio=p.hard_ratio,
+        criterion="last_two_layers",
+        arrangement="packed",
+        epochs=1,
+        batch=1,
+        learning_rate=p.learning_rate,
+        train_tokens=p.train_tokens,
+        served_windows=p.served_windows,
+        speed=True,
+    )
+    identity = replace(
+        scratch, head="shared", start="identity", learning_rate=p.base_head_rate, speed=False
+    )
+    return {SCRATCH: scratch, IDENTITY: identity, ENTROPY: replace(identity, criterion="entropy")}
 
 
 def tasks(material: MaterialHandle, parameters: Exp15) -> list[Task]:
@@ -76,15 +83,26 @@ def run(material: MaterialHandle, parameters: Exp15) -> pd.DataFrame:
 
 def split_figure(size: str) -> Figure:
     """Perplexity of easy and hard tokens (split by the base) by the number of stages."""
-    return stages.by_stage(SLUG, size, {"all_ppl": "all", "easy_ppl": "easy", "hard_ppl": "hard"},
-                           "Served with early exit: all, easy and hard tokens", table="served")
+    return stages.by_stage(
+        SLUG,
+        size,
+        {"all_ppl": "all", "easy_ppl": "easy", "hard_ppl": "hard"},
+        "Served with early exit: all, easy and hard tokens",
+        table="served",
+    )
 
 
 def exit_figure(size: str) -> Figure:
     """Share of tokens that the base answers, by the number of stages."""
-    return stages.by_stage(SLUG, size, {"exit_0": "answered by the base"},
-                           "Share of tokens that stop at the base", table="served",
-                           label="share of all tokens", logarithmic=False)
+    return stages.by_stage(
+        SLUG,
+        size,
+        {"exit_0": "answered by the base"},
+        "Share of tokens that stop at the base",
+        table="served",
+        label="share of all tokens",
+        logarithmic=False,
+    )
 
 
 FIGURES = {"split": split_figure, "exits": exit_figure}
@@ -100,28 +118,47 @@ def served_table(size: str) -> pd.DataFrame:
 def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Floating-point operations a token and seconds, cascade over base, mean over seeds."""
     frame = frame[frame["base_prefill_seconds"].notna()]  # one row is timed: the cost is the same
-    ratios = pd.DataFrame({
-        "variant": frame["variant"],
-        "FLOPs": frame["cascade_flops"] / frame["base_flops"],
-        "prefill": frame["cascade_prefill_seconds"] / frame["base_prefill_seconds"],
-        "generation": frame["cascade_generate_seconds"] / frame["base_generate_seconds"]})
+    ratios = pd.DataFrame(
+        {
+            "variant": frame["variant"],
+            "FLOPs": frame["cascade_flops"] / frame["base_flops"],
+            "prefill": frame["cascade_prefill_seconds"] / frame["base_prefill_seconds"],
+            "generation": frame["cascade_generate_seconds"] / frame["base_generate_seconds"],
+        }
+    )
     return ratios.groupby("variant", sort=False).mean().round(3)
 
 
 def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The seeds' cost and all-token figures beside ours."""
-    found = store.read(SLUG, "stages", frame["size"].iloc[0]).groupby(["variant", "stage"])[
-        ["all_ppl", "reached"]].mean()
+    found = (
+        store.read(SLUG, "stages", frame["size"].iloc[0])
+        .groupby(["variant", "stage"])[["all_ppl", "reached"]]
+        .mean()
+    )
     scratch = frame[frame["variant"] == SCRATCH].mean(numeric_only=True)
-    return beside_reported([
-        ("all tokens, base alone: PPL", 7.89, found.loc[(SCRATCH, 0), "all_ppl"]),
-        ("all tokens, base + 1 newly drawn stage: PPL", 41.83, found.loc[(SCRATCH, 1), "all_ppl"]),
-        ("all tokens, base + 2 newly drawn stages: PPL", 51.06,
-         found.loc[(SCRATCH, 2), "all_ppl"]),
-        ("share handed to stage 1", None, found.loc[(SCRATCH, 1), "reached"]),
-        ("compute, % (seed: of base + stage for every token; ours: of the base alone)", 95.3,
-         100 * scratch["cascade_flops"] / scratch["base_flops"]),
-    ], frame)
+    return beside_reported(
+        [
+            ("all tokens, base alone: PPL", 7.89, found.loc[(SCRATCH, 0), "all_ppl"]),
+            (
+                "all tokens, base + 1 newly drawn stage: PPL",
+                41.83,
+                found.loc[(SCRATCH, 1), "all_ppl"],
+            ),
+            (
+                "all tokens, base + 2 newly drawn stages: PPL",
+                51.06,
+                found.loc[(SCRATCH, 2), "all_ppl"],
+            ),
+            ("share handed to stage 1", None, found.loc[(SCRATCH, 1), "reached"]),
+            (
+                "compute, % (seed: of base + stage for every token; ours: of the base alone)",
+                95.3,
+                100 * scratch["cascade_flops"] / scratch["base_flops"],
+            ),
+        ],
+        frame,
+    )
 
 
 def _claim(
@@ -129,24 +166,52 @@ def _claim(
 ) -> Claim:
     """A claim about cost or about all tokens."""
     more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(id=f"{EXPERIMENT}-{name}", experiment=EXPERIMENT, slug=SLUG,
-                 source="seeds 001, 002", statement=statement, measure=measure, expect=expect,
-                 control=control, **more)
+    return Claim(
+        id=f"{EXPERIMENT}-{name}",
+        experiment=EXPERIMENT,
+        slug=SLUG,
+        source="seeds 001, 002",
+        statement=statement,
+        measure=measure,
+        expect=expect,
+        control=control,
+        **more,
+    )
 
 
 CLAIMS = (
-    _claim("saves", "The cascade saves computation",
-           against_base(SCRATCH, "cascade_flops", "base_flops"),
-           "FLOPs a token against the base alone, not against base + all stages",
-           reported=-4.7, unit="% change of FLOPs"),
-    _claim("generates-faster", "The cascade generates faster than the base alone",
-           against_base(SCRATCH, "cascade_generate_seconds", "base_generate_seconds"),
-           "wall clock, in turns, same prompts", unit="% change of seconds"),
-    _claim("all-scratch", "A cascade with newly drawn heads improves all tokens",
-           against_base(SCRATCH, "test_ppl", "base_all_ppl"), "all test tokens",
-           reported=100 * (51.06 / 7.89 - 1)),
-    _claim("all-identity", "A cascade whose stages start as the base improves all tokens",
-           against_base(IDENTITY, "test_ppl", "base_all_ppl"), "all test tokens"),
-    _claim("cosine-against-entropy", "The seeds' cosine hands on better tokens than entropy does",
-           change(IDENTITY, ENTROPY), "all test tokens; equal ratio, stages, tokens and steps"),
+    _claim(
+        "saves",
+        "The cascade saves computation",
+        against_base(SCRATCH, "cascade_flops", "base_flops"),
+        "FLOPs a token against the base alone, not against base + all stages",
+        reported=-4.7,
+        unit="% change of FLOPs",
+    ),
+    _claim(
+        "generates-faster",
+        "The cascade generates faster than the base alone",
+        against_base(SCRATCH, "cascade_generate_seconds", "base_generate_seconds"),
+        "wall clock, in turns, same prompts",
+        unit="% change of seconds",
+    ),
+    _claim(
+        "all-scratch",
+        "A cascade with newly drawn heads improves all tokens",
+        against_base(SCRATCH, "test_ppl", "base_all_ppl"),
+        "all test tokens",
+        reported=100 * (51.06 / 7.89 - 1),
+    ),
+    _claim(
+        "all-identity",
+        "A cascade whose stages start as the base improves all tokens",
+        against_base(IDENTITY, "test_ppl", "base_all_ppl"),
+        "all test tokens",
+    ),
+    _claim(
+        "cosine-against-entropy",
+        "The seeds' cosine hands on better tokens than entropy does",
+        change(IDENTITY, ENTROPY),
+        "all test tokens; equal ratio, stages, tokens and steps",
+    ),
 )

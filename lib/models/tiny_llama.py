@@ -13,9 +13,27 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Merges in the order of their application; the left and right parts must exist before.
 MERGES = (
-    ("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("e", "r"), ("Ġ", "a"), ("o", "n"),
-    ("r", "e"), ("Ġ", "s"), ("a", "t"), ("o", "r"), ("e", "n"), ("Ġ", "w"), ("i", "s"),
-    ("Ġ", "t"), ("i", "t"), ("a", "n"), ("Ġ", "c"), ("Ġ", "p"), ("in", "g"), ("#", "#"),
+    ("t", "h"),
+    ("th", "e"),
+    ("Ġ", "the"),
+    ("i", "n"),
+    ("e", "r"),
+    ("Ġ", "a"),
+    ("o", "n"),
+    ("r", "e"),
+    ("Ġ", "s"),
+    ("a", "t"),
+    ("o", "r"),
+    ("e", "n"),
+    ("Ġ", "w"),
+    ("i", "s"),
+    ("Ġ", "t"),
+    ("i", "t"),
+    ("a", "n"),
+    ("Ġ", "c"),
+    ("Ġ", "p"),
+    ("in", "g"),
+    ("#", "#"),
 )
 
 
@@ -28,8 +46,12 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=SPECIAL[0], bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2], pad_token=SPECIAL[2], clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        unk_token=SPECIAL[0],
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[2],
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -40,10 +62,19 @@ def tiny_llama(hidden: int = 32, layers: int = 4, seed: int = 0) -> LlamaForCaus
     embedding, and all cosines 1, so that no token were ever hard.
     """
     config = LlamaConfig(
-        vocab_size=len(SPECIAL) + 256 + len(MERGES), hidden_size=hidden, num_hidden_layers=layers,
-        intermediate_size=2 * hidden, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, rms_norm_eps=1e-5, initializer_range=0.2,
-        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        vocab_size=len(SPECIAL) + 256 + len(MERGES),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        intermediate_size=2 * hidden,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-5,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
         rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
     )
     with torch.random.fork_rng(devices=[]):

@@ -65,14 +65,17 @@ def load_instructions(source: str = "auto", data_dir: str = "") -> Instructions:
         except CorpusUnavailable as refusal:
             refusals.append(str(refusal))
     if source == "auto":
-        print("Alpaca is not at hand (" + " ".join(refusals) + "); "
-              "the small embedded instruction set is used instead.")
+        print(
+            "Alpaca is not at hand (" + " ".join(refusals) + "); "
+            "the small embedded instruction set is used instead."
+        )
         return _named(_embedded(), "alpaca-form-embedded")
     raise CorpusUnavailable(" ".join(refusals))
 
 
-def split_records(corpus: Instructions, shares: tuple[float, float, float], seed: int | None = 42
-                  ) -> dict[str, tuple[Record, ...]]:
+def split_records(
+    corpus: Instructions, shares: tuple[float, float, float], seed: int | None = 42
+) -> dict[str, tuple[Record, ...]]:
     """Disjoint train / valid / test records by ``shares`` (sum 1).
 
     ``seed`` shuffles first (seed 002 shuffles with 42); None keeps the stored order (seed 001).
@@ -114,8 +117,9 @@ def _local(data_dir: str) -> Instructions:
     if not files:
         raise CorpusUnavailable(f"{root} holds no alpaca/*.json.")
     rows = json.loads(files[0].read_text(encoding="utf-8"))
-    return _named([Record(r["instruction"], r.get("input", ""), r["output"]) for r in rows],
-                  files[0].stem)
+    return _named(
+        [Record(r["instruction"], r.get("input", ""), r["output"]) for r in rows], files[0].stem
+    )
 
 
 def _hub() -> Instructions:
@@ -147,29 +151,59 @@ def _embedded() -> list[Record]:
         "a boat": ("planks, pitch and a mast", "a dry dock", "it floats level when empty"),
     }
     kinds = (
-        ("Explain how {a} is made.", "", "To make {a} you need {b}. Work slowly, use {c}, and do "
-         "not hurry the last step. You know that it is ready when {d}. Most beginners stop too "
-         "early, so wait a little longer than you think."),
-        ("List three facts about {a}.", "", "1. It is made of {b}.\n2. The usual tool is {c}.\n"
-         "3. A good one can be told from a bad one because {d}."),
-        ("Rewrite the sentence in a friendlier tone.", "Do not touch {a} before {d}.",
-         "Please wait until {d}; after that you are very welcome to try {a}."),
-        ("Answer the question.", "Which tool helps most with {a}?",
-         "The most helpful tool is {c}. With it, and with {b}, the work takes less than an hour."),
-        ("Write a short story about {a}.", "", "Once a child wanted {a} more than anything else. "
-         "She gathered {b}, borrowed {c} from her uncle, and worked for {n} days. On the last "
-         "evening she saw that {d}, and she laughed aloud."),
-        ("Classify the following item as a tool, a food or a thing.", "{a}",
-         "The item belongs with other things that people make by hand from {b}."),
-        ("How long does it take to make {a}?", "", "About {n} hours for the first try, and half of "
-         "that later. You may stop when {d}."),
-        ("Give one reason to learn this.", "making {a}", "It teaches patience: without {c} and a "
-         "calm hand you will not see the moment when {d}."),
+        (
+            "Explain how {a} is made.",
+            "",
+            "To make {a} you need {b}. Work slowly, use {c}, and do "
+            "not hurry the last step. You know that it is ready when {d}. Most beginners stop too "
+            "early, so wait a little longer than you think.",
+        ),
+        (
+            "List three facts about {a}.",
+            "",
+            "1. It is made of {b}.\n2. The usual tool is {c}.\n"
+            "3. A good one can be told from a bad one because {d}.",
+        ),
+        (
+            "Rewrite the sentence in a friendlier tone.",
+            "Do not touch {a} before {d}.",
+            "Please wait until {d}; after that you are very welcome to try {a}.",
+        ),
+        (
+            "Answer the question.",
+            "Which tool helps most with {a}?",
+            "The most helpful tool is {c}. With it, and with {b}, the work takes less than an hour.",  # noqa: E501
+        ),
+        (
+            "Write a short story about {a}.",
+            "",
+            "Once a child wanted {a} more than anything else. "
+            "She gathered {b}, borrowed {c} from her uncle, and worked for {n} days. On the last "
+            "evening she saw that {d}, and she laughed aloud.",
+        ),
+        (
+            "Classify the following item as a tool, a food or a thing.",
+            "{a}",
+            "The item belongs with other things that people make by hand from {b}.",
+        ),
+        (
+            "How long does it take to make {a}?",
+            "",
+            "About {n} hours for the first try, and half of that later. You may stop when {d}.",
+        ),
+        (
+            "Give one reason to learn this.",
+            "making {a}",
+            "It teaches patience: without {c} and a "
+            "calm hand you will not see the moment when {d}.",
+        ),
     )
     records = []
     for i, (a, (b, c, d)) in enumerate(things.items()):
-        own = [Record(*(part.format(a=a, b=b, c=c, d=d, n=3 + (7 * i + 5 * j) % 24)
-                        for part in kind)) for j, kind in enumerate(kinds)]
+        own = [
+            Record(*(part.format(a=a, b=b, c=c, d=d, n=3 + (7 * i + 5 * j) % 24) for part in kind))
+            for j, kind in enumerate(kinds)
+        ]
         # one long record a thing, so that chunks of 129 tokens exist
         essay = "\n\n".join(record.output for record in own)
         records += [*own, Record(f"Write everything you know about {a}.", "", essay)]

@@ -44,8 +44,10 @@ class TokenWindows:
     def first(self, windows: int) -> TokenWindows:
         """The first ``windows`` windows. Raises ``ValueError`` if there are fewer."""
         if windows > len(self):
-            raise ValueError(f"{self.name} has {len(self)} windows, {windows} were asked for; "
-                             "ask for fewer or give a larger corpus")
+            raise ValueError(
+                f"{self.name} has {len(self)} windows, {windows} were asked for; "
+                "ask for fewer or give a larger corpus"
+            )
         return TokenWindows(self.inputs[:windows], self.labels[:windows], self.name)
 
 
@@ -54,8 +56,9 @@ def encode(text: str, tokenizer) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def joined_windows(texts: Iterable[str], tokenizer, length: int = 128, name: str = "stream"
-                   ) -> TokenWindows:
+def joined_windows(
+    texts: Iterable[str], tokenizer, length: int = 128, name: str = "stream"
+) -> TokenWindows:
     """One stream, end of sequence after each text, windows of ``length`` without overlap.
 
     Of N tokens, floor((N - 1) / length) windows are kept: the last label needs a next token.
@@ -71,18 +74,18 @@ def stream_windows(stream: list[int], length: int, name: str) -> TokenWindows:
     count = (len(stream) - 1) // length
     if count < 1:
         raise ValueError(f"{name}: {len(stream)} tokens give no window of {length} + 1")
-    ids = torch.tensor(stream[:count * length + 1])
+    ids = torch.tensor(stream[: count * length + 1])
     return TokenWindows(ids[:-1].view(count, length), ids[1:].view(count, length), name)
 
 
-def record_chunks(texts: Iterable[str], tokenizer, length: int = 128, name: str = "chunks"
-                  ) -> TokenWindows:
+def record_chunks(
+    texts: Iterable[str], tokenizer, length: int = 128, name: str = "chunks"
+) -> TokenWindows:
     """Chunks of ``length`` + 1 tokens from the start of each text, stride ``length``."""
     chunks = []
     for text in texts:
         ids = encode(text, tokenizer)
-        chunks += [ids[start:start + length + 1]
-                   for start in range(0, len(ids) - length, length)]
+        chunks += [ids[start : start + length + 1] for start in range(0, len(ids) - length, length)]
     if not chunks:
         raise ValueError(f"{name}: no text has {length + 1} tokens")
     table = torch.tensor(chunks)
