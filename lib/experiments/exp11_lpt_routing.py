@@ -48,7 +48,7 @@ class Exp11(TwoCorpora):
     scale_seeds: int = whole(3, 1, 1_000)
     scale_symbols: int = whole(300_000, 1, 100_000_000)
 
-    QUICK = {**TwoCorpora.QUICK, "scales": "5000", "scale_seeds": 1}
+    QUICK = {**TwoCorpora.QUICK, "scales": "3300", "scale_seeds": 1}
     TINY = {**TwoCorpora.TINY, "scales": "1100", "scale_seeds": 1}
 
 

@@ -36,9 +36,9 @@ class TwoCorpora(CharacterParameters):
     seeds: int = whole(5, 1, 1_000)
 
     QUICK = {
-        "train_chars": 5_000,
-        "valid_chars": 2_200,
-        "test_chars": 2_200,
+        "train_chars": 3_300,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
         "seeds": 1,
         "epochs": 2,
     }
