@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import warnings
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ def begin(names: dict[str, Any]) -> None:
     _known.clear()
     _known.update(names)
     style.use()
+    # transformers asks for a progress widget that a headless run has no use for
+    warnings.filterwarnings("ignore", message="IProgress not found")
     pd.set_option("display.max_colwidth", None)  # a verdict's reason is shown whole
 
 
