@@ -31,7 +31,7 @@ class CharacterParameters(Parameters):
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     workers: int = whole(2, 1, 64)
 
-    QUICK = {"seeds": 2, "epochs": 6}
+    QUICK = {"seeds": 2, "epochs": 3}
     TINY = {
         "train_chars": 2_000,
         "valid_chars": 1_000,
