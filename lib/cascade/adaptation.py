@@ -31,8 +31,14 @@ class Adaptation:
             raise ValueError("batch, epochs and looks must be at least 1")
 
 
-def adapt(weights: Iterable[nn.Parameter], loss_of: Callable[[Tensor], tuple[Tensor, int]],
-          count: int, settings: Adaptation, seed: int, valid: Callable[[], float]) -> list[dict]:
+def adapt(
+    weights: Iterable[nn.Parameter],
+    loss_of: Callable[[Tensor], tuple[Tensor, int]],
+    count: int,
+    settings: Adaptation,
+    seed: int,
+    valid: Callable[[], float],
+) -> list[dict]:
     """Train ``weights`` in place; returns the curve, whose rows hold step, train_loss, val_ppl.
 
     ``loss_of(rows)``: summed loss of the sequences ``rows`` of ``count`` and how many tokens it is
@@ -50,7 +56,7 @@ def adapt(weights: Iterable[nn.Parameter], loss_of: Callable[[Tensor], tuple[Ten
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             order = torch.randperm(count, generator=data_order(seed, epoch))
-        rows = order[place * settings.batch:(place + 1) * settings.batch]
+        rows = order[place * settings.batch : (place + 1) * settings.batch]
         loss, tokens = loss_of(rows)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step + 1}")

@@ -39,9 +39,14 @@ class Answers:
 def head_of(features: Features, windows: int) -> Features:
     """The first ``windows`` windows of ``features``; all of them if 0 or too many are asked for."""
     count = windows * features.length if windows else features.tokens
-    return Features(features.final[:count],
-                    {name: values[:count] for name, values in features.scalars.items()},
-                    features.ids[:count], features.labels[:count], features.length, features.key)
+    return Features(
+        features.final[:count],
+        {name: values[:count] for name, values in features.scalars.items()},
+        features.ids[:count],
+        features.labels[:count],
+        features.length,
+        features.key,
+    )
 
 
 def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Tensor:
@@ -85,7 +90,9 @@ def rule_mask(features: Features, rule: str, rate: float, text: Features, seed: 
     if rule == "random":
         return torch.rand(features.tokens, generator=torch.Generator().manual_seed(seed)) < rate
     if rule not in CRITERIA or rule == "loss":
-        raise ValueError(f"rule {rule!r} cannot route; allowed: everything, random, or a criterion "
-                         "that needs no label")
+        raise ValueError(
+            f"rule {rule!r} cannot route; allowed: everything, random, or a criterion "
+            "that needs no label"
+        )
     threshold = threshold_for(text.scalars[rule], rate, rule)
     return is_hard(features.scalars[rule], threshold, rule)

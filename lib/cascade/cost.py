@@ -19,8 +19,9 @@ def matrix_weights(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.ndim == 2)
 
 
-def relative_flops(base: LlamaForCausalLM, stage: nn.Module, rate: float, criterion: str,
-                   context: str = "full") -> float:
+def relative_flops(
+    base: LlamaForCausalLM, stage: nn.Module, rate: float, criterion: str, context: str = "full"
+) -> float:
     """FLOPs per token of base + stage over the base alone.
 
     ``rate``: share of tokens that the stage answers. ``criterion``: the rule; ``everything`` and
@@ -35,8 +36,11 @@ def relative_flops(base: LlamaForCausalLM, stage: nn.Module, rate: float, criter
     routed = matrix_weights(stage.layers)
     waiting = 0
     if context == "full":
-        waiting = sum(matrix_weights(part) for layer in stage.layers
-                      for part in (layer.self_attn.k_proj, layer.self_attn.v_proj))
+        waiting = sum(
+            matrix_weights(part)
+            for layer in stage.layers
+            for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
+        )
     gate = base.config.hidden_size if criterion == "gate" else 0
     again = head if criterion in NEEDS_LOGITS else 0
     return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone

@@ -55,8 +55,10 @@ class LadderRun:
 
     def __post_init__(self):
         if self.start not in STARTS or self.context not in ("packed", "full"):
-            raise ValueError(f"start {self.start!r} / context {self.context!r}: allowed are "
-                             f"{STARTS} and packed, full")
+            raise ValueError(
+                f"start {self.start!r} / context {self.context!r}: allowed are "
+                f"{STARTS} and packed, full"
+            )
         if self.start != "copied" and self.context == "full":
             raise ValueError("context 'full' needs start 'copied'")
 
@@ -76,22 +78,33 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
         return perplexity(answer.losses(look, look_mask))
 
     curve = _train(config, answer, stage, text, seed, valid)
-    parts = {part: head_of(material.features[part], config.scored_windows)
-             for part in ("valid", "test", "wikitext") if part in material.features}
+    parts = {
+        part: head_of(material.features[part], config.scored_windows)
+        for part in ("valid", "test", "wikitext")
+        if part in material.features
+    }
     tables: dict[str, list[dict]] = {"curve": curve}
-    masks = {part: rule_mask(f, config.rule, config.rate, text, seed + 1000 * number)
-             for number, (part, f) in enumerate(parts.items())}
-    answers = {part: Answers(f, answer.losses(f, masks[part]),
-                             template_mask(f, material.base.tokenizer))
-               for part, f in parts.items()}
+    masks = {
+        part: rule_mask(f, config.rule, config.rate, text, seed + 1000 * number)
+        for number, (part, f) in enumerate(parts.items())
+    }
+    answers = {
+        part: Answers(f, answer.losses(f, masks[part]), template_mask(f, material.base.tokenizer))
+        for part, f in parts.items()
+    }
     row = scored(material, answers, masks) | {
-        "params": trained_weights(stage), "start_val_ppl": curve[0]["val_ppl"],
+        "params": trained_weights(stage),
+        "start_val_ppl": curve[0]["val_ppl"],
         "last_val_ppl": curve[-1]["val_ppl"],
-        "flops": _flops(config, base, stage, masks["test"].float().mean().item())}
+        "flops": _flops(config, base, stage, masks["test"].float().mean().item()),
+    }
     if config.rates:
         fitted = head_of(text, config.look_windows * 3)
-        own = Answers(fitted, answer.losses(fitted, torch.ones(fitted.tokens).bool()),
-                      template_mask(fitted, material.base.tokenizer))
+        own = Answers(
+            fitted,
+            answer.losses(fitted, torch.ones(fitted.tokens).bool()),
+            template_mask(fitted, material.base.tokenizer),
+        )
         tables["routes"] = routes(base, stage, own, answers, config.rates, folder)
     return Outcome(row, tables)
 
@@ -99,27 +112,41 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
 def scored(material: Material, answers: dict[str, Answers], masks: dict[str, Tensor]) -> dict:
     """The columns that every row of the experiment has: ours and the base's, on all tokens, on
     those outside the template, and on the routed ones."""
-    row = {"corpus": material.corpus, "corpus_sha256": material.corpus_sha256,
-           "base": material.base.name, "base_source": material.base.source,
-           "base_sha256": material.base.sha256, "rate": masks["test"].float().mean().item()}
+    row = {
+        "corpus": material.corpus,
+        "corpus_sha256": material.corpus_sha256,
+        "base": material.base.name,
+        "base_source": material.base.source,
+        "base_sha256": material.base.sha256,
+        "rate": masks["test"].float().mean().item(),
+    }
     for part, found in answers.items():
         ours, none = masks[part], torch.zeros_like(masks[part])
         alone = found.perplexities(none)
         own = found.perplexities(ours)
         name = "val" if part == "valid" else part
-        row |= {f"{name}_ppl": own["ppl"], f"{name}_content_ppl": own["content_ppl"],
-                f"base_{name}_ppl": alone["ppl"], f"base_{name}_content_ppl": alone["content_ppl"]}
+        row |= {
+            f"{name}_ppl": own["ppl"],
+            f"{name}_content_ppl": own["content_ppl"],
+            f"base_{name}_ppl": alone["ppl"],
+            f"base_{name}_content_ppl": alone["content_ppl"],
+        }
         if part == "test" and ours.any():
-            row |= {"routed_ppl": perplexity(found.stage[ours]),
-                    "base_routed_ppl": perplexity(found.features.scalars["loss"][ours])}
+            row |= {
+                "routed_ppl": perplexity(found.stage[ours]),
+                "base_routed_ppl": perplexity(found.features.scalars["loss"][ours]),
+            }
     return row
 
 
 def _stage(config: LadderRun, base, seed: int) -> nn.Module:
     if config.start == "copied":
         return query_stage(base, config.layers, seed=seed)
-    head, start = {"seed": ("scratch", "random"), "seed-shared-head": ("shared", "random"),
-                   "residual": ("shared", "identity")}[config.start]
+    head, start = {
+        "seed": ("scratch", "random"),
+        "seed-shared-head": ("shared", "random"),
+        "residual": ("shared", "identity"),
+    }[config.start]
     return new_stage(base.config, config.layers, head, start, seed=seed)
 
 
@@ -135,16 +162,20 @@ class _Answering:
 
     def packed(self, features: Features, index: Tensor) -> Tensor:
         """States of packed tokens: index [packs, length] -> [packs * length, width]."""
-        positions = index % features.length if self.config.own_positions else torch.arange(
-            index.shape[1]).expand_as(index)
+        positions = (
+            index % features.length
+            if self.config.own_positions
+            else torch.arange(index.shape[1]).expand_as(index)
+        )
         if self.config.start == "copied":
             return self.stage(features.final[index], positions=positions)
         return self.stage(features.final[index], positions).flatten(0, 1)
 
     def windows(self, features: Features, rows: Tensor, wanted: Tensor) -> Tensor:
         """States of the wanted tokens of whole windows, each seeing all before it."""
-        return self.stage(features.final.view(-1, features.length, features.final.shape[1])[rows],
-                          wanted)
+        return self.stage(
+            features.final.view(-1, features.length, features.final.shape[1])[rows], wanted
+        )
 
     @torch.no_grad()
     def losses(self, features: Features, mask: Tensor) -> Tensor:
@@ -162,28 +193,44 @@ class _Answering:
         else:
             wanted = mask.view(-1, features.length)
             rows = torch.arange(len(wanted))
-            state = torch.cat([self.windows(features, part, wanted[part])
-                               for part in rows.split(8)])
+            state = torch.cat(
+                [self.windows(features, part, wanted[part]) for part in rows.split(8)]
+            )
             place = mask.nonzero()[:, 0]
         loss[place] = head_statistics(state, self.head(), features.labels[place])["loss"]
         return loss
 
 
-def _train(config: LadderRun, answer: _Answering, stage: nn.Module, text: Features, seed: int,
-           valid: Callable[[], float]) -> list[dict]:
-    chosen = torch.arange(text.tokens) if config.trained == "all" else select(
-        text, {"routed": "hard"}.get(config.trained, config.trained), config.rate,
-        config.rule if config.rule not in ("random", "everything") else "entropy", seed=seed)
+def _train(
+    config: LadderRun,
+    answer: _Answering,
+    stage: nn.Module,
+    text: Features,
+    seed: int,
+    valid: Callable[[], float],
+) -> list[dict]:
+    chosen = (
+        torch.arange(text.tokens)
+        if config.trained == "all"
+        else select(
+            text,
+            {"routed": "hard"}.get(config.trained, config.trained),
+            config.rate,
+            config.rule if config.rule not in ("random", "everything") else "entropy",
+            seed=seed,
+        )
+    )
     if config.context == "packed":
         index = arrange(chosen, "packed", text.tokens, PACK).index
         # as many packs a step as windows hold chosen tokens, so that updates are equal in number
         per_step = max(1, round(config.training.batch * text.length * config.rate / PACK))
-        groups = index[:len(index) // per_step * per_step].view(-1, per_step, PACK)
+        groups = index[: len(index) // per_step * per_step].view(-1, per_step, PACK)
 
         def loss_of(rows: Tensor) -> tuple[Tensor, int]:
             packs = groups[rows].flatten(0, 1)
-            return summed_loss(answer.packed(text, packs), answer.head(),
-                               text.labels[packs.flatten()]), packs.numel()
+            return summed_loss(
+                answer.packed(text, packs), answer.head(), text.labels[packs.flatten()]
+            ), packs.numel()
 
         one = Adaptation(**{**vars(config.training), "batch": 1})
         return adapt(stage.parameters(), loss_of, len(groups), one, seed, valid)

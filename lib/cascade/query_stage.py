@@ -50,8 +50,13 @@ class QueryStage(nn.Module):
         self.rotary = LlamaRotaryEmbedding(config)
         self.register_buffer("gain", torch.ones(config.hidden_size))
 
-    def forward(self, final: Tensor, wanted: Tensor | None = None, positions: Tensor | None = None,
-                keys: Keys = Keys()) -> Tensor:
+    def forward(
+        self,
+        final: Tensor,
+        wanted: Tensor | None = None,
+        positions: Tensor | None = None,
+        keys: Keys = Keys(),
+    ) -> Tensor:
         """final [rows, length, width] -> new states of the wanted tokens [n, width], row-major.
 
         ``wanted`` bool [rows, length], default all. ``positions`` int64 [rows, length] for the
@@ -101,8 +106,9 @@ class QueryStage(nn.Module):
         return y + layer.mlp(layer.post_attention_layernorm(y))
 
 
-def query_stage(base: LlamaForCausalLM, layers: int, start: str = "copied", seed: int = 0
-                ) -> QueryStage:
+def query_stage(
+    base: LlamaForCausalLM, layers: int, start: str = "copied", seed: int = 0
+) -> QueryStage:
     """An untrained stage behind ``base``, equal to it bit for bit.
 
     ``start``: copied (from the base's last ``layers`` layers) or random, N(0, 0.02²); in both the

@@ -39,29 +39,39 @@ class RivalRun:
 
     def __post_init__(self):
         if self.kind not in KINDS or not self.layers <= self.under:
-            raise ValueError(f"kind {self.kind!r} over {self.layers} of {self.under} layers; "
-                             f"allowed: {KINDS}, and no more layers than are kept apart")
+            raise ValueError(
+                f"kind {self.kind!r} over {self.layers} of {self.under} layers; "
+                f"allowed: {KINDS}, and no more layers than are kept apart"
+            )
 
 
 def run(config: RivalRun, seed: int, folder: Path) -> Outcome:
     """Train one rival and score it on all tokens of valid, test and, if there, WikiText-2."""
     material = config.material.open()
     base = material.base
-    counts = {"train": config.text_windows, "valid": config.scored_windows,
-              "test": config.scored_windows, "wikitext": config.scored_windows}
+    counts = {
+        "train": config.text_windows,
+        "valid": config.scored_windows,
+        "test": config.scored_windows,
+        "wikitext": config.scored_windows,
+    }
     features = {part: head_of(f, counts[part]) for part, f in material.features.items()}
     if config.kind == "none":
         losses, curve, weights = {p: f.scalars["loss"] for p, f in features.items()}, [], 0
     else:
         losses, curve, weights = _train(config, material, features, seed)
-    answers = {part: Answers(features[part], losses[part],
-                             template_mask(features[part], base.tokenizer))
-               for part in features if part != "train"}
+    answers = {
+        part: Answers(features[part], losses[part], template_mask(features[part], base.tokenizer))
+        for part in features
+        if part != "train"
+    }
     masks = {part: torch.full((features[part].tokens,), config.kind != "none") for part in answers}
     row = scored(material, answers, masks) | {
-        "params": weights or base.parameters, "flops": 1.0,
+        "params": weights or base.parameters,
+        "flops": 1.0,
         "start_val_ppl": curve[0]["val_ppl"] if curve else None,
-        "last_val_ppl": curve[-1]["val_ppl"] if curve else None}
+        "last_val_ppl": curve[-1]["val_ppl"] if curve else None,
+    }
     return Outcome(row, {"curve": curve} if curve else {})
 
 
@@ -79,14 +89,18 @@ def _train(config: RivalRun, material, features: dict[str, Features], seed: int)
         count = f.tokens // f.length
         windows = material.windows[part]
         states[part] = states_under(
-            base, TokenWindows(windows.inputs[:count], windows.labels[:count], part), config.under)
+            base, TokenWindows(windows.inputs[:count], windows.labels[:count], part), config.under
+        )
 
     @torch.no_grad()
     def losses_of(part: str, windows: int) -> torch.Tensor:
         labels = features[part].labels.view(-1, features[part].length)[:windows]
-        return torch.cat([head_statistics(tail(x).flatten(0, 1), head, y.flatten())["loss"]
-                          for x, y in zip(states[part][:windows].split(8), labels.split(8),
-                                          strict=True)])
+        return torch.cat(
+            [
+                head_statistics(tail(x).flatten(0, 1), head, y.flatten())["loss"]
+                for x, y in zip(states[part][:windows].split(8), labels.split(8), strict=True)
+            ]
+        )
 
     labels = features["train"].labels.view(-1, features["train"].length)
 
@@ -94,7 +108,13 @@ def _train(config: RivalRun, material, features: dict[str, Features], seed: int)
         out = tail(states["train"][rows]).flatten(0, 1)
         return summed_loss(out, head, labels[rows].flatten()), labels[rows].numel()
 
-    curve = adapt(tail.parameters(), loss_of, len(labels), config.training, seed,
-                  lambda: perplexity(losses_of("valid", config.look_windows)))
+    curve = adapt(
+        tail.parameters(),
+        loss_of,
+        len(labels),
+        config.training,
+        seed,
+        lambda: perplexity(losses_of("valid", config.look_windows)),
+    )
     found = {part: losses_of(part, len(states[part])) for part in features if part != "train"}
     return found, curve, trained_weights(tail)

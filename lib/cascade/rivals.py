@@ -37,8 +37,10 @@ def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -
         return load_file(path)["states"]
     lower = _first_layers(base, depth)
     with torch.inference_mode():
-        parts = [lower(input_ids=windows.inputs[i:i + batch], use_cache=False).last_hidden_state
-                 for i in range(0, len(windows), batch)]
+        parts = [
+            lower(input_ids=windows.inputs[i : i + batch], use_cache=False).last_hidden_state
+            for i in range(0, len(windows), batch)
+        ]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     save_file({"states": torch.cat(parts)}, partial)
@@ -54,7 +56,10 @@ def _first_layers(base: Base, depth: int) -> LlamaModel:
         model = LlamaModel(config)
     whole = base.model.model
     model.embed_tokens, model.rotary_emb, model.norm = (
-        whole.embed_tokens, whole.rotary_emb, nn.Identity())
+        whole.embed_tokens,
+        whole.rotary_emb,
+        nn.Identity(),
+    )
     model.layers = nn.ModuleList(whole.layers[:depth])
     return model.eval()
 
@@ -89,14 +94,18 @@ class Tail(nn.Module):
         """Add LoRA to every matrix of the ``last`` layers, of the rank that comes nearest to
         ``trained`` weights."""
         first = len(self.model.layers) - last
-        linear = {name: module for name, module in self.model.named_modules()
-                  if isinstance(module, nn.Linear) and int(name.split(".")[1]) >= first}
+        linear = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and int(name.split(".")[1]) >= first
+        }
         sides = sum(m.in_features + m.out_features for m in linear.values())
         rank = max(1, round(trained / sides))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0,
-                                target_modules=sorted(linear))
+            config = LoraConfig(
+                r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=sorted(linear)
+            )
             inject_adapter_in_model(config, self.model)
         return self
 
@@ -104,5 +113,3 @@ class Tail(nn.Module):
 def trained_weights(module: nn.Module) -> int:
     """How many weights of a module are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-

@@ -19,18 +19,29 @@ GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty i
 STAGE_FILE = "stage.safetensors"
 
 
-def routes(base: LlamaForCausalLM, stage: nn.Module, text: Answers, parts: dict[str, Answers],
-           rates: tuple[float, ...], folder: Path) -> list[dict]:
+def routes(
+    base: LlamaForCausalLM,
+    stage: nn.Module,
+    text: Answers,
+    parts: dict[str, Answers],
+    rates: tuple[float, ...],
+    folder: Path,
+) -> list[dict]:
     """One row a rule and rate: true rate and perplexities of each part, and FLOPs per token.
 
     ``text``: answers on training text, from which the gate is fitted and every threshold is set;
     the gate's penalty is chosen on valid. ``mixed_ppl``: routed tokens get the mean of the two
     probabilities. ``chance_ppl``: what random routing of equally many gives on average. Stage and gate are left in ``folder``.
     """
-    gain = {name: part.features.scalars["loss"] - part.stage
-            for name, part in {"train": text, **parts}.items()}
-    gate = best_gate((text.features.final, gain["train"]),
-                     (parts["valid"].features.final, gain["valid"]), GATE_RATE)
+    gain = {
+        name: part.features.scalars["loss"] - part.stage
+        for name, part in {"train": text, **parts}.items()
+    }
+    gate = best_gate(
+        (text.features.final, gain["train"]),
+        (parts["valid"].features.final, gain["valid"]),
+        GATE_RATE,
+    )
     lines = []
     for rule in RULES:
         ordered = route_values(text.features, rule, gate, gain["train"]).sort().values
@@ -60,9 +71,13 @@ def _scores(name: str, part: Answers, mask: Tensor) -> dict:
     both = torch.stack([-base, -part.stage]).logsumexp(dim=0).neg() + torch.log(torch.tensor(2.0))
     found, rate = part.perplexities(mask), mask.double().mean().item()
     chance = (1 - rate) * base.double() + rate * part.stage.double()
-    return {f"{name}_rate": rate, f"{name}_chance_ppl": perplexity(chance), f"{name}_ppl": found["ppl"],
-            f"{name}_content_ppl": found["content_ppl"],
-            f"{name}_mixed_ppl": perplexity(torch.where(mask, both, base))}
+    return {
+        f"{name}_rate": rate,
+        f"{name}_chance_ppl": perplexity(chance),
+        f"{name}_ppl": found["ppl"],
+        f"{name}_content_ppl": found["content_ppl"],
+        f"{name}_mixed_ppl": perplexity(torch.where(mask, both, base)),
+    }
 
 
 def _keep(folder: Path, stage: nn.Module, gate: Gate) -> None:
