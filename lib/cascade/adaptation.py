@@ -22,7 +22,7 @@ class Adaptation:
     learning_rate: float
     batch: int = 2
     epochs: int = 1
-    looks: int = 3
+    looks: int = 2
     clip: float = 1.0
     keep_last: bool = False
 

@@ -17,7 +17,7 @@ from lib.cascade.features import Features
 from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.packing import arrange, arrange_all, select
-from lib.cascade.query_stage import query_stage
+from lib.cascade.query_stage import query_stage, stream_scale
 from lib.cascade.rivals import trained_weights
 from lib.cascade.route_table import routes
 from lib.cascade.stage import new_stage
@@ -35,7 +35,9 @@ class LadderRun:
     tokens) or ``full``. ``own_positions``: rotated by place in the text, not in the pack.
 
     ``rule`` and ``rate`` say who is routed; ``trained``: ``routed``, ``random`` (as many), ``loss``
-    (the highest), ``all``. ``text_windows``, ``scored_windows``: how much of each part is used.
+    (the highest), ``all``. ``text_windows``, ``scored_windows``: how much of train and
+    test is used; early stopping looks at ``look_windows`` of valid, and twice as many of valid and
+    WikiText-2 are scored at the end.
     ``rates``: for a stage trained on all, the rates at which rules are compared afterwards.
     """
 
@@ -49,7 +51,7 @@ class LadderRun:
     trained: str = "routed"
     layers: int = 2
     text_windows: int = 192
-    scored_windows: int = 80
+    scored_windows: int = 64
     look_windows: int = 16
     rates: tuple[float, ...] = ()
 
@@ -68,7 +70,8 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
     material = config.material.open()
     base = material.base.model
     text = head_of(material.features["train"], config.text_windows)
-    stage = _stage(config, base, seed)
+    scale = stream_scale(base, material.windows["train"].inputs[:2])
+    stage = _stage(config, base, seed, scale)
     head = base.lm_head.weight if getattr(stage, "head", None) is None else None
     answer = _Answering(config, stage, head, base.lm_head.weight)
     look = head_of(material.features["valid"], config.look_windows)
@@ -79,9 +82,9 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
 
     curve = _train(config, answer, stage, text, seed, valid)
     parts = {
-        part: head_of(material.features[part], config.scored_windows)
-        for part in ("valid", "test", "wikitext")
-        if part in material.features
+        part: head_of(f, config.scored_windows if part == "test" else 2 * config.look_windows)
+        for part, f in material.features.items()
+        if part != "train"
     }
     tables: dict[str, list[dict]] = {"curve": curve}
     masks = {
@@ -99,7 +102,7 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
         "flops": _flops(config, base, stage, masks["test"].float().mean().item()),
     }
     if config.rates:
-        fitted = head_of(text, config.look_windows * 3)
+        fitted = head_of(text, 2 * config.look_windows)
         own = Answers(
             fitted,
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),
@@ -139,9 +142,9 @@ def scored(material: Material, answers: dict[str, Answers], masks: dict[str, Ten
     return row
 
 
-def _stage(config: LadderRun, base, seed: int) -> nn.Module:
+def _stage(config: LadderRun, base, seed: int, scale: float) -> nn.Module:
     if config.start == "copied":
-        return query_stage(base, config.layers, seed=seed)
+        return query_stage(base, config.layers, seed=seed, scale=scale)
     head, start = {
         "seed": ("scratch", "random"),
         "seed-shared-head": ("shared", "random"),

@@ -1,7 +1,9 @@
 """A stage that begins as the base itself: hard tokens as queries over every token's base state.
 
-The base's final state of a token is ``gain * x`` with ``x`` of unit mean square; the stage works on
-``x``, and what its layers add to ``x`` is added, times the gain, to the base's final state. With the
+The base's final state of a token is ``gain * x`` with ``x`` of unit mean square. The stage works on
+``scale * x``, the size that the stream has inside the base (35 in SmolLM2-135M: at size 1 a usual
+learning rate moves the state 35 times as far, and training ruins it); what its layers add is added,
+times gain over scale, to the base's final state. With the
 output projections of all layers at zero it adds exactly nothing, so the untrained stage is the base
 bit for bit. Keys and values of *every* layer come from the base's states of *all* earlier tokens,
 not from what the stage made of them. Therefore a token's answer does not depend on which other
@@ -49,6 +51,7 @@ class QueryStage(nn.Module):
         self.layers = nn.ModuleList(LlamaDecoderLayer(config, i) for i in range(layers))
         self.rotary = LlamaRotaryEmbedding(config)
         self.register_buffer("gain", torch.ones(config.hidden_size))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(
         self,
@@ -68,7 +71,7 @@ class QueryStage(nn.Module):
         places = torch.arange(keys.past, keys.past + length, device=final.device)
         if positions is None:
             positions = places[None].expand(rows, length)
-        x = final / self.gain
+        x = final * (self.scale / self.gain)
         count = max(int(wanted.sum(dim=1).max()), 1)
         # a stable sort brings each row's wanted tokens to its front, in order: [rows, count]
         order = (~wanted).to(torch.int8).argsort(dim=1, stable=True)[:, :count]
@@ -85,7 +88,7 @@ class QueryStage(nn.Module):
         for number, layer in enumerate(self.layers):
             y = self._layer(layer, number, x, y, (cos, sin), turn, mask[:, None], keys)
         added = (y - x.gather(1, order[..., None].expand(-1, -1, width)))[real]
-        return final[wanted] + self.gain * added
+        return final[wanted] + (self.gain / self.scale) * added
 
     def _layer(self, layer, number, x, y, rotation, turn, mask, keys) -> Tensor:
         attention = layer.self_attn
@@ -107,13 +110,14 @@ class QueryStage(nn.Module):
 
 
 def query_stage(
-    base: LlamaForCausalLM, layers: int, start: str = "copied", seed: int = 0
+    base: LlamaForCausalLM, layers: int, start: str = "copied", seed: int = 0, scale: float = 1.0
 ) -> QueryStage:
     """An untrained stage behind ``base``, equal to it bit for bit.
 
     ``start``: copied (from the base's last ``layers`` layers) or random, N(0, 0.02²); in both the
     output projections of attention and feed-forward are zero. The global random state is not
-    touched. Raises ``ValueError`` for another start or more layers than the base has.
+    touched. ``scale``: see ``stream_scale``. Raises ``ValueError`` for another start or more layers
+    than the base has.
     """
     if start not in ("copied", "random"):
         raise ValueError(f"start {start!r} is not known; allowed: copied, random")
@@ -124,6 +128,7 @@ def query_stage(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         stage.gain.copy_(base.model.norm.weight)
+        stage.scale.fill_(scale)
         for own, theirs in zip(stage.layers, base.model.layers[-layers:], strict=True):
             if start == "copied":
                 own.load_state_dict(theirs.state_dict())
@@ -134,3 +139,18 @@ def query_stage(
             own.self_attn.o_proj.weight.zero_()
             own.mlp.down_proj.weight.zero_()
     return stage.requires_grad_(True)
+
+
+@torch.inference_mode()
+def stream_scale(base: LlamaForCausalLM, ids: Tensor) -> float:
+    """Median over tokens of the root mean square of the state before the final norm.
+
+    ids int64 [rows, length].
+    """
+    held = {}
+    hook = base.model.norm.register_forward_pre_hook(lambda _, given: held.update(x=given[0]))
+    try:
+        base.model(ids, use_cache=False)
+    finally:
+        hook.remove()
+    return held["x"].square().mean(dim=-1).sqrt().median().item()

@@ -34,7 +34,7 @@ class RivalRun:
     equal_layers: int = 2
     under: int = 6
     text_windows: int = 192
-    scored_windows: int = 80
+    scored_windows: int = 64
     look_windows: int = 16
 
     def __post_init__(self):
@@ -49,13 +49,9 @@ def run(config: RivalRun, seed: int, folder: Path) -> Outcome:
     """Train one rival and score it on all tokens of valid, test and, if there, WikiText-2."""
     material = config.material.open()
     base = material.base
-    counts = {
-        "train": config.text_windows,
-        "valid": config.scored_windows,
-        "test": config.scored_windows,
-        "wikitext": config.scored_windows,
-    }
-    features = {part: head_of(f, counts[part]) for part, f in material.features.items()}
+    counts = {"train": config.text_windows, "test": config.scored_windows}
+    rest = 2 * config.look_windows
+    features = {part: head_of(f, counts.get(part, rest)) for part, f in material.features.items()}
     if config.kind == "none":
         losses, curve, weights = {p: f.scalars["loss"] for p, f in features.items()}, [], 0
     else:

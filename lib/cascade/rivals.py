@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model

@@ -57,17 +57,17 @@ class Exp19(CascadeParameters):
     rate may be chosen on valid. ``ladder_seeds``: seeds of the rungs and ablations."""
 
     wikitext_windows: int = whole(40, 0, 10_000)
-    text_windows: int = whole(160, 2, 100_000)
-    scored_windows: int = whole(80, 2, 100_000)
+    text_windows: int = whole(96, 2, 100_000)
+    scored_windows: int = whole(64, 2, 100_000)
     look_windows: int = whole(16, 1, 10_000)
     layers: int = whole(2, 1, 64)
-    rival_layers: int = whole(6, 1, 64)
+    rival_layers: int = whole(4, 1, 64)
     rate: float = real(0.25, 0.01, 1.0)
     rates: str = reals("0.01,0.03,0.1,0.25,0.5,1.0", 0.0, 1.0)
     budget: float = real(1.15, 1.0, 10.0)
     learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
     batch: int = whole(2, 1, 1_000)
-    ladder_seeds: int = whole(2, 1, 1_000)
+    ladder_seeds: int = whole(1, 1, 1_000)
     arms: str = choice("all", ("all", "decisive"))
 
     QUICK = {
