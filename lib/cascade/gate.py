@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PENALTIES = (1.0, 30.0, 1000.0)
+PENALTIES = (1.0, 100.0, 10_000.0)
 
 
 @dataclass(frozen=True)

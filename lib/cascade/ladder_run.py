@@ -102,7 +102,7 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
         "flops": _flops(config, base, stage, masks["test"].float().mean().item()),
     }
     if config.rates:
-        fitted = head_of(text, 2 * config.look_windows)
+        fitted = head_of(text, 3 * config.look_windows)
         own = Answers(
             fitted,
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),

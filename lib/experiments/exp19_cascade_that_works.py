@@ -57,9 +57,9 @@ class Exp19(CascadeParameters):
     rate may be chosen on valid. ``ladder_seeds``: seeds of the rungs and ablations."""
 
     wikitext_windows: int = whole(40, 0, 10_000)
-    text_windows: int = whole(96, 2, 100_000)
-    scored_windows: int = whole(64, 2, 100_000)
-    look_windows: int = whole(16, 1, 10_000)
+    text_windows: int = whole(48, 2, 100_000)
+    scored_windows: int = whole(32, 2, 100_000)
+    look_windows: int = whole(8, 1, 10_000)
     layers: int = whole(2, 1, 64)
     rival_layers: int = whole(4, 1, 64)
     rate: float = real(0.25, 0.01, 1.0)
