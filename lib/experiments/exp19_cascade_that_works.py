@@ -151,7 +151,7 @@ def rungs(material: MaterialHandle | None, parameters: Exp19) -> dict[str, Ladde
 
 
 def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
-    """The base, then what decides the claims, then ladder and ablations, then the clock."""
+    """The base, then what decides the claims, then the clock, then ladder and ablations."""
     p = parameters
     main = decisive(material, p)
     base = replace(main[TUNED], kind="none")
@@ -160,10 +160,11 @@ def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
         for name, config in main.items():
             function = run_rival if isinstance(config, RivalRun) else run_rung
             found.append(Task(function, config, seed, {"experiment": EXPERIMENT, "variant": name}))
+    clock = SpeedRun(material, p.layers, (0.0, *p.numbers("rates")), min(4, p.test_windows))
+    found += tasks_of(EXPERIMENT, run_speed, {SPEED: clock}, 1)
     if p.arms == "all":
         found += tasks_of(EXPERIMENT, run_rung, rungs(material, p), min(p.ladder_seeds, p.seeds))
-    clock = SpeedRun(material, p.layers, (0.0, *p.numbers("rates")), min(4, p.test_windows))
-    return found + tasks_of(EXPERIMENT, run_speed, {SPEED: clock}, 1)
+    return found
 
 
 def run(material: MaterialHandle, parameters: Exp19) -> pd.DataFrame:
