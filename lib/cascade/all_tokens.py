@@ -1,0 +1,98 @@
+"""Loss on all tokens when some of them are answered by a stage, and how it moves with the rule.
+
+One answer a token for base and stage is all that is needed: which tokens are routed is a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lib.cascade.difficulty import CRITERIA, is_hard, threshold_for
+from lib.cascade.evaluation import perplexity
+from lib.cascade.features import Features
+from lib.cascade.gate import Gate
+
+MARKER = "###"  # begins every section title of the instruction template
+TITLE = 3  # tokens of a title after its marker: name, colon, line break
+RULES = ("entropy", "confidence", "margin", "last_two_layers", "gate", "oracle")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Losses in nats, float32 [N], of base and stage on the same N tokens. ``features`` are those
+    tokens' own; ``template`` bool [N]: labels that belong to the template's section titles."""
+
+    features: Features
+    stage: Tensor
+    template: Tensor
+
+    def perplexities(self, mask: Tensor) -> dict[str, float | None]:
+        """Perplexity of all tokens and of those outside the template, stage answering ``mask``."""
+        loss = torch.where(mask, self.stage, self.features.scalars["loss"])
+        return {"ppl": perplexity(loss), "content_ppl": perplexity(loss[~self.template])}
+
+
+def head_of(features: Features, windows: int) -> Features:
+    """The first ``windows`` windows of ``features``; all of them if 0 or too many are asked for."""
+    count = windows * features.length if windows else features.tokens
+    return Features(
+        features.final[:count],
+        {name: values[:count] for name, values in features.scalars.items()},
+        features.ids[:count],
+        features.labels[:count],
+        features.length,
+        features.key,
+    )
+
+
+def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """bool [N]: tokens whose label lies in a section title ("### Response:" and its line break).
+
+    They follow from the template alone, but a base that never saw it is surprised each time.
+    """
+    marker = torch.tensor(tokenizer(MARKER, add_special_tokens=False).input_ids)
+    found = torch.ones(features.tokens, dtype=torch.bool)
+    for offset, part in enumerate(marker):
+        found &= features.labels.roll(-offset) == part
+    mask = torch.zeros_like(found)
+    for offset in range(len(marker) + TITLE):
+        mask |= found.roll(offset)
+    return mask
+
+
+def route_values(features: Features, rule: str, gate: Gate, gain: Tensor) -> Tensor:
+    """What a rule orders tokens by, higher = routed first, float32 [N].
+
+    ``gain`` [N] is what the stage truly saves: only ``oracle`` may look at it. Raises
+    ``ValueError`` for a rule that is not in ``RULES``.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is not known; allowed: {RULES}")
+    if rule == "oracle":
+        return gain
+    if rule == "gate":
+        return gate(features.final)
+    values = features.scalars[rule]
+    return values if rule == "entropy" else -values
+
+
+def rule_mask(features: Features, rule: str, rate: float, text: Features, seed: int) -> Tensor:
+    """bool [N]: which tokens a rule routes, its threshold set on the training ``text``.
+
+    ``everything`` routes all, ``random`` draws; other rules are criteria of ``difficulty``.
+    """
+    if rule == "everything":
+        return torch.ones(features.tokens, dtype=torch.bool)
+    if rule == "random":
+        return torch.rand(features.tokens, generator=torch.Generator().manual_seed(seed)) < rate
+    if rule not in CRITERIA or rule == "loss":
+        raise ValueError(
+            f"rule {rule!r} cannot route; allowed: everything, random, or a criterion "
+            "that needs no label"
+        )
+    threshold = threshold_for(text.scalars[rule], rate, rule)
+    return is_hard(features.scalars[rule], threshold, rule)

@@ -1,0 +1,46 @@
+"""Floating-point operations per token of a routed model, relative to its base.
+
+Two a multiply-add, matrix products only: attention scores, norms and elementwise work are left out
+on both sides. Counted are the keys and values that a stage computes for tokens it does not answer,
+and a second pass through the head where the rule needs the base's logits (entropy, confidence,
+margin) before it can choose.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import LlamaForCausalLM
+
+NEEDS_LOGITS = ("confidence", "entropy", "margin")
+
+
+def matrix_weights(module: nn.Module) -> int:
+    """Number of weights in matrices of ``module``: multiply-adds per token."""
+    return sum(p.numel() for p in module.parameters() if p.ndim == 2)
+
+
+def relative_flops(
+    base: LlamaForCausalLM, stage: nn.Module, rate: float, criterion: str, context: str = "full"
+) -> float:
+    """FLOPs per token of base + stage over the base alone.
+
+    ``rate``: share of tokens that the stage answers. ``criterion``: the rule; ``everything`` and
+    ``random`` need no logits, nor do cosines and a linear gate (whose 1 x width is counted).
+    ``context``: ``full`` (keys and values of every token) or ``packed`` (of routed ones alone).
+    Raises ``ValueError`` for a rate outside 0..1.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate {rate} is not between 0 and 1")
+    head = base.lm_head.weight.numel()
+    alone = matrix_weights(base.model.layers) + head
+    routed = matrix_weights(stage.layers)
+    waiting = 0
+    if context == "full":
+        waiting = sum(
+            matrix_weights(part)
+            for layer in stage.layers
+            for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
+        )
+    gate = base.config.hidden_size if criterion == "gate" else 0
+    again = head if criterion in NEEDS_LOGITS else 0
+    return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone

@@ -1,0 +1,89 @@
+"""One stage trained on all tokens, routed afterwards by every rule at every rate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from lib.cascade.all_tokens import RULES, Answers, route_values
+from lib.cascade.cost import relative_flops
+from lib.cascade.evaluation import perplexity
+from lib.cascade.gate import Gate, best_gate
+
+GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen
+STAGE_FILE = "stage.safetensors"
+
+
+def routes(
+    base: LlamaForCausalLM,
+    stage: nn.Module,
+    text: Answers,
+    parts: dict[str, Answers],
+    rates: tuple[float, ...],
+    folder: Path,
+) -> list[dict]:
+    """One row a rule and rate: true rate and perplexities of each part, and FLOPs per token.
+
+    ``text``: answers on training text, from which the gate is fitted and every threshold is set;
+    the gate's penalty is chosen on valid. ``mixed_ppl``: routed tokens get the mean of the two
+    probabilities. ``chance_ppl``: what random routing of equally many gives on average. Stage and
+    gate are left in ``folder``.
+    """
+    gain = {
+        name: part.features.scalars["loss"] - part.stage
+        for name, part in {"train": text, **parts}.items()
+    }
+    gate = best_gate(
+        (text.features.final, gain["train"]),
+        (parts["valid"].features.final, gain["valid"]),
+        GATE_RATE,
+    )
+    lines = []
+    for rule in RULES:
+        ordered = route_values(text.features, rule, gate, gain["train"]).sort().values
+        for rate in rates:
+            threshold = cut(ordered, rate)
+            line = {"rule": rule, "wanted_rate": rate}
+            for name, part in parts.items():
+                values = route_values(part.features, rule, gate, gain[name])
+                line |= _scores("val" if name == "valid" else name, part, values > threshold)
+            line["flops"] = relative_flops(base, stage, line["test_rate"], rule)
+            line["threshold"] = threshold
+            lines.append(line)
+    _keep(folder, stage, gate)
+    return lines
+
+
+def cut(ordered: Tensor, rate: float) -> float:
+    """The value that a share ``rate`` of ``ordered`` (ascending) lies above; at 0 and 1 infinite,
+    so that nothing or everything is routed on any text."""
+    if rate in (0, 1):
+        return float("-inf") if rate == 1 else float("inf")
+    return ordered[max(0, round((1 - rate) * len(ordered)) - 1)].item()
+
+
+def _scores(name: str, part: Answers, mask: Tensor) -> dict:
+    base = part.features.scalars["loss"]
+    both = torch.stack([-base, -part.stage]).logsumexp(dim=0).neg() + torch.log(torch.tensor(2.0))
+    found, rate = part.perplexities(mask), mask.double().mean().item()
+    chance = (1 - rate) * base.double() + rate * part.stage.double()
+    return {
+        f"{name}_rate": rate,
+        f"{name}_chance_ppl": perplexity(chance),
+        f"{name}_ppl": found["ppl"],
+        f"{name}_content_ppl": found["content_ppl"],
+        f"{name}_mixed_ppl": perplexity(torch.where(mask, both, base)),
+    }
+
+
+def _keep(folder: Path, stage: nn.Module, gate: Gate) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"stage.{name}": t.contiguous() for name, t in stage.state_dict().items()}
+    partial = folder / (STAGE_FILE + ".partial")
+    save_file({**tensors, "gate.weight": gate.weight, "gate.bias": gate.bias[None]}, partial)
+    os.replace(partial, folder / STAGE_FILE)

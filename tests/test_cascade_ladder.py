@@ -1,0 +1,300 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from lib.cascade.adaptation import Adaptation, adapt
+from lib.cascade.all_tokens import RULES, rule_mask, template_mask
+from lib.cascade.cost import matrix_weights, relative_flops
+from lib.cascade.evaluation import perplexity
+from lib.cascade.features import Features
+from lib.cascade.gate import fit_gate
+from lib.cascade.ladder_run import LadderRun, run
+from lib.cascade.material import material_handle
+from lib.cascade.query_stage import Keys, query_stage, stream_scale
+from lib.cascade.rival_run import RivalRun
+from lib.cascade.rival_run import run as run_rival
+from lib.cascade.rivals import Tail, states_under, trained_weights
+from lib.cascade.route_table import cut
+from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
+from lib.cascade.speed_run import SpeedRun
+from lib.cascade.speed_run import run as run_speed
+from lib.experiments import exp19_cascade_that_works as experiment
+from lib.models.pretrained import load_base
+
+COUNTS = {"train": 12, "valid": 4, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def handle(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield material_handle("tiny", "stream", COUNTS, "embedded")
+    patch.undo()
+
+
+@pytest.fixture
+def plan(handle):
+    return LadderRun(
+        handle, Adaptation(1e-2), text_windows=12, scored_windows=4, look_windows=2, layers=2
+    )
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base("tiny")
+
+
+@pytest.fixture
+def trained_stage(base):
+    """A stage whose output projections are not zero."""
+    stage = query_stage(base.model, 2)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in stage.layers:
+            for module in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                module.weight.normal_(0, 0.2, generator=generator)
+    return stage.eval()
+
+
+@pytest.mark.parametrize("start", ["copied", "random"])
+def test_an_untrained_stage_is_the_base_bit_for_bit(base, handle, start):
+    scale = stream_scale(base.model, torch.arange(20)[None])
+    stage = query_stage(base.model, 3, start, scale=scale)
+    final = handle.open().features["test"].final.view(-1, 128, 32)
+    assert torch.equal(stage(final), final.flatten(0, 1))
+    wanted = torch.rand(final.shape[:2], generator=torch.Generator().manual_seed(1)) < 0.3
+    assert torch.equal(stage(final, wanted), final[wanted])
+    assert scale > 0 and stage.scale == pytest.approx(scale)
+
+
+def test_an_answer_does_not_depend_on_who_else_is_routed(trained_stage):
+    final = torch.randn(3, 20, 32, generator=torch.Generator().manual_seed(2))
+    everything = trained_stage(final).view(3, 20, 32)
+    wanted = torch.rand(3, 20, generator=torch.Generator().manual_seed(3)) < 0.4
+    wanted[1] = False  # a row without any
+    assert torch.allclose(trained_stage(final, wanted), everything[wanted], atol=1e-5)
+    assert not torch.allclose(everything, final, atol=1e-2)
+    assert trained_stage(final, torch.zeros(3, 20).bool()).shape == (0, 32)
+
+
+def test_a_stage_sees_the_past_and_nothing_else(trained_stage):
+    final = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(4))
+    other = final.clone()
+    other[0, 7:] += 1
+    one, two = trained_stage(final), trained_stage(other)
+    assert torch.equal(one[:7], two[:7]) and not torch.allclose(one[7:], two[7:])
+    earlier = final.clone()
+    earlier[0, 0] += 1
+    assert not torch.allclose(trained_stage(earlier)[11], one[11])
+
+
+def test_a_cache_gives_the_same_states(trained_stage):
+    final = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(5))
+    whole = trained_stage(final).view(2, 10, 32)
+    cache = DynamicCache()
+    first = trained_stage(final[:, :6], keys=Keys(cache, 0, 0))
+    rest = trained_stage(final[:, 6:], keys=Keys(cache, 0, 6))
+    assert torch.allclose(first.view(2, 6, 32), whole[:, :6], atol=1e-5)
+    assert torch.allclose(rest.view(2, 4, 32), whole[:, 6:], atol=1e-5)
+
+
+def test_stage_refusals(base):
+    with pytest.raises(ValueError, match="allowed: copied, random"):
+        query_stage(base.model, 1, "zeros")
+    with pytest.raises(ValueError, match="cannot be copied from 4"):
+        query_stage(base.model, 5)
+    with pytest.raises(ValueError, match="1 or more"):
+        RoutedForCausalLM(RoutedConfig(base.model.config.to_dict(), 0))
+
+
+def test_a_gate_finds_confident_mistakes():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(400, 8, generator=generator)
+    gain = 3 * states[:, 2] + 1
+    gate = fit_gate(states, gain, 1e-3)
+    assert torch.allclose(gate(states), gain, atol=1e-2)
+    assert fit_gate(states, gain, 1e9).weight.abs().max() < 1e-4
+    with pytest.raises(ValueError, match="not positive"):
+        fit_gate(states, gain, 0.0)
+
+
+def test_thresholds_route_the_asked_share():
+    values = torch.arange(100.0)
+    for rate in (0.0, 0.01, 0.25, 1.0):
+        assert (values > cut(values, rate)).float().mean() == pytest.approx(rate)
+
+
+def test_template_tokens_are_the_section_titles(handle):
+    material = handle.open()
+    features = material.features["test"]
+    mask = template_mask(features, material.base.tokenizer)
+    titles = material.base.tokenizer.decode(features.labels[mask].tolist())
+    assert 0 < mask.float().mean() < 0.5 and titles.count("###") > 3
+    assert "###" not in material.base.tokenizer.decode(features.labels[~mask].tolist())
+
+
+def test_flops_count_what_a_routed_token_costs(base):
+    stage = query_stage(base.model, 2)
+    alone = matrix_weights(base.model.model.layers) + base.model.lm_head.weight.numel()
+    every = relative_flops(base.model, stage, 1.0, "everything")
+    assert every == pytest.approx(1 + matrix_weights(stage.layers) / alone)
+    keys = 2 * 2 * 32 * 16 / alone  # two layers, keys and values, 32 -> 16
+    none = relative_flops(base.model, stage, 0.0, "everything")
+    assert none == pytest.approx(1 + keys)
+    assert relative_flops(base.model, stage, 0.0, "random", "packed") == 1
+    head = base.model.lm_head.weight.numel() / alone
+    assert relative_flops(base.model, stage, 1.0, "entropy") == pytest.approx(every + head)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        relative_flops(base.model, stage, 1.5, "gate")
+
+
+def test_tail_is_the_upper_part_of_the_base(base, handle):
+    windows = handle.open().windows["valid"]
+    states = states_under(base, windows, 3)
+    final = handle.open().features["valid"].final
+    assert torch.allclose(Tail(base, 3)(states).flatten(0, 1), final, atol=1e-5)
+    assert torch.equal(states, states_under(base, windows, 3))
+    tuned = Tail(base, 3).tune(2)
+    low = Tail(base, 3).low_rank(trained_weights(tuned), 3, seed=0)
+    assert torch.equal(low(states), Tail(base, 3)(states))  # B = 0: starts at the base
+    assert trained_weights(low) == pytest.approx(trained_weights(tuned), rel=0.1)
+    assert not any(p.requires_grad for p in base.model.parameters())
+    with pytest.raises(ValueError, match="no part"):
+        states_under(base, windows, 5)
+
+
+def test_the_best_weights_are_kept_unless_the_last_are_asked_for():
+    def train(**more):
+        weight = nn.Parameter(torch.tensor(0.0))
+        # downhill in training is uphill in validation
+        curve = adapt(
+            [weight],
+            lambda rows: ((weight - 1) ** 2, 1),
+            8,
+            Adaptation(0.1, 1, **more),
+            0,
+            lambda: 2 + weight.item(),
+        )
+        return weight.item(), curve
+
+    kept, curve = train()
+    assert kept == 0 and [line["step"] for line in curve] == [0, 4, 8]
+    assert train(keep_last=True)[0] > 0.1
+    with pytest.raises(FloatingPointError, match="step 1"):
+        weight = nn.Parameter(torch.tensor(1.0))
+        adapt([weight], lambda rows: (weight * math.nan, 1), 2, Adaptation(0.1), 0, lambda: 2.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": "seed", "context": "packed", "rule": "last_two_layers"},
+        {"start": "seed-shared-head", "context": "packed"},
+        {"start": "residual", "context": "packed", "own_positions": False},
+        {"context": "packed"},
+        {"rule": "random", "trained": "random"},
+        {"trained": "loss"},
+        {"trained": "all"},
+    ],
+)
+def test_every_rung_trains_and_repeats(plan, change, tmp_path):
+    config = replace(plan, **change)
+    first, again = (run(config, 1, tmp_path / name) for name in "ab")
+    assert first.row == again.row
+    assert first.row["base_test_ppl"] != first.row["test_ppl"]
+    if config.start in ("residual", "copied"):
+        assert first.row["start_val_ppl"] == pytest.approx(
+            perplexity(_look(config).scalars["loss"]), rel=1e-5
+        )
+    assert 0 < first.row["rate"] < 1 and first.row["flops"] > 1
+
+
+def _look(config: LadderRun) -> Features:
+    from lib.cascade.all_tokens import head_of
+
+    return head_of(config.material.open().features["valid"], config.look_windows)
+
+
+def test_rungs_that_cannot_be_are_refused(plan):
+    with pytest.raises(ValueError, match="needs start 'copied'"):
+        replace(plan, start="seed")
+    with pytest.raises(ValueError, match="allowed"):
+        rule_mask(_look(plan), "loss", 0.1, _look(plan), 0)
+
+
+def test_routes_agree_with_the_run_they_come_from(plan, tmp_path):
+    config = replace(plan, rule="everything", trained="all", rates=(0.0, 0.3, 1.0))
+    outcome = run(config, 0, tmp_path)
+    lines = outcome.tables["routes"]
+    assert {line["rule"] for line in lines} == set(RULES)
+    for line in lines:
+        if line["wanted_rate"] == 1:
+            assert line["test_ppl"] == pytest.approx(outcome.row["test_ppl"])
+        if line["wanted_rate"] == 0:
+            assert line["test_ppl"] == pytest.approx(outcome.row["base_test_ppl"])
+            assert line["test_chance_ppl"] == pytest.approx(line["test_ppl"])
+    at = {line["rule"]: line for line in lines if line["wanted_rate"] == 0.3}
+    assert at["oracle"]["val_ppl"] == min(line["val_ppl"] for line in at.values())
+
+
+@pytest.mark.parametrize("kind", ["tuned", "low-rank", "none"])
+def test_rivals_run(handle, kind, tmp_path):
+    config = RivalRun(handle, Adaptation(1e-2), kind, 2, 2, 3, 12, 4, 2)
+    row = run_rival(config, 0, tmp_path).row
+    assert row["flops"] == 1 and row == run_rival(config, 0, tmp_path).row
+    assert (row["test_ppl"] == row["base_test_ppl"]) == (kind == "none")
+
+
+def test_the_finished_model_serves_and_loads(handle, plan, tmp_path):
+    run(replace(plan, rule="everything", trained="all", rates=(0.5, 1.0)), 0, tmp_path)
+    base = handle.open().base
+    ids = handle.open().windows["test"].inputs[:2, :24]
+    alone = base.model(ids).logits
+    model = RoutedForCausalLM.assemble(base, tmp_path, "gate", float("inf"))
+    assert torch.equal(model(ids).logits, alone)  # nothing routed: the base, bit for bit
+    model.config.threshold = float("-inf")
+    assert (model(ids).answered_by == 1).all()
+    model.config.threshold = model.gate(base.model.model(ids).last_hidden_state).median().item()
+    out = model(ids)
+    stays = out.answered_by == 0
+    assert 0 < stays.float().mean() < 1
+    assert torch.allclose(out.logits[stays], alone[stays], atol=1e-5)
+    assert not torch.allclose(out.logits[~stays], alone[~stays], atol=1e-3)
+    model.save_pretrained(tmp_path / "model")
+    loaded = RoutedForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert torch.equal(loaded(ids).logits, out.logits)
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 2}
+    cached = loaded.generate(ids, **settings)
+    assert torch.equal(cached, loaded.generate(ids, use_cache=False, **settings))
+    assert loaded.generate(ids, num_beams=2, **settings).shape == cached.shape
+    padded = torch.cat([torch.full((2, 3), 2), ids], dim=1)
+    mask = torch.cat([torch.zeros(2, 3).long(), torch.ones_like(ids)], dim=1)
+    left = loaded(padded, attention_mask=mask)
+    assert torch.allclose(left.logits[:, 3:], out.logits, atol=1e-4)
+    assert (left.answered_by[:, :3] == -1).all()
+    for rule in ("entropy", "confidence"):
+        model.config.rule, model.config.threshold = rule, 0.5
+        assert model(ids).logits.isfinite().all()
+    with pytest.raises(ValueError, match="allowed"):
+        RoutedConfig(rule="loss")
+
+
+def test_the_clock_counts_every_rate(handle, tmp_path):
+    outcome = run_speed(SpeedRun(handle, 2, (0.0, 0.5, 1.0), 2, 1), 0, tmp_path)
+    clock = outcome.tables["clock"]
+    assert [line["rate"] for line in clock] == [0.0, 0.5, 1.0]
+    assert clock[0]["flops"] == 1 and all(line["milliseconds"] > 0 for line in clock)
+
+
+def test_each_rung_changes_one_thing():
+    steps = experiment.rungs(None, experiment.Exp19())
+    order = [steps[name] for name in experiment.LADDER[:-1]]
+    order.append(experiment.decisive(None, experiment.Exp19())[experiment.ROUTED])
+    for before, after in zip(order, order[1:], strict=False):
+        assert sum(vars(before)[name] != vars(after)[name] for name in vars(before)) == 1
+    for name in experiment.ABLATIONS:
+        assert sum(vars(steps[name])[key] != vars(order[-1])[key] for key in vars(order[-1])) == 1
