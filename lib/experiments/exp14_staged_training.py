@@ -31,7 +31,7 @@ NINE, SIX, IDENTITY = "Hard ratio 0.9", "Hard ratio 0.6", "Ratio 0.6, starts as 
 class Exp14(CascadeParameters):
     """Seed 001's five stages on less text: it used 1,000 windows and up to ten epochs."""
 
-    train_windows: int = whole(48, 4, 100_000)
+    train_windows: int = whole(32, 4, 100_000)
     valid_windows: int = whole(16, 2, 100_000)
     test_windows: int = whole(32, 2, 100_000)
     hard_ratios: str = reals("0.9,0.6", 0.05, 0.99)

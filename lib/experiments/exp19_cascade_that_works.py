@@ -130,7 +130,7 @@ def decisive_table(frame: pd.DataFrame, names: tuple[str, ...] = DECISIVE) -> pd
 
 def reversed_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The arms that learnt from WikiText-2; valid is WikiText-2 too."""
-    names = tuple(name + REVERSED for name in (ALL, TUNED, LOW_RANK))
+    names = tuple(name + REVERSED for name in (ALL, TUNED))
     return decisive_table(frame, (BASE, *names))
 
 

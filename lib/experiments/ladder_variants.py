@@ -50,13 +50,13 @@ class Exp19(CascadeParameters):
     tokens are routed afterwards. ``depths``: how many times ``layers`` such stages have.
     ``budget``: the most FLOPs per token, over the base's, that a routed model may cost.
     ``study_rates``: learning rates tried on ``study_windows`` windows by every kind of arm, with
-    one seed; the four learning rates are the best of them on valid. ``wikitext``: none, test (a
-    second held-out corpus) or both (also the reverse direction)."""
+    one seed; the four learning rates are the best of them on valid. ``wikitext_windows`` 0 leaves
+    the second corpus out; the reverse direction needs as many as ``text`` takes for it."""
 
-    text_windows: int = whole(256, 2, 100_000)
+    text_windows: int = whole(128, 2, 100_000)
     look_windows: int = whole(16, 1, 10_000)
     scored_windows: int = whole(96, 2, 100_000)
-    wikitext: str = choice("both", ("none", "test", "both"))
+    wikitext_windows: int = whole(384, 0, 100_000)
     layers: int = whole(2, 1, 64)
     depths: str = wholes("1,2,4", 1, 64)
     rival_layers: int = whole(4, 1, 64)
@@ -79,7 +79,7 @@ class Exp19(CascadeParameters):
         "text_windows": 6,
         "look_windows": 1,
         "scored_windows": 3,
-        "wikitext": "none",
+        "wikitext_windows": 0,
         "depths": "1",
         "rates": "0.1,0.5,1.0",
         "study_windows": 0,
@@ -90,7 +90,7 @@ class Exp19(CascadeParameters):
         "text_windows": 12,
         "look_windows": 2,
         "scored_windows": 4,
-        "wikitext": "none",
+        "wikitext_windows": 0,
         "layers": 1,
         "depths": "1,2,4",
         "rival_layers": 3,
@@ -108,10 +108,9 @@ class Exp19(CascadeParameters):
         return TextPlan(self.text_windows, 2 * look, look, self.scored_windows)
 
     def counts(self) -> dict[str, int]:
-        """With as many windows of WikiText-2 as are asked for."""
-        wanted = {"none": 0, "test": self.scored_windows, "both": self.text.wikitext_windows}
-        windows = wanted[self.wikitext]
-        return super().counts() | ({"wikitext": windows} if windows else {})
+        """With WikiText-2 windows, if any are asked for."""
+        more = {"wikitext": self.wikitext_windows} if self.wikitext_windows else {}
+        return super().counts() | more
 
 
 def all_tokens(depth: int) -> str:
@@ -167,10 +166,10 @@ def decisive(material: MaterialHandle | None, parameters: Exp19) -> dict[str, La
 def reversed_arms(
     material: MaterialHandle | None, parameters: Exp19
 ) -> dict[str, LadderRun | RivalRun]:
-    """The first stage on all tokens and the two rivals, learnt from WikiText-2."""
+    """The first stage on all tokens and the tuned last layers, learnt from WikiText-2."""
     main = decisive(material, parameters)
     plan = replace(parameters.text, learnt_from="wikitext")
-    return {name + REVERSED: replace(main[name], text=plan) for name in (ALL, TUNED, LOW_RANK)}
+    return {name + REVERSED: replace(main[name], text=plan) for name in (ALL, TUNED)}
 
 
 def rate_study(
@@ -228,7 +227,7 @@ def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
     found = _tasks(rate_study(material, p), 1) if p.study_windows else []
     main = decisive(material, p)
     found += _tasks({BASE: replace(main[TUNED], kind="none")}, 1) + _tasks(main, p.seeds)
-    if "wikitext" in dict(material.counts) and p.wikitext == "both":
+    if dict(material.counts).get("wikitext", 0) >= p.text.wikitext_windows:
         found += _tasks(reversed_arms(material, p), p.seeds)
     clocks = {
         f"{CLOCK}, {all_tokens(d)}": SpeedRun(
