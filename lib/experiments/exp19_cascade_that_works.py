@@ -22,7 +22,7 @@ from lib.experiments.cascade import CascadeParameters, finish, tasks_of
 from lib.figures import pareto
 from lib.parameters import choice, real, reals, whole
 from lib.results import store, tables
-from lib.results.claims import Claim, Measure, Tables, by_seed, change
+from lib.results.claims import Measure, Tables, by_seed, change, claim_maker
 from lib.training.sweep import RUNS, Task
 
 EXPERIMENT, SLUG = "exp19", "19_cascade_that_works"
@@ -343,23 +343,10 @@ def _against_base(variant: str, metric: str) -> Measure:
     return measure
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim of the area ``cascade_works``: no seed made it, so nothing is reported."""
-    more = {"unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"cascade_works-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        reported=None,
-        source="after seeds 001, 002",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+# no seed made these claims, so nothing is reported
+_claim = claim_maker(
+    "cascade_works", SLUG, "after seeds 001, 002", experiment=EXPERIMENT, min_seeds=3
+)
 
 
 CHOSEN = "rate chosen on valid within 1.15 times the base's FLOPs"

@@ -21,7 +21,7 @@ from lib.figures import panels
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
 from lib.results import store
-from lib.results.claims import Claim, Measure, Tables, by_seed
+from lib.results.claims import Measure, Tables, by_seed
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.fit import Training
 from lib.training.growing import GrowthRun, Stages, run
@@ -100,22 +100,6 @@ def perplexity_change(treatment: str, baseline: str) -> Measure:
         return percent_change(new.to_numpy(), old.to_numpy())
 
     return measure
-
-
-def rescaled(
-    experiment: str, slug: str, name: str, statement: str, pair: tuple[str, str], **more: Any
-) -> Claim:
-    """A claim about the percent change of perplexity between two variants of an experiment."""
-    return Claim(
-        id=f"{experiment}-{name}",
-        experiment=experiment,
-        slug=slug,
-        source=f"seed 004, Experiment {int(experiment[3:])}",
-        statement=statement,
-        unit="% change of perplexity",
-        measure=perplexity_change(*pair),
-        **more,
-    )
 
 
 def count_models(experiment: str, corpus: Corpus) -> list[Task]:

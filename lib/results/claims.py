@@ -7,6 +7,7 @@ bootstrap interval of the measure over seeds, never from a hand.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,23 @@ class Claim:
     def __post_init__(self):
         if self.expect not in EXPECTATIONS:
             raise ValueError(f"expect is {self.expect!r}; allowed: {', '.join(EXPECTATIONS)}")
+
+
+def claim_maker(area: str, slug: str, source: str, **shared: Any) -> Callable[..., Claim]:
+    """``claim(name, statement, measure, control, **own)`` for the claims of one experiment.
+
+    The id is ``area-name``. Unless ``shared`` or ``own`` (fields of Claim) say otherwise, the
+    experiment is the area itself, the seed reported nothing, and a percent change of perplexity is
+    expected below zero.
+    """
+    usual = {"experiment": area, "reported": None, "unit": "% change of perplexity"}
+    fields = {**usual, "expect": "below", "slug": slug, "source": source, **shared}
+
+    def claim(name: str, statement: str, measure: Measure, control: str, **own: Any) -> Claim:
+        written = {"statement": statement, "measure": measure, "control": control}
+        return Claim(id=f"{area}-{name}", **written, **{**fields, **own})
+
+    return claim
 
 
 def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
