@@ -1,22 +1,22 @@
 """Experiment 1: is it supervision at every segment that puts HRM ahead of LCT+OACD?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.experiments.character import (
     CharacterParameters,
     Variant,
+    curves_figure,
     labelled,
+    perplexity_figure,
     train_variants,
 )
-from lib.figures import training as plots
 from lib.models.hrm import HRMConfig
 from lib.models.lct import LCTConfig
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
-from lib.results import store, tables
 from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training import two_phase
@@ -73,7 +73,7 @@ def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
     return train_variants(
         EXPERIMENT,
         SLUG,
-        variants(len(corpus.alphabet)),
+        variants,
         corpus,
         parameters,
         more=unlabelled(corpus, parameters),
@@ -83,32 +83,19 @@ def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
 SHOWN = ("LCT+OACD 1-layer", "LCT+OACD 2-layer", *variants(97))
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, the seed's figures and count models."""
-    frame = store.read(SLUG, size=size)
-    return plots.intervals(
-        frame,
-        list(SHOWN),
-        f"Supervision decides ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-        floors=tables.floors(frame),
+PATIENT = [name for name in SHOWN if name != "HRM"]  # it stops early; the patient row shows it all
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure,
+        EXPERIMENT,
+        SLUG,
+        SHOWN,
+        "Supervision decides",
+        counted=("unigram", "bigram"),
         logarithmic=True,
-    )
-
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity over epochs (of LCT+OACD: the epochs of its head)."""
-    frame = store.read(SLUG, size=size)
-    return plots.curves(
-        store.read(SLUG, "curve", size),
-        [name for name in SHOWN if name != "HRM"],  # it stops early; the patient row shows it all
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=60 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
+    ),
+    "curves": partial(curves_figure, SLUG, PATIENT, highest=60),  # of LCT+OACD: its head's epochs
+}
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 1")
 CLAIMS = (

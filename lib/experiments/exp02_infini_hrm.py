@@ -1,15 +1,19 @@
 """Experiment 2: does a compressive memory help HRM, and where must it sit?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
 from lib.models.hrm import HRMConfig
 from lib.parameters import whole
-from lib.results import store, tables
 from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.objectives import Segments
@@ -54,34 +58,14 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp02) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, and the seed's figures."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Memory and its controls ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-    )
-
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of all variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97))[:8],  # as many as there are colours
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
+NAMES = list(variants(97))
+FIGURES = {
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Memory and its controls"),
+    "curves": partial(curves_figure, SLUG, NAMES[:8], highest=20),  # as many as there are colours
+}
 
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 2")

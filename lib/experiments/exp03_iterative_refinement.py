@@ -1,15 +1,19 @@
 """Experiment 3: does refining the same window twice help, and is it the refining that helps?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
 from lib.models.hrm import HRMConfig
 from lib.models.transformer import TransformerConfig
-from lib.results import store, tables
 from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.objectives import Segments, Standard
@@ -45,35 +49,21 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp03) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, the seed's figures and count models."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Refinement and its controls ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-        floors={"bigram": tables.floors(frame)["bigram"]},
-    )
-
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of the first variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97))[:7],
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
+NAMES = list(variants(97))
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure,
+        EXPERIMENT,
+        SLUG,
+        NAMES,
+        "Refinement and its controls",
+        counted=("bigram",),
+    ),
+    "curves": partial(curves_figure, SLUG, NAMES[:7], highest=20),
+}
 
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 3")

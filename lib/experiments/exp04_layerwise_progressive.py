@@ -1,12 +1,19 @@
 """Experiment 4: four layers -- does a loss at every layer help, and does refinement still?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import layers, training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
+from lib.figures import layers
 from lib.models.transformer import TransformerConfig
 from lib.results import store, tables
 from lib.results.claims import Tables, change, claim_maker
@@ -41,31 +48,7 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp04) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
-
-
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, and the seed's figures."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Losses at every layer ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-    )
-
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of all variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97)),
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
 def layer_losses_figure(size: str) -> Figure:
@@ -75,9 +58,10 @@ def layer_losses_figure(size: str) -> Figure:
     return layers.training_losses(curve, "LPT sum", 4, f"Training loss by layer, LPT ({corpora})")
 
 
+NAMES = list(variants(97))
 FIGURES = {
-    "perplexity": perplexity_figure,
-    "curves": curves_figure,
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Losses at every layer"),
+    "curves": partial(curves_figure, SLUG, NAMES, highest=20),
     "layer_losses": layer_losses_figure,
 }
 

@@ -1,19 +1,19 @@
 """Experiment 5: does adding a layer to a trained model destroy it, or does overfitting?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.analysis.checks import CheckFailed
 from lib.experiments.two_corpora import (
     TwoCorpora,
+    compute_figure,
     perplexity_change,
     perplexity_figure,
+    stages_figure,
     train_paths,
 )
-from lib.figures import growth
-from lib.results import store
 from lib.results.claims import claim_maker
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -57,35 +57,29 @@ def run(corpora: list[Corpus], parameters: Exp05) -> pd.DataFrame:
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
 
 
-def perplexities(size: str) -> Figure:
-    """All paths on both corpora."""
-    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "A fourth layer", size)
-
-
-def stages(size: str) -> Figure:
-    """Validation perplexity of every seed through the stages."""
-    names = [
-        "4-layer full",
-        "3-layer, restarted without growing",
-        "full, best epoch",
-        "full, best epoch, identity",
-    ]
-    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
-
-
-def compute(size: str) -> Figure:
-    """Loss against compute: can a grown model match scratch at equal total compute?"""
-    names = [
-        "scratch, to the last epoch",
-        "full, best epoch",
-        "full, best epoch, identity and slow",
-        "4-layer frozen",
-    ]
-    title = "Best validation perplexity against compute, all stages counted"
-    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
-
-
-FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
+FIGURES = {
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, tuple(PATHS), "A fourth layer"),
+    "stages": partial(
+        stages_figure,
+        SLUG,
+        (
+            "4-layer full",
+            "3-layer, restarted without growing",
+            "full, best epoch",
+            "full, best epoch, identity",
+        ),
+    ),
+    "compute": partial(
+        compute_figure,
+        SLUG,
+        (
+            "scratch, to the last epoch",
+            "full, best epoch",
+            "full, best epoch, identity and slow",
+            "4-layer frozen",
+        ),
+    ),
+}
 
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 5")

@@ -1,18 +1,18 @@
 """Experiment 6: does greedy layer-wise training explode, and is greed the reason?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.experiments.two_corpora import (
     TwoCorpora,
+    compute_figure,
     perplexity_change,
     perplexity_figure,
+    stages_figure,
     train_paths,
 )
-from lib.figures import growth
-from lib.results import store
 from lib.results.claims import claim_maker
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -58,30 +58,26 @@ def run(corpora: list[Corpus], parameters: Exp06) -> pd.DataFrame:
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
 
 
-def perplexities(size: str) -> Figure:
-    """All paths on both corpora."""
-    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Greedy layer by layer", size)
-
-
-def stages(size: str) -> Figure:
-    """Validation perplexity of every seed through the stages."""
-    names = ["greedy + fine-tune", "greedy + fine-tune, best epochs", "4-layer scratch"]
-    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
-
-
-def compute(size: str) -> Figure:
-    """Loss against compute: can a grown model match scratch at equal total compute?"""
-    names = [
-        "4-layer scratch",
-        "greedy + fine-tune, best epochs",
-        "greedy 4, best epochs, identity",
-        "greedy 4, best epochs, trained embedding",
-    ]
-    title = "Best validation perplexity against compute, all stages counted"
-    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
-
-
-FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, tuple(PATHS), "Greedy layer by layer"
+    ),
+    "stages": partial(
+        stages_figure,
+        SLUG,
+        ("greedy + fine-tune", "greedy + fine-tune, best epochs", "4-layer scratch"),
+    ),
+    "compute": partial(
+        compute_figure,
+        SLUG,
+        (
+            "4-layer scratch",
+            "greedy + fine-tune, best epochs",
+            "greedy 4, best epochs, identity",
+            "greedy 4, best epochs, trained embedding",
+        ),
+    ),
+}
 
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 6")

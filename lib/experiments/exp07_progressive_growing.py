@@ -1,19 +1,19 @@
 """Experiment 7: does LPT keep a model intact while it grows, and is growing worth its compute?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.experiments.two_corpora import (
     TwoCorpora,
+    compute_figure,
     perplexity_change,
     perplexity_figure,
+    stages_figure,
     train_paths,
 )
-from lib.figures import growth
-from lib.results import store
 from lib.results.claims import Measure, Tables, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
@@ -59,28 +59,13 @@ def run(corpora: list[Corpus], parameters: Exp07) -> pd.DataFrame:
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
 
 
-def perplexities(size: str) -> Figure:
-    """All paths on both corpora."""
-    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Growing from one layer to four", size)
-
-
-def stages(size: str) -> Figure:
-    """Validation perplexity of every seed through the stages."""
-    names = [
-        "LPT progressive 4",
-        "LPT progressive 4, best epochs",
-    ]
-    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
-
-
-def compute(size: str) -> Figure:
-    """Loss against compute: can a grown model match scratch at equal total compute?"""
-    names = list(GROWN)
-    title = "Best validation perplexity against compute, all stages counted"
-    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
-
-
-FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, tuple(PATHS), "Growing from one layer to four"
+    ),
+    "stages": partial(stages_figure, SLUG, ("LPT progressive 4", "LPT progressive 4, best epochs")),
+    "compute": partial(compute_figure, SLUG, GROWN),
+}
 
 
 def at_equal_compute(path: str, scratch: str) -> Measure:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib.experiments.exp08_layer_contribution import LPT, STANDARD, networks
 from lib.experiments.probed import (
+    at_threshold,
     difference,
     pareto_figure,
     probed,
@@ -47,10 +48,6 @@ FIGURES = {
 
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 9")
-
-
-def _at(column: str, state: str, threshold: float = 0.8, variant: str = STANDARD) -> Measure:
-    return probed(variant, column, state, table="exits", threshold=threshold)
 
 
 def _gain(state: str, variant: str = STANDARD) -> Measure:
@@ -106,7 +103,7 @@ CLAIMS = (
     _claim(
         "agreement",
         "Above confidence 0.8 layers 1 and 4 agree completely (both right or both wrong)",
-        _at("agree_correct_pct", "last"),
+        at_threshold(STANDARD, "agree_correct_pct", "last"),
         "the seed's agreement: equal correctness; above 99.5 %",
         expect="above",
         threshold=99.5,
@@ -116,7 +113,7 @@ CLAIMS = (
     _claim(
         "agreement-of-predictions",
         "Above confidence 0.8 layers 1 and 4 predict the same symbol",
-        _at("agree_pct", "last"),
+        at_threshold(STANDARD, "agree_pct", "last"),
         "agreement proper: equal predictions; above 99.5 %",
         expect="above",
         threshold=99.5,
@@ -171,7 +168,7 @@ CLAIMS = (
     _claim(
         "loss-of-exiting",
         "Exiting at 0.8 costs no perplexity",
-        ratio(_at("ppl", "best"), probed(STANDARD, "always_last_ppl", "best")),
+        ratio(at_threshold(STANDARD, "ppl", "best"), probed(STANDARD, "always_last_ppl", "best")),
         "best epoch, same network always four layers deep; equal within 1 %",
         expect="within",
         threshold=1.0,

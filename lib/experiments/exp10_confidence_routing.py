@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lib.experiments.probed import (
     Network,
+    at_threshold,
     difference,
     pareto_figure,
     probed,
@@ -92,11 +93,7 @@ FIGURES = {
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 10")
 
 
-def _at(column: str, state: str, threshold: float = 0.8, variant: str = ROUTED):
-    return probed(variant, column, state, table="exits", threshold=threshold)
-
-
-_ROUTED_PPL = _at("ppl", "best")
+_ROUTED_PPL = at_threshold(ROUTED, "ppl", "best")
 _DEEP_PPL = probed(ROUTED, "always_last_ppl", "best")
 
 CLAIMS = (
@@ -135,7 +132,7 @@ CLAIMS = (
     _claim(
         "compute-saved",
         "At its best epoch routing spends at most 80 % of the compute",
-        _at("compute_pct", "best"),
+        at_threshold(ROUTED, "compute_pct", "best"),
         "threshold 0.8, best epoch of the routed perplexity, formula of the seed",
         threshold=80.0,
         reported=76.2,
@@ -144,7 +141,7 @@ CLAIMS = (
     _claim(
         "compute-saved-after-training",
         "After training routing spends at most 65 % of the compute",
-        _at("compute_pct", "last"),
+        at_threshold(ROUTED, "compute_pct", "last"),
         "threshold 0.8, last epoch: the seed's threshold table, another state than 76.2 %",
         threshold=65.0,
         reported=59.8,
@@ -153,7 +150,7 @@ CLAIMS = (
     _claim(
         "last-state-worse",
         "The state of the threshold table is far worse than the one of the headline",
-        ratio(_at("ppl", "last"), _ROUTED_PPL),
+        ratio(at_threshold(ROUTED, "ppl", "last"), _ROUTED_PPL),
         "one run, last epoch against best epoch, threshold 0.8",
         expect="above",
         reported=210.6,
@@ -161,7 +158,7 @@ CLAIMS = (
     _claim(
         "threshold-hardly-matters",
         "Perplexity hardly depends on the threshold between 0.5 and 0.9",
-        ratio(_at("ppl", "last", 0.5), _at("ppl", "last", 0.9)),
+        ratio(at_threshold(ROUTED, "ppl", "last", 0.5), at_threshold(ROUTED, "ppl", "last", 0.9)),
         "last epoch as the seed's table; equal within 5 %",
         expect="within",
         threshold=5.0,
@@ -170,13 +167,15 @@ CLAIMS = (
     _claim(
         "confidence-beats-lot",
         "Confidence chooses better than a lot that exits as many symbols",
-        ratio(_ROUTED_PPL, _at("random_ppl", "best")),
+        ratio(_ROUTED_PPL, at_threshold(ROUTED, "random_ppl", "best")),
         "same network, same share of exits, drawn at random (expectation)",
     ),
     _claim(
         "accuracy",
         "Routing raises accuracy over the standard four layers",
-        difference(_at("acc_pct", "best"), probed(FULL, "always_last_acc_pct", "best")),
+        difference(
+            at_threshold(ROUTED, "acc_pct", "best"), probed(FULL, "always_last_acc_pct", "best")
+        ),
         "threshold 0.8 fixed, best epochs",
         expect="above",
         reported=3.5,

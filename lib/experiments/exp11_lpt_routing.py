@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.experiments.probed import (
     Network,
+    at_threshold,
     difference,
     pareto_figure,
     probed,
@@ -22,7 +23,7 @@ from lib.figures import scale
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole, wholes
 from lib.results import store
-from lib.results.claims import Claim, Measure, change, claim_maker
+from lib.results.claims import Claim, change, claim_maker
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.character_run import CharacterRun
 from lib.training.character_run import run as train
@@ -141,10 +142,6 @@ FIGURES = {
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 11")
 
 
-def _at(variant: str, column: str, state: str) -> Measure:
-    return probed(variant, column, state, table="exits", threshold=0.8)
-
-
 def _scale(method: str, size: int, words: str) -> Claim:
     return _claim(
         f"scale-{method.lower()}-{size // 1000}k",
@@ -179,7 +176,7 @@ CLAIMS = (
     _claim(
         "lpt-spoils-last-state",
         "After training the LPT network is worse too",
-        ratio(_at(LPT, "ppl", "last"), _at(PLAIN, "ppl", "last")),
+        ratio(at_threshold(LPT, "ppl", "last"), at_threshold(PLAIN, "ppl", "last")),
         "last epochs, threshold 0.8: the seed's threshold tables",
         expect="above",
         reported=22.6,
@@ -187,7 +184,7 @@ CLAIMS = (
     _claim(
         "lpt-exits-more",
         "After training more symbols exit with LPT",
-        difference(_at(LPT, "exit_pct", "last"), _at(PLAIN, "exit_pct", "last")),
+        difference(at_threshold(LPT, "exit_pct", "last"), at_threshold(PLAIN, "exit_pct", "last")),
         "last epochs, threshold 0.8",
         expect="above",
         reported=11.5,
@@ -196,7 +193,7 @@ CLAIMS = (
     _claim(
         "lpt-exits-more-best",
         "At the best epoch more symbols exit with LPT",
-        difference(_at(LPT, "exit_pct", "best"), _at(PLAIN, "exit_pct", "best")),
+        difference(at_threshold(LPT, "exit_pct", "best"), at_threshold(PLAIN, "exit_pct", "best")),
         "best epochs, threshold 0.8",
         expect="above",
         reported=-0.4,

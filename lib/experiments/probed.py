@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from lib.analysis import depth_probe, exit_speed
 from lib.analysis.statistics import percent_change
-from lib.experiments.two_corpora import TwoCorpora, count_models
+from lib.experiments.character import count_models, labelled
+from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import exits
 from lib.results import store
 from lib.results.claims import Measure, Tables
@@ -85,22 +86,12 @@ def training_tasks(
     experiment: str, networks: Mapping[str, Network], corpus: Corpus, parameters: TwoCorpora
 ) -> list[Task]:
     """One training a network and seed; whole batches, in fixed order unless it says otherwise."""
-    return [
-        Task(
-            kept_run.run,
-            CharacterRun(
-                corpus,
-                network.model,
-                network.objective,
-                parameters.ordered(**network.training),
-                whole_batches=True,
-            ),
-            seed,
-            {"experiment": experiment, "variant": name},
-        )
-        for name, network in networks.items()
-        for seed in range(parameters.seeds)
-    ]
+    tasks = []
+    for name, network in networks.items():
+        numbers = parameters.ordered(**network.training)
+        config = CharacterRun(corpus, network.model, network.objective, numbers, whole_batches=True)
+        tasks += labelled(experiment, name, kept_run.run, config, parameters)
+    return tasks
 
 
 def _judge(task: Task, trainings: list[Task]) -> str:
@@ -187,6 +178,11 @@ def _split(tables: Tables, split: str, column: str) -> str:
     if tables.corpus == "repeated" and not column.startswith("chosen_"):
         return "valid"
     return split
+
+
+def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
+    """A column of the table of exits by seed, at one threshold of confidence."""
+    return probed(variant, column, state, table="exits", threshold=threshold)
 
 
 def difference(one: Measure, other: Measure) -> Measure:
