@@ -62,6 +62,20 @@ def test_chunked_loss_and_gradients_equal_the_naive_ones(chunk):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_importance_multiplies_each_tokens_loss():
+    torch.manual_seed(0)
+    hidden = torch.randn(20, 32, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(280, 32, dtype=torch.double, requires_grad=True)
+    labels, importance = torch.randint(280, (20,)), torch.rand(20, dtype=torch.double)
+    naive = torch.nn.functional.cross_entropy(hidden @ weight.t(), labels, reduction="none")
+    expected = torch.autograd.grad((naive * importance).sum(), (hidden, weight))
+    ours = summed_loss(hidden, weight, labels, 8, importance)
+    found = torch.autograd.grad(ours, (hidden, weight))
+    assert torch.allclose(ours, (naive * importance).sum())
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
 def test_a_frozen_head_gets_no_gradient_and_the_rest_the_same():
     hidden = torch.randn(20, 32, requires_grad=True)
     weight, labels = torch.randn(280, 32), torch.randint(280, (20,))

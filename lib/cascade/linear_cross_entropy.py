@@ -14,8 +14,8 @@ CHUNK = 512  # tokens; 100 MB of logits at 49,152 words
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, labels, chunk):
-        # hidden [N, d], weight [V, d], labels [N] -> sum of losses []
+    def forward(ctx, hidden, weight, labels, chunk, importance):
+        # hidden [N, d], weight [V, d], labels [N], importance [N] or None -> sum of losses []
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
@@ -28,10 +28,15 @@ class _ChunkedLoss(torch.autograd.Function):
             picked = logits.gather(1, target) - top
             logits.sub_(top).exp_()
             mass = logits.sum(dim=1, keepdim=True)
-            total += (mass.log() - picked).sum(dtype=torch.float64)
+            losses = mass.log() - picked
+            if importance is not None:
+                losses = losses * importance[rows, None]
+            total += losses.sum(dtype=torch.float64)
             if need_hidden or need_weight:
                 logits.div_(mass)  # softmax
                 logits.scatter_add_(1, target, -torch.ones_like(picked))  # minus one-hot
+                if importance is not None:
+                    logits.mul_(importance[rows, None])
                 if need_hidden:
                     torch.mm(logits, weight, out=grad_hidden[rows])
                 if need_weight:
@@ -43,21 +48,28 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx, upstream):
         scaled = [None if g is None else g.mul_(upstream) for g in ctx.grads]
         ctx.grads = None
-        return *scaled, None, None
+        return *scaled, None, None, None
 
 
-def summed_loss(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHUNK) -> Tensor:
+def summed_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    chunk: int = CHUNK,
+    importance: Tensor | None = None,
+) -> Tensor:
     """Sum of cross-entropies (nats) of ``hidden @ weight.T`` against ``labels``.
 
-    hidden [N, d], weight [V, d], labels int64 [N] -> []. Differentiable once in both; the gradients
-    are computed in the forward pass. Equals the naive sum (a test says how closely).
+    hidden [N, d], weight [V, d], labels int64 [N] -> []; ``importance`` [N] multiplies each token's
+    loss. Differentiable once in hidden and weight; the gradients are computed in the forward pass.
+    Equals the naive sum (a test says how closely).
     """
     if hidden.ndim != 2 or labels.shape != hidden.shape[:1]:
         raise ValueError(
             f"hidden [N, d] and labels [N] are needed, not {tuple(hidden.shape)} and "
             f"{tuple(labels.shape)}"
         )
-    return _ChunkedLoss.apply(hidden, weight, labels, chunk)
+    return _ChunkedLoss.apply(hidden, weight, labels, chunk, importance)
 
 
 @torch.no_grad()

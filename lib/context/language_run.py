@@ -6,6 +6,7 @@ the run's folder until its record is written.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
 
 def drop_contexts(folder: Path) -> None:
     """Remove the context cache of a finished run."""
+    (folder / "contexts.json").unlink(missing_ok=True)
     shutil.rmtree(folder / "contexts", ignore_errors=True)
 
 
@@ -80,22 +82,27 @@ def recurrent_parts(
 ) -> tuple[list[Features], dict, dict[str, list[dict]]]:
     """Features of train, valid and test, what the block measured, and its tables.
 
-    The trained block and the cache of training contexts lie in `folder` and are read again there.
+    The trained block and the cache of training contexts, with the seconds that it took, lie in
+    `folder` and are read again there.
     """
     x = streams.train.embedded
     block, about, table = trained_block(choice, x, seed, folder / "checkpoint_block.safetensors")
-    started = time.perf_counter()
-    place = folder / "contexts"
+    place, note = folder / "contexts", folder / "contexts.json"
     key = cache_key(block, x, repr((choice.way, choice.sweeps, choice.document, choice.memory)))
     try:
         layers = open_cache(place, key)
-    except CacheError:  # none yet, or one of a killed run
+        measured = json.loads(note.read_text(encoding="utf-8"))
+    except (CacheError, FileNotFoundError):  # none yet, or one of a killed run
+        started = time.perf_counter()
         layers, extra = collect(choice, block, x, table)
-        about["collect_seconds"] = time.perf_counter() - started
+        measured = {"collect_seconds": time.perf_counter() - started, **extra}
         write_cache(place, layers, key)
         layers = open_cache(place, key, quick=True)
-        about |= extra
-    about["cache_seconds"] = time.perf_counter() - started
+        measured["cache_seconds"] = time.perf_counter() - started
+        partial = note.with_suffix(".part")
+        partial.write_text(json.dumps(measured), encoding="utf-8")
+        partial.replace(note)
+    about |= measured
     about["cache_bytes"] = cache_bytes(layers)
     train = Features(layers, x, streams.train.outputs)
     measured = clean_contexts(choice, block, streams.test.embedded)

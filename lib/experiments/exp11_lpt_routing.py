@@ -45,7 +45,7 @@ class Exp11(TwoCorpora):
     A size is trained for ``scale_symbols // size`` epochs, at least one and at most ``epochs``.
     """
 
-    scales: str = wholes("20000,100000", 100, 10_000_000)
+    scales: str = wholes("20000,100000,1000000", 100, 10_000_000)
     scale_seeds: int = whole(3, 1, 1_000)
     scale_symbols: int = whole(300_000, 1, 100_000_000)
 

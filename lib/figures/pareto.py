@@ -20,60 +20,79 @@ RULE_NAMES = {
 
 
 def front(
-    slug: str, size: str, routed: tuple[str, ...], rivals: tuple[str, ...], base: str
+    slug: str,
+    size: str,
+    stages: dict[str, str],
+    routed: tuple[str, ...],
+    rivals: tuple[str, ...],
+    base: str,
 ) -> Figure:
-    """Test perplexity of all tokens against FLOPs per token over the base's.
+    """Test perplexity of all tokens against FLOPs per token (left) and measured time (right).
 
-    Lines: one stage trained on all tokens, routed by each rule at every rate (mean over seeds).
-    Marks: variants trained by themselves, with the 95 % interval over seeds.
+    ``stages``: stage trained on all tokens -> the clock that timed its depth. Lines: each stage
+    routed by the gate at every rate, mean over seeds. Marks: variants as they were trained, with
+    the 95 % interval over seeds; those that add no layer take the base's time.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
-    figure, axes = plt.subplots(figsize=(7.2, 4.4))
-    for (rule, name), colour in zip(RULE_NAMES.items(), style.COLOURS, strict=False):
-        own = routes[routes["rule"] == rule].groupby("wanted_rate")[["flops", "test_ppl"]].mean()
-        axes.plot(
-            own["flops"],
-            own["test_ppl"],
-            ":" if rule == "oracle" else "-",
-            color=colour,
-            marker=".",
-            label=f"by {name}",
-            zorder=2,
-        )
-    for name, marker in zip((*routed, *rivals), style.MARKERS, strict=False):
+    clock = store.read(slug, "clock", size)
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True)
+    times: dict[str, float] = {}
+    for (stage, timed), colour in zip(stages.items(), style.COLOURS, strict=False):
+        own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
+        if own.empty:
+            continue
+        mean = own.groupby("wanted_rate")[["flops", "test_ppl", "test_rate"]].mean()
+        known = clock[clock["variant"] == timed].sort_values("rate")
+        seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
+        times[stage] = float(known["relative_time"].iloc[-1])
+        for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
+            axes.plot(
+                x, mean["test_ppl"], color=colour, marker=".", label=f"{stage}, routed by the gate"
+            )
+    for name, marker in zip((*rivals, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
+        if own.empty:
+            continue
         found = bootstrap(own["test_ppl"].to_numpy(dtype=float))
-        axes.errorbar(
-            own["flops"].mean(),
-            found.mean,
-            [[found.mean - found.low], [found.high - found.mean]],
-            fmt=marker,
-            color="black",
-            markerfacecolor="white",
-            capsize=3,
-            label=name,
-            zorder=4,
-        )
-    axes.axhline(
-        frame.loc[frame["variant"] == base, "test_ppl"].iloc[0],
-        color="#555555",
-        linewidth=0.9,
-        linestyle="--",
-        label="base alone",
+        for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
+            if x is None:
+                continue  # the clock times gates, not the second pass that entropy needs
+            axes.errorbar(
+                x,
+                found.mean,
+                [[found.mean - found.low], [found.high - found.mean]],
+                fmt=marker,
+                color="black",
+                markerfacecolor="white",
+                capsize=3,
+                label=name,
+                zorder=4,
+            )
+    alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
+    for axes, words in zip(panels, ("FLOPs per token", "milliseconds per token"), strict=True):
+        axes.axhline(alone, color="#555555", linewidth=0.9, linestyle="--", label="base alone")
+        axes.set_xlabel(f"{words}, base = 1")
+    panels[0].set_ylabel("perplexity of all test tokens")
+    figure.suptitle(
+        f"All held-out tokens against cost ({tables.corpora(_decisive(frame, routes))})"
     )
-    axes.set_xlabel("FLOPs per token, base = 1")
-    axes.set_ylabel("perplexity of all test tokens")
-    axes.set_title(f"All held-out tokens against cost ({tables.corpora(_decisive(frame, routes))})")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def kept_gain(slug: str, size: str) -> Figure:
-    """Share of the stage's whole gain in nats that a rule keeps, against the share routed.
+def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float | None:
+    """Time of a variant over the base's: a stage's on all tokens, 1 without added layers."""
+    return None if name in routed else times.get(name, 1.0)
+
+
+def kept_gain(slug: str, size: str, stage: str) -> Figure:
+    """Share of a stage's whole gain in nats that a rule keeps, against the share routed.
 
     Left all tokens, right those outside the template; the diagonal is random routing.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
+    routes = routes[routes["variant"] == stage]
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
     for axes, column, title in zip(
         panels,
