@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.probed import Network, probed, ratio, train_and_probe
+from lib.experiments.probed import Network, probed, train_and_probe
 from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import contribution
 from lib.models.transformer import TransformerConfig
 from lib.results import store
-from lib.results.claims import Measure, Tables, claim_maker
+from lib.results.claims import Measure, Tables, claim_maker, ratio
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Standard
 

@@ -8,16 +8,14 @@ import pandas as pd
 from lib.experiments.exp08_layer_contribution import LPT, STANDARD, networks
 from lib.experiments.probed import (
     at_threshold,
-    difference,
     pareto_figure,
     probed,
-    ratio,
     reliability_figure,
     sweep_figure,
     train_and_probe,
 )
 from lib.experiments.two_corpora import TwoCorpora
-from lib.results.claims import Measure, claim_maker
+from lib.results.claims import Measure, claim_maker, difference, ratio
 from lib.text.corpus import Corpus
 
 EXPERIMENT, SLUG = "exp09", "09_early_exit"

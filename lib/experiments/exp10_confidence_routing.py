@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from lib.experiments.probed import (
     Network,
     at_threshold,
-    difference,
     pareto_figure,
     probed,
-    ratio,
     sweep_figure,
     train_and_probe,
 )
@@ -21,7 +19,7 @@ from lib.figures import exits
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
 from lib.results import store
-from lib.results.claims import claim_maker
+from lib.results.claims import claim_maker, difference, ratio
 from lib.text.corpus import Corpus
 from lib.training.objectives import Standard
 from lib.training.routing import Routed

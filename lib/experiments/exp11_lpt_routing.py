@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from lib.experiments.probed import (
     Network,
     at_threshold,
-    difference,
     pareto_figure,
     probed,
-    ratio,
     reliability_figure,
     sweep_figure,
     train_and_probe,
@@ -23,7 +21,7 @@ from lib.figures import scale
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole, wholes
 from lib.results import store
-from lib.results.claims import Claim, change, claim_maker
+from lib.results.claims import Claim, change, claim_maker, difference, ratio
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.character_run import CharacterRun
 from lib.training.character_run import run as train

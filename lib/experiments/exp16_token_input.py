@@ -19,7 +19,7 @@ from lib.experiments.token_input_variants import (
 )
 from lib.figures import contexts, training
 from lib.results import store, tables
-from lib.results.claims import by_seed, change, claim_maker
+from lib.results.claims import by_seed, change, claim_maker, difference, level
 
 Exp16 = PARAMETERS = token_input_variants.Exp16
 run = token_input_variants.run
@@ -121,12 +121,6 @@ def best_window(metric_tables):
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 1", min_seeds=3)
 
 
-def rank_gap(metric_tables):
-    """Effective rank of the every-layer contexts minus that of first-layer ones, in points."""
-    frame = metric_tables()
-    return (by_seed(frame, EVERY, "er_pct") - by_seed(frame, FIRST, "er_pct")).to_numpy()
-
-
 CLAIMS = (
     _claim(
         "better",
@@ -168,7 +162,7 @@ CLAIMS = (
     _claim(
         "rank-higher",
         "The token at every layer keeps the effective rank high",
-        rank_gap,
+        difference(level(EVERY, "er_pct"), level(FIRST, "er_pct")),
         "both on the same clean test contexts (the seed compared a train with a validation rank)",
         expect="above",
         reported=67.7,
@@ -177,10 +171,7 @@ CLAIMS = (
     _claim(
         "rank-by-product",
         "The low rank of the first-layer block comes from its layout, before any training",
-        lambda found: (
-            by_seed(found(), EVERY + NO_PHASE_ONE, "er_pct")
-            - by_seed(found(), FIRST + NO_PHASE_ONE, "er_pct")
-        ).to_numpy(),
+        difference(level(EVERY + NO_PHASE_ONE, "er_pct"), level(FIRST + NO_PHASE_ONE, "er_pct")),
         "ranks of both blocks without Phase 1: if equal, Phase 1 makes the low rank",
         expect="above",
         threshold=5.0,

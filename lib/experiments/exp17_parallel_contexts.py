@@ -16,7 +16,7 @@ from lib.experiments.parallel_variants import (
 )
 from lib.figures import contexts
 from lib.results import store, tables
-from lib.results.claims import by_seed, change, claim_maker, level
+from lib.results.claims import by_seed, change, claim_maker, difference, level
 
 Exp17 = PARAMETERS = parallel_variants.Exp17
 run = parallel_variants.run
@@ -123,16 +123,6 @@ FIGURES = {
 }
 
 
-def gap(better: str, worse: str, metric: str):
-    """Difference of a metric between two variants, seed by seed."""
-
-    def measure(found):
-        frame = found()
-        return (by_seed(frame, better, metric) - by_seed(frame, worse, metric)).to_numpy()
-
-    return measure
-
-
 def speed(layout: str, way: str):
     """How many times faster than the sequential way the cache is filled, seed by seed."""
 
@@ -167,7 +157,7 @@ CLAIMS = (
     _claim(
         "equal-untrained",
         "That agreement is a result of Phase 1 (rate 0 agrees less)",
-        gap(EVERY_6 + NO_LEARNING, EVERY_6, "cos_mean"),
+        difference(level(EVERY_6 + NO_LEARNING, "cos_mean"), level(EVERY_6, "cos_mean")),
         "the same sweeps with a learning rate of 0: a random block that merely forgets",
         threshold=-0.005,
         unit="difference of cosine",

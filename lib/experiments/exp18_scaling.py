@@ -29,7 +29,7 @@ from lib.experiments.scaling_variants import (
 )
 from lib.figures import contexts
 from lib.results import store, tables
-from lib.results.claims import by_seed, claim_maker
+from lib.results.claims import by_seed, claim_maker, difference
 
 Exp18 = PARAMETERS = scaling_variants.Exp18
 run = scaling_variants.run
@@ -157,7 +157,7 @@ def exponents(layout: str, metric: str = "test_ppl"):
 
 def exponent_gap(layout: str, metric: str, baseline: str):
     """Difference of exponents between two schedules, seed by seed."""
-    return lambda found: exponents(layout, metric)(found) - exponents(layout, baseline)(found)
+    return difference(exponents(layout, metric), exponents(layout, baseline))
 
 
 def step(layout: str, metric: str, last: int = 1):

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis import depth_probe, exit_speed
-from lib.analysis.statistics import percent_change
 from lib.experiments.character import count_models, labelled
 from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import exits
@@ -183,13 +182,3 @@ def _split(tables: Tables, split: str, column: str) -> str:
 def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
     """A column of the table of exits by seed, at one threshold of confidence."""
     return probed(variant, column, state, table="exits", threshold=threshold)
-
-
-def difference(one: Measure, other: Measure) -> Measure:
-    """One measure minus another, seed by seed."""
-    return lambda tables: one(tables) - other(tables)
-
-
-def ratio(one: Measure, other: Measure) -> Measure:
-    """Percent change from the other measure to the one, seed by seed."""
-    return lambda tables: percent_change(one(tables), other(tables))

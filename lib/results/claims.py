@@ -101,6 +101,16 @@ def level(variant: str, metric: str) -> Measure:
     return lambda tables: by_seed(tables(), variant, metric).to_numpy()
 
 
+def difference(one: Measure, other: Measure) -> Measure:
+    """One measure minus another, seed by seed."""
+    return lambda tables: one(tables) - other(tables)
+
+
+def ratio(one: Measure, other: Measure) -> Measure:
+    """Percent change from the other measure to the one, seed by seed."""
+    return lambda tables: percent_change(one(tables), other(tables))
+
+
 def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
     """A metric of a variant indexed by seed. Raises KeyError if the variant is absent."""
     rows = frame[frame["variant"] == variant].set_index("seed").sort_index()
