@@ -11,6 +11,7 @@ from lib.context.block import ContextBlock
 from lib.context.contexts import documents, layer_outputs, parallel, sequential
 from lib.context.embedding import load_embedding
 from lib.context.phase_one import PhaseOneSettings
+from lib.context.phase_two import PhaseTwoSettings
 from lib.context.token_stream import StreamChoice
 from lib.context.ultrachat import load_ultrachat
 from lib.parameters import Parameters, choice, real, whole, words
@@ -63,6 +64,10 @@ class ContextParameters(Parameters):
     def most_tokens(self) -> int:
         """Training tokens of the largest run of the experiment."""
         return self.tokens
+
+    def fixed_length(self) -> PhaseTwoSettings:
+        """Phase 2 without early stopping: equal updates for every variant, best epoch on valid."""
+        return PhaseTwoSettings(self.batch, self.learning_rate, self.epochs, patience=0)
 
     def load(self) -> "ContextText":
         """The text and the embedding these parameters name, printed as two lines."""

@@ -48,8 +48,6 @@ PATHS: dict[str, Stages] = {
     "full, best epoch, to the last epoch": (BASE, Stage(4, start="best", patient=True)),
     "scratch, to the last epoch": (Stage(4, patient=True),),
 }
-SEED_ROWS = tuple(PATHS)[:4]
-IDEAS = tuple(name for name in PATHS if name.startswith(("full, best", "4-layer scratch")))
 
 
 def run(corpora: list[Corpus], parameters: Exp05) -> pd.DataFrame:

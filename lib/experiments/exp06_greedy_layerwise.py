@@ -50,7 +50,6 @@ PATHS: dict[str, Stages] = {
     "greedy 4, best epochs, identity": greedy(4, "best", True),
     "greedy 4, best epochs, trained embedding": EMBEDDED,
 }
-SEED_ROWS = tuple(PATHS)[:6]
 
 
 def run(corpora: list[Corpus], parameters: Exp06) -> pd.DataFrame:

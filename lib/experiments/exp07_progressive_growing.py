@@ -44,7 +44,6 @@ PATHS: dict[str, Stages] = {
     **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
     **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
 }
-SEED_ROWS = tuple(PATHS)[:10]
 GROWN = (
     "Scratch LPT",
     "Scratch standard",

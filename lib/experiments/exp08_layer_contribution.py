@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.probed import Network, probed, train_and_probe
+from lib.experiments.probed import Network, probed, reported_split, train_and_probe
 from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import contribution
 from lib.models.transformer import TransformerConfig
-from lib.results import store
 from lib.results.claims import Measure, Tables, claim_maker, ratio
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Standard
@@ -45,28 +44,17 @@ def run(corpora: list[Corpus], parameters: Exp08) -> pd.DataFrame:
     return train_and_probe(EXPERIMENT, SLUG, networks, corpora, parameters, judged=True)
 
 
-def _layers(size: str) -> pd.DataFrame:
-    table = store.read(SLUG, "layers", size)
-    return table[table["split"] == "report"]
+def _by_difficulty(variant: str, column: str, label: str, title: str, size: str) -> Figure:
+    layers = reported_split(SLUG, "layers", size)
+    return contribution.by_difficulty(layers, variant, column, label, f"{title}, {variant}")
 
 
-def _loss(variant: str, size: str) -> Figure:
-    title = f"Loss through the shared head, {variant}"
-    return contribution.by_difficulty(_layers(size), variant, "loss", "mean loss (nats)", title)
-
-
-def norms_figure(size: str) -> Figure:
-    """Size of each block's change by difficulty, standard network."""
-    title = f"Residual norms, {STANDARD}"
-    return contribution.by_difficulty(
-        _layers(size), STANDARD, "norm", "size of the block's change", title
-    )
-
-
+LOSS_OF = ("loss", "mean loss (nats)", "Loss through the shared head")
+NORM_OF = ("norm", "size of the block's change", "Residual norms")
 FIGURES = {
-    "loss_standard": partial(_loss, STANDARD),
-    "loss_lpt": partial(_loss, LPT),
-    "norms": norms_figure,
+    "loss_standard": partial(_by_difficulty, STANDARD, *LOSS_OF),
+    "loss_lpt": partial(_by_difficulty, LPT, *LOSS_OF),
+    "norms": partial(_by_difficulty, STANDARD, *NORM_OF),
 }
 
 

@@ -78,9 +78,7 @@ NAMES = (ROUTED, FULL, HALF, f"{ROUTED}, init B", f"{FULL}, init B")
 FOUR = tuple(name for name in NAMES if name != HALF)
 COLUMNS = ("ppl", "acc_pct", "exit_pct")
 FIGURES = {
-    "perplexity": partial(
-        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Routing and its baselines"
-    ),
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Routing and its baselines"),
     "pareto": partial(pareto_figure, SLUG, FOUR),
     "thresholds_real": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, False),
     "thresholds_repeated": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, True),

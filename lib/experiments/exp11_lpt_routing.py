@@ -16,11 +16,11 @@ from lib.experiments.probed import (
     sweep_figure,
     train_and_probe,
 )
-from lib.experiments.two_corpora import TwoCorpora, perplexity_change, perplexity_figure, seeds_of
+from lib.experiments.two_corpora import TwoCorpora, perplexity_change, perplexity_figure
 from lib.figures import scale
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole, wholes
-from lib.results import store
+from lib.results import store, tables
 from lib.results.claims import Claim, change, claim_maker, difference, ratio
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.character_run import CharacterRun
@@ -118,16 +118,14 @@ def scale_figure(size: str) -> Figure:
     """Test perplexity of the four methods against the size of the training text."""
     frame = store.read(SLUG, size=size)
     frame = frame[frame["train_chars"].notna()]
-    title = f"Four layers, {seeds_of(frame)}: what survives more text?"
+    title = f"Four layers, {tables.seeds(frame)}: what survives more text?"
     return scale.by_size(frame, METHODS, title)
 
 
 NAMES = tuple(WEIGHTS)
 COLUMNS = ("ppl", "acc_pct", "exit_pct")
 FIGURES = {
-    "perplexity": partial(
-        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Three loss weightings"
-    ),
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Three loss weightings"),
     "pareto": partial(pareto_figure, SLUG, NAMES),
     "thresholds_real": partial(sweep_figure, SLUG, NAMES, COLUMNS, False),
     "thresholds_repeated": partial(sweep_figure, SLUG, NAMES, COLUMNS, True),

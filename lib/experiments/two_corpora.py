@@ -18,7 +18,7 @@ from lib.experiments.character import CharacterParameters, count_models, labelle
 from lib.figures import growth, panels
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
-from lib.results import store
+from lib.results import store, tables
 from lib.results.claims import Measure, Tables, change
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.fit import Training
@@ -72,18 +72,12 @@ def metrics(frame: pd.DataFrame) -> dict[str, str]:
     return {name: metric(name) for name in frame["corpus"].unique()}
 
 
-def seeds_of(frame: pd.DataFrame) -> str:
-    """The number of seeds in words, for titles."""
-    count = frame["seed"].nunique()
-    return f"{count} seed{'s' if count > 1 else ''}"
-
-
 def perplexity_figure(
     experiment: str, slug: str, variants: Sequence[str], title: str, size: str
 ) -> Figure:
     """Perplexities of the variants on both corpora, drawn from the written table."""
     frame = store.read(slug, size=size)
-    title = f"{title}, {seeds_of(frame)}"
+    title = f"{title}, {tables.seeds(frame)}"
     return panels.perplexities(frame, list(variants), title, metrics(frame), experiment)
 
 
