@@ -15,7 +15,7 @@ from lib.experiments.cascade import CascadeParameters, tasks_of
 from lib.parameters import choice, real, reals, whole, wholes
 from lib.training.sweep import Task
 
-EXPERIMENT, SLUG = "exp19", "19_cascade_that_works"
+EXPERIMENT, SLUG = "cascade_works", "19_cascade_that_works"
 BASE, CLOCK = "Base", "Clock"
 ROUTED, RANDOM, ALL = "Routed stage", "Random routing", "Stage on all tokens"
 TUNED, LOW_RANK = "Last layers tuned", "LoRA"
