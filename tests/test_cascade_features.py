@@ -1,24 +1,11 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from lib.cascade import features as module
 from lib.cascade.features import collect
 from lib.cascade.packing import select
-from lib.models.pretrained import load_base
 from lib.text.instructions import load_instructions, render
 from lib.text.token_stream import TokenWindows, joined_windows
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_base("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +103,8 @@ collect(base, joined_windows(texts, base.tokenizer, 32, "test").first(20), Path(
 """
 
 
-def test_two_processes_collect_what_one_collects(base, windows, tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(tests=str(ROOT / "tests")))
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--standalone",
-            str(script),
-            str(tmp_path / "two"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_two_processes_collect_what_one_collects(base, windows, tmp_path, in_two_processes):
+    in_two_processes(WORKER, tmp_path / "two")
     one = collect(base, windows, tmp_path / "one", batch=3)
     two = collect(base, windows, tmp_path / "two", batch=3)
     assert torch.allclose(one.final, two.final, atol=1e-6)

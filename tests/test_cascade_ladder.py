@@ -15,7 +15,6 @@ from lib.cascade.evaluation import perplexity
 from lib.cascade.features import Features
 from lib.cascade.gate import fit_gate
 from lib.cascade.ladder_run import LadderRun, run
-from lib.cascade.material import material_handle
 from lib.cascade.query_stage import Keys, query_stage, stream_scale
 from lib.cascade.rival_run import RivalRun
 from lib.cascade.rival_run import run as run_rival
@@ -26,28 +25,14 @@ from lib.cascade.speed_run import SpeedRun
 from lib.cascade.speed_run import run as run_speed
 from lib.experiments import ladder_claims
 from lib.experiments import ladder_variants as variants
-from lib.models.pretrained import load_base
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}
 PLAN = TextPlan(train=12, valid=4, look=2, scored=4)
 
 
-@pytest.fixture(scope="module")
-def handle(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield material_handle("tiny", "stream", COUNTS, "embedded")
-    patch.undo()
-
-
 @pytest.fixture
 def plan(handle):
     return LadderRun(handle, PLAN, Adaptation(1e-2), layers=2)
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_base("tiny")
 
 
 @pytest.fixture

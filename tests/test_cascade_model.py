@@ -4,15 +4,9 @@ import torch
 from lib.cascade.configuration import CascadeConfig
 from lib.cascade.modeling import CascadeCache, CascadeForCausalLM
 from lib.cascade.stage import new_stage
-from lib.models.pretrained import load_base
 
 RULE = {"criterion": "last_two_layers", "threshold": 0.78}
 SECOND = {"criterion": "input_to_output", "threshold": 0.5}
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_base("tiny")
 
 
 def cascade(base, rules=(RULE, SECOND), head="scratch", context="compact"):

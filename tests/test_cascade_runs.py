@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.cascade.evaluation import applied_twice, flops_per_token, hard_mask
-from lib.cascade.material import instruction_windows, material_handle, wikitext_windows
+from lib.cascade.material import instruction_windows, wikitext_windows
 from lib.cascade.packing import Packs
 from lib.cascade.stage import new_stage, parameter_count
 from lib.cascade.stage_run import BaseTwice, StageRun, run, run_base_twice
@@ -15,14 +15,6 @@ from lib.models.pretrained import load_base
 from lib.text.instructions import CorpusUnavailable
 
 COUNTS = {"train": 16, "valid": 4, "test": 6}
-
-
-@pytest.fixture(scope="module")
-def handle(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield material_handle("tiny", "stream", COUNTS, "embedded")
-    patch.undo()
 
 
 @pytest.fixture

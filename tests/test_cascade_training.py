@@ -239,30 +239,11 @@ if accelerator.is_main_process:
 """
 
 
-def test_two_processes_train_what_one_trains(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(tests=str(ROOT / "tests")))
+def test_two_processes_train_what_one_trains(tmp_path, in_two_processes):
     found = tmp_path / "two.safetensors"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--standalone",
-            str(script),
-            str(found),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = in_two_processes(WORKER, found)
     stage, curve = trained()
-    assert f"CURVE {[round(row['train_loss'], 5) for row in curve]} 2" in done.stdout
+    assert f"CURVE {[round(row['train_loss'], 5) for row in curve]} 2" in printed
     two = load_file(found)
     for name, parameter in stage.named_parameters():
         assert torch.allclose(two[name], parameter, atol=2e-5), name

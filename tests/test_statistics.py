@@ -7,7 +7,13 @@ import pytest
 from lib.analysis.ngrams import bigram_perplexity, unigram_perplexity
 from lib.analysis.statistics import bootstrap, percent_change
 from lib.results import claims, store
-from lib.results.claims import Claim, change, decide, place
+from lib.results.claims import (
+    Claim,
+    change,
+    claim_maker,
+    decide,
+    place,
+)
 from lib.text.alphabet import Alphabet
 
 
@@ -66,6 +72,24 @@ def claim(**more) -> Claim:
         "control": "equal everything",
     }
     return Claim(**{**content, **more})
+
+
+def test_claims_of_an_experiment_differ_only_in_what_each_says():
+    make = claim_maker("area", "03_x", "seed", min_seeds=3)
+    plain = make("name", "a beats b", change("a", "b"), "equal everything")
+    assert (plain.id, plain.experiment, plain.slug, plain.source) == (
+        "area-name",
+        "area",
+        "03_x",
+        "seed",
+    )
+    assert (plain.expect, plain.threshold, plain.reported, plain.min_seeds) == ("below", 0, None, 3)
+    own = make("other", "a is b", change("a", "b"), "none", expect="within", source="a control")
+    assert (own.expect, own.source, own.min_seeds) == ("within", "a control", 3)
+    moved = claim_maker("area", "03_x", "seed", experiment="exp03")
+    assert moved("name", "a beats b", change("a", "b"), "").experiment == "exp03"
+    with pytest.raises(ValueError, match="allowed"):
+        make("name", "a beats b", change("a", "b"), "", expect="beneath")
 
 
 def frame(seeds_a, seeds_b) -> pd.DataFrame:

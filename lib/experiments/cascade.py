@@ -15,7 +15,7 @@ from lib.cascade.stage import Stage, new_stage, parameter_count
 from lib.models.pretrained import BaseUnavailable
 from lib.parameters import Parameters, choice, whole, words
 from lib.results import store, tables
-from lib.results.claims import Measure, Tables, by_seed
+from lib.results.claims import Measure, Tables, by_seed, level, ratio
 from lib.text.instructions import SOURCES, CorpusUnavailable
 from lib.training.sweep import Task, sweep
 
@@ -131,12 +131,7 @@ def summary(
 
 def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl") -> Measure:
     """Percent by which a column lies above another one of the same row, seed by seed."""
-
-    def measure(tables: Tables) -> np.ndarray:
-        ours, theirs = (by_seed(tables(), variant, name).to_numpy() for name in (metric, base))
-        return 100 * (ours / theirs - 1)
-
-    return measure
+    return ratio(level(variant, metric), level(variant, base))
 
 
 def common_change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:

@@ -1,14 +1,16 @@
-"""What the character-level experiments share: their parameters, floor lines and the sweep."""
+"""What the character experiments share: parameters, floor lines, the sweep and its figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.experiments import floors
+from lib.figures import training
 from lib.parameters import Parameters, choice, real, whole, words
-from lib.results import store
+from lib.results import store, tables
 from lib.text.corpus import NAMES, Corpus, load_corpus
 from lib.training.character_run import CharacterRun, run
 from lib.training.fit import Training
@@ -68,6 +70,9 @@ class Variant:
     training: Mapping[str, Any] | None = None
 
 
+Variants = Callable[[int], Mapping[str, Variant]]  # from the size of the alphabet
+
+
 def labelled(
     experiment: str, variant: str, function: Any, config: Any, parameters: CharacterParameters
 ) -> list[Task]:
@@ -76,10 +81,23 @@ def labelled(
     return [Task(function, config, seed, labels) for seed in range(parameters.seeds)]
 
 
+def count_models(experiment: str, corpus: Corpus) -> list[Task]:
+    """Unigram and bigram as tasks of one seed: no network may miss them."""
+    return [
+        Task(
+            floors.run,
+            floors.CountRun(corpus, name),
+            0,
+            {"experiment": experiment, "variant": name},
+        )
+        for name in floors.MODELS
+    ]
+
+
 def train_variants(
     experiment: str,
     slug: str,
-    variants: Mapping[str, Variant],
+    variants: Variants,
     corpus: Corpus,
     parameters: CharacterParameters,
     more: Sequence[Task] = (),
@@ -87,15 +105,52 @@ def train_variants(
 ) -> pd.DataFrame:
     """Train every variant with every seed, write the tables, and return the main one.
 
-    ``settings`` go to ``CharacterRun``; ``more`` are tasks of other kinds. The unigram and bigram
-    count models are added as rows of one seed: no network may miss them.
+    ``settings`` go to ``CharacterRun``; ``more`` are tasks of other kinds. The count models are
+    added as rows of one seed.
     """
     tasks = list(more)
-    for name, variant in variants.items():
-        training = parameters.training(**(variant.training or {}))
-        config = CharacterRun(corpus, variant.model, variant.objective, training, **settings)
+    for name, variant in variants(len(corpus.alphabet)).items():
+        numbers = parameters.training(**(variant.training or {}))
+        config = CharacterRun(corpus, variant.model, variant.objective, numbers, **settings)
         tasks += labelled(experiment, name, run, config, parameters)
-    for name in floors.MODELS:
-        labels = {"experiment": experiment, "variant": name}
-        tasks.append(Task(floors.run, floors.CountRun(corpus, name), 0, labels))
+    tasks += count_models(experiment, corpus)
     return store.write(slug, sweep(tasks, parameters.workers), parameters.size)
+
+
+def perplexity_figure(
+    experiment: str,
+    slug: str,
+    variants: Sequence[str],
+    title: str,
+    size: str,
+    counted: Sequence[str] = (),
+    logarithmic: bool = False,
+) -> Figure:
+    """Test perplexity of every variant with its interval, and the seed's figures.
+
+    ``counted`` names the count models that are drawn as lines.
+    """
+    frame = store.read(slug, size=size)
+    lines = tables.floors(frame)
+    return training.intervals(
+        frame,
+        list(variants),
+        f"{title} ({tables.corpora(frame)})",
+        experiment=experiment,
+        floors={name: lines[name] for name in counted},
+        logarithmic=logarithmic,
+    )
+
+
+def curves_figure(
+    slug: str, variants: Sequence[str], size: str, highest: float | None = None
+) -> Figure:
+    """Validation perplexity over epochs; ``highest`` cuts the axis at the full size."""
+    frame = store.read(slug, size=size)
+    return training.curves(
+        store.read(slug, "curve", size),
+        list(variants),
+        f"Validation during training ({tables.corpora(frame)})",
+        floors=tables.floors(frame, "val_ppl"),
+        highest=highest if size == store.FULL else None,
+    )

@@ -1,6 +1,5 @@
 """What the three context-vector experiments share: parameters, text and the seed's settings."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,10 @@ from lib.context.block import ContextBlock
 from lib.context.contexts import documents, layer_outputs, parallel, sequential
 from lib.context.embedding import load_embedding
 from lib.context.phase_one import PhaseOneSettings
+from lib.context.phase_two import PhaseTwoSettings
 from lib.context.token_stream import StreamChoice
 from lib.context.ultrachat import load_ultrachat
 from lib.parameters import Parameters, choice, real, whole, words
-from lib.results.claims import Claim
 from lib.text.corpus import Corpus, load_corpus
 
 CHARACTERS = 7  # characters asked for per token: WikiText-2 has about four
@@ -65,6 +64,10 @@ class ContextParameters(Parameters):
     def most_tokens(self) -> int:
         """Training tokens of the largest run of the experiment."""
         return self.tokens
+
+    def fixed_length(self) -> PhaseTwoSettings:
+        """Phase 2 without early stopping: equal updates for every variant, best epoch on valid."""
+        return PhaseTwoSettings(self.batch, self.learning_rate, self.epochs, patience=0)
 
     def load(self) -> "ContextText":
         """The text and the embedding these parameters name, printed as two lines."""
@@ -123,27 +126,6 @@ def seed_phase_one(width: int, **changes: Any) -> PhaseOneSettings:
         "learning_rate": SEED_RATE * (SEED_WIDTH / width) ** 0.5,
     }
     return PhaseOneSettings(**{**fields, **changes})
-
-
-def claim_maker(slug: str, **defaults: Any) -> Callable[..., Claim]:
-    """A short way to write the claims of one experiment; every claim needs three seeds.
-
-    ``defaults`` are fields of Claim (``experiment`` among them) that single claims may replace.
-    """
-
-    def make(name: str, statement: str, measure, expect: str, control: str, **more: Any) -> Claim:
-        fields = {"reported": None, "min_seeds": 3, **defaults, **more}
-        return Claim(
-            id=f"{fields['experiment']}-{name}",
-            slug=slug,
-            statement=statement,
-            measure=measure,
-            expect=expect,
-            control=control,
-            **fields,
-        )
-
-    return make
 
 
 def check_causal(layers: int, tokens: int = 24, cut: int = 16, width: int = 16) -> None:

@@ -1,15 +1,13 @@
 """Notebook 00: one tiny model, trained in under a minute, to learn how to read the rest."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import training
+from lib.experiments.character import CharacterParameters, Variant, curves_figure, train_variants
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
-from lib.results import store, tables
 from lib.results.claims import Claim
 from lib.text.corpus import Corpus
 from lib.training.objectives import Standard
@@ -38,19 +36,7 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp00) -> pd.DataFrame:
     """Train the one variant; one row a seed, and the two count models."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
-def curve_figure(size: str) -> Figure:
-    """Validation perplexity over epochs, with the count models as lines."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97)),
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-    )
-
-
-FIGURES = {"curve": curve_figure}
+FIGURES = {"curve": partial(curves_figure, SLUG, list(variants(97)))}

@@ -1,23 +1,23 @@
 """Experiment 1: is it supervision at every segment that puts HRM ahead of LCT+OACD?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.experiments.character import (
     CharacterParameters,
     Variant,
+    curves_figure,
     labelled,
+    perplexity_figure,
     train_variants,
 )
-from lib.figures import training as plots
 from lib.models.hrm import HRMConfig
 from lib.models.lct import LCTConfig
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
-from lib.results import store, tables
-from lib.results.claims import Claim, change
+from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training import two_phase
 from lib.training.character_run import CharacterRun
@@ -73,7 +73,7 @@ def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
     return train_variants(
         EXPERIMENT,
         SLUG,
-        variants(len(corpus.alphabet)),
+        variants,
         corpus,
         parameters,
         more=unlabelled(corpus, parameters),
@@ -83,107 +83,60 @@ def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
 SHOWN = ("LCT+OACD 1-layer", "LCT+OACD 2-layer", *variants(97))
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, the seed's figures and count models."""
-    frame = store.read(SLUG, size=size)
-    return plots.intervals(
-        frame,
-        list(SHOWN),
-        f"Supervision decides ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-        floors=tables.floors(frame),
+PATIENT = [name for name in SHOWN if name != "HRM"]  # it stops early; the patient row shows it all
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure,
+        EXPERIMENT,
+        SLUG,
+        SHOWN,
+        "Supervision decides",
+        counted=("unigram", "bigram"),
         logarithmic=True,
-    )
+    ),
+    "curves": partial(curves_figure, SLUG, PATIENT, highest=60),  # of LCT+OACD: its head's epochs
+}
 
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity over epochs (of LCT+OACD: the epochs of its head)."""
-    frame = store.read(SLUG, size=size)
-    return plots.curves(
-        store.read(SLUG, "curve", size),
-        [name for name in SHOWN if name != "HRM"],  # it stops early; the patient row shows it all
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=60 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
-
-SOURCE = "seed 004, Experiment 1"
-UNIT = "% change of perplexity"
-
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 1")
 CLAIMS = (
-    Claim(
-        id="exp01-hrm-beats-lct-1",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="HRM beats LCT+OACD of one block",
+    _claim(
+        "hrm-beats-lct-1",
+        "HRM beats LCT+OACD of one block",
+        change("HRM", "LCT+OACD 1-layer"),
+        "as the seed ran it: 152,064 against 78,080 parameters; LCT+OACD is reconstructed",
         reported=100 * (11.31 / 31.40 - 1),
-        unit=UNIT,
-        measure=change("HRM", "LCT+OACD 1-layer"),
-        expect="below",
-        control="as the seed ran it: 152,064 against 78,080 parameters; LCT+OACD is reconstructed",
     ),
-    Claim(
-        id="exp01-hrm-beats-lct-2",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="HRM beats LCT+OACD of two blocks",
+    _claim(
+        "hrm-beats-lct-2",
+        "HRM beats LCT+OACD of two blocks",
+        change("HRM", "LCT+OACD 2-layer"),
+        "as the seed ran it: about equal parameters; LCT+OACD is reconstructed",
         reported=100 * (11.31 / 29.94 - 1),
-        unit=UNIT,
-        measure=change("HRM", "LCT+OACD 2-layer"),
-        expect="below",
-        control="as the seed ran it: about equal parameters; LCT+OACD is reconstructed",
     ),
-    Claim(
-        id="exp01-two-blocks-help-lct",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="A second block helps LCT+OACD",
+    _claim(
+        "two-blocks-help-lct",
+        "A second block helps LCT+OACD",
+        change("LCT+OACD 2-layer", "LCT+OACD 1-layer"),
+        "same label-free training; the head reads 128 instead of 64 channels",
         reported=100 * (29.94 / 31.40 - 1),
-        unit=UNIT,
-        measure=change("LCT+OACD 2-layer", "LCT+OACD 1-layer"),
-        expect="below",
-        control="same label-free training; the head reads 128 instead of 64 channels",
     ),
-    Claim(
-        id="exp01-supervision-decides",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="What LCT+OACD lacks is the task loss inside (same network, task loss: better)",
-        reported=None,
-        unit=UNIT,
-        measure=change("LCT 2-layer, task loss", "LCT+OACD 2-layer"),
-        expect="below",
-        control="the same network and segments, with the task loss at every segment",
+    _claim(
+        "supervision-decides",
+        "What LCT+OACD lacks is the task loss inside (same network, task loss: better)",
+        change("LCT 2-layer, task loss", "LCT+OACD 2-layer"),
+        "the same network and segments, with the task loss at every segment",
     ),
-    Claim(
-        id="exp01-hrm-beats-supervised-lct",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="HRM beats the LCT network of two blocks under the same supervision",
-        reported=None,
-        unit=UNIT,
-        measure=change("HRM, patience 5", "LCT 2-layer, task loss"),
-        expect="below",
-        control="task loss at every segment, equal stopping; 152,064 and 149,952 parameters",
+    _claim(
+        "hrm-beats-supervised-lct",
+        "HRM beats the LCT network of two blocks under the same supervision",
+        change("HRM, patience 5", "LCT 2-layer, task loss"),
+        "task loss at every segment, equal stopping; 152,064 and 149,952 parameters",
     ),
-    Claim(
-        id="exp01-lct-below-unigram",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source=SOURCE,
-        statement="LCT+OACD of two blocks predicts worse than counting single characters",
-        reported=None,
-        unit=UNIT,
-        measure=change("LCT+OACD 2-layer", "unigram"),
+    _claim(
+        "lct-below-unigram",
+        "LCT+OACD of two blocks predicts worse than counting single characters",
+        change("LCT+OACD 2-layer", "unigram"),
+        "unigram counts of the same 20,000 training characters",
         expect="above",
-        control="unigram counts of the same 20,000 training characters",
     ),
 )

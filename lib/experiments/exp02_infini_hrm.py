@@ -1,16 +1,20 @@
 """Experiment 2: does a compressive memory help HRM, and where must it sit?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
 from lib.models.hrm import HRMConfig
 from lib.parameters import whole
-from lib.results import store, tables
-from lib.results.claims import Claim, change
+from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.objectives import Segments
 
@@ -54,116 +58,72 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp02) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, and the seed's figures."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Memory and its controls ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-    )
+NAMES = list(variants(97))
+FIGURES = {
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Memory and its controls"),
+    "curves": partial(curves_figure, SLUG, NAMES[:8], highest=20),  # as many as there are colours
+}
 
 
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of all variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97))[:8],  # as many as there are colours
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
-
-
-def _claim(
-    name: str, statement: str, reported: float | None, pair: tuple[str, str], expect: str, why: str
-) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 2",
-        statement=statement,
-        reported=reported,
-        unit="% change of perplexity",
-        measure=change(*pair),
-        expect=expect,
-        control=why,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 2")
 
 
 CLAIMS = (
     _claim(
         "infini-beats-hrm",
         "An infini-attention input layer (memory reset) helps HRM",
-        -4.7,
-        ("Infini-HRM reset", "HRM"),
-        "below",
+        change("Infini-HRM reset", "HRM"),
         "as the seed ran it: 168,452 against 152,064 parameters, one more attention layer",
+        reported=-4.7,
     ),
     _claim(
         "memory-does-it",
         "What helps is the memory, not the additional attention layer",
-        None,
-        ("Infini-HRM reset", "Infini-HRM, memory emptied"),
-        "below",
+        change("Infini-HRM reset", "Infini-HRM, memory emptied"),
         "equal parameters: the same network with its memory emptied before every read",
     ),
     _claim(
         "reset-beats-carry",
         "Resetting the memory every batch beats carrying it over shuffled batches",
-        100 * (11.53 / 12.03 - 1),
-        ("Infini-HRM reset", "Infini-HRM carry"),
-        "below",
+        change("Infini-HRM reset", "Infini-HRM carry"),
         "equal networks and updates; only what a batch inherits differs",
+        reported=100 * (11.53 / 12.03 - 1),
     ),
     _claim(
         "carry-needs-look-ahead",
         "Carried memory helps when a window cannot read its own later symbols",
-        None,
-        ("Infini-HRM carry, no look-ahead", "Infini-HRM, memory emptied"),
-        "below",
+        change("Infini-HRM carry, no look-ahead", "Infini-HRM, memory emptied"),
         "segment 2 retrieves only what earlier batches wrote",
     ),
     _claim(
         "hidden-reset-fails",
         "Memory inside the hidden states (reset) harms HRM",
-        86.9,
-        ("HRM+Memory reset", "HRM"),
-        "above",
+        change("HRM+Memory reset", "HRM"),
         "reconstructed from its parameter count, 193,024; like all *reset* rows it looks ahead",
+        expect="above",
+        reported=86.9,
     ),
     _claim(
         "hidden-memory-does-it",
         "What memory inside the hidden states changes is due to what it stores",
-        None,
-        ("HRM+Memory reset", "HRM+Memory, memory emptied"),
-        "below",
+        change("HRM+Memory reset", "HRM+Memory, memory emptied"),
         "equal parameters: the same cells with their memories emptied before every read",
     ),
     _claim(
         "hidden-carry-fails",
         "Memory inside the hidden states (carried) harms HRM",
-        92.1,
-        ("HRM+Memory carry", "HRM"),
-        "above",
+        change("HRM+Memory carry", "HRM"),
         "reconstructed from its parameter count, 193,024",
+        expect="above",
+        reported=92.1,
     ),
     _claim(
         "untrained-l-module",
         "Training the L-module, which the seed's code left out, helps HRM",
-        None,
-        ("HRM, trained L-module", "HRM"),
-        "below",
+        change("HRM, trained L-module", "HRM"),
         "equal parameters and updates; original against refactored update rule",
     ),
 )

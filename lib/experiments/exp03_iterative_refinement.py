@@ -1,16 +1,20 @@
 """Experiment 3: does refining the same window twice help, and is it the refining that helps?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
 from lib.models.hrm import HRMConfig
 from lib.models.transformer import TransformerConfig
-from lib.results import store, tables
-from lib.results.claims import Claim, change
+from lib.results.claims import change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.objectives import Segments, Standard
 
@@ -45,113 +49,75 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp03) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, the seed's figures and count models."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Refinement and its controls ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-        floors={"bigram": tables.floors(frame)["bigram"]},
-    )
+NAMES = list(variants(97))
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure,
+        EXPERIMENT,
+        SLUG,
+        NAMES,
+        "Refinement and its controls",
+        counted=("bigram",),
+    ),
+    "curves": partial(curves_figure, SLUG, NAMES[:7], highest=20),
+}
 
 
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of the first variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97))[:7],
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
-
-
-FIGURES = {"perplexity": perplexity_figure, "curves": curves_figure}
-
-
-def _claim(
-    name: str, statement: str, reported: float | None, pair: tuple[str, str], **more
-) -> Claim:
-    """A percent change of test perplexity between two variants of this experiment."""
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 3",
-        statement=statement,
-        reported=reported,
-        unit="% change of perplexity",
-        measure=change(*pair),
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 3")
 
 
 CLAIMS = (
     _claim(
         "irt-beats-standard",
         "Refinement training beats standard training in one layer",
-        -5.3,
-        ("IRT", "Standard"),
-        expect="below",
-        control="same data order, width and stopping; IRT steps twice a batch and is twice as deep",
+        change("IRT", "Standard"),
+        "same data order, width and stopping; IRT steps twice a batch and is twice as deep",
+        reported=-5.3,
     ),
     _claim(
         "irt-not-updates",
         "The gain of refinement training is not its second update a batch",
-        None,
-        ("IRT", "Standard, 2 updates a batch"),
-        expect="below",
-        control="equal updates a batch: standard training steps twice on every batch too",
+        change("IRT", "Standard, 2 updates a batch"),
+        "equal updates a batch: standard training steps twice on every batch too",
     ),
     _claim(
         "irt-not-depth",
         "The gain of refinement training is not its doubled forward depth",
-        None,
-        ("IRT", "Looped twice, 1 loss"),
-        expect="below",
-        control="equal parameters and forward depth: the same block looped twice under one loss",
+        change("IRT", "Looped twice, 1 loss"),
+        "equal parameters and forward depth: the same block looped twice under one loss",
     ),
     _claim(
         "hrm-beats-standard",
         "HRM of about equal size beats standard training",
-        -4.0,
-        ("HRM", "Standard"),
-        expect="below",
-        control="89,472 against 78,080 parameters; the refactored HRM never trains its L-module",
+        change("HRM", "Standard"),
+        "89,472 against 78,080 parameters; the refactored HRM never trains its L-module",
+        reported=-4.0,
     ),
     _claim(
         "hierarchy-adds-little",
         "Hierarchy adds nothing to refinement training (HRM is no better than IRT)",
-        1.4,
-        ("HRM", "IRT"),
+        change("HRM", "IRT"),
+        "about equal parameters, two updates a batch each; L-module untrained as in seed",
         expect="above",
-        control="about equal parameters, two updates a batch each; L-module untrained as in seed",
+        reported=1.4,
     ),
     _claim(
         "trained-hierarchy-adds-little",
         "Hierarchy adds nothing either when the L-module is trained",
-        None,
-        ("HRM, trained L-module", "IRT"),
+        change("HRM, trained L-module", "IRT"),
+        "HRM with the original update, in which the L-module does get a gradient",
         expect="above",
-        control="HRM with the original update, in which the L-module does get a gradient",
     ),
-    Claim(
-        id="exp03-hrm-slower",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 3",
-        statement="HRM needs more epochs than IRT to reach its best",
+    _claim(
+        "hrm-slower",
+        "HRM needs more epochs than IRT to reach its best",
+        change("HRM", "IRT", "best_epoch"),
+        "both step twice a batch and stop on the same validation text",
+        expect="above",
         reported=100 * (14 / 6 - 1),
         unit="% change of best epoch",
-        measure=change("HRM", "IRT", "best_epoch"),
-        expect="above",
-        control="both step twice a batch and stop on the same validation text",
     ),
 )

@@ -1,15 +1,22 @@
 """Experiment 4: four layers -- does a loss at every layer help, and does refinement still?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.character import CharacterParameters, Variant, train_variants
-from lib.figures import layers, training
+from lib.experiments.character import (
+    CharacterParameters,
+    Variant,
+    curves_figure,
+    perplexity_figure,
+    train_variants,
+)
+from lib.figures import layers
 from lib.models.transformer import TransformerConfig
 from lib.results import store, tables
-from lib.results.claims import Claim, Tables, change
+from lib.results.claims import Tables, change, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Segments, Standard
 
@@ -41,31 +48,7 @@ def variants(vocabulary: int) -> dict[str, Variant]:
 
 def run(corpus: Corpus, parameters: Exp04) -> pd.DataFrame:
     """Train all variants; one row a variant and seed."""
-    rows = variants(len(corpus.alphabet))
-    return train_variants(EXPERIMENT, SLUG, rows, corpus, parameters)
-
-
-def perplexity_figure(size: str) -> Figure:
-    """Test perplexity of every variant with its interval, and the seed's figures."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(variants(97)),
-        f"Losses at every layer ({tables.corpora(frame)})",
-        experiment=EXPERIMENT,
-    )
-
-
-def curves_figure(size: str) -> Figure:
-    """Validation perplexity of all variants over epochs."""
-    frame = store.read(SLUG, size=size)
-    return training.curves(
-        store.read(SLUG, "curve", size),
-        list(variants(97)),
-        f"Validation during training ({tables.corpora(frame)})",
-        floors=tables.floors(frame, "val_ppl"),
-        highest=20 if size == store.FULL else None,
-    )
+    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
 
 
 def layer_losses_figure(size: str) -> Figure:
@@ -75,9 +58,10 @@ def layer_losses_figure(size: str) -> Figure:
     return layers.training_losses(curve, "LPT sum", 4, f"Training loss by layer, LPT ({corpora})")
 
 
+NAMES = list(variants(97))
 FIGURES = {
-    "perplexity": perplexity_figure,
-    "curves": curves_figure,
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Losses at every layer"),
+    "curves": partial(curves_figure, SLUG, NAMES, highest=20),
     "layer_losses": layer_losses_figure,
 }
 
@@ -91,98 +75,72 @@ def layer_gap(tables: Tables) -> pd.Series:
     return best["train_loss_layer_1"] - best["train_loss_layer_4"]
 
 
-def _claim(
-    name: str, statement: str, reported: float | None, pair: tuple[str, str], expect: str, why: str
-) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 4",
-        statement=statement,
-        reported=reported,
-        unit="% change of perplexity",
-        measure=change(*pair),
-        expect=expect,
-        control=why,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 4")
 
 
 CLAIMS = (
     _claim(
         "lpt-beats-standard",
         "A loss at every layer (LPT sum) beats standard training in four layers",
-        -5.8,
-        ("LPT sum", "Standard"),
-        "below",
+        change("LPT sum", "Standard"),
         "equal parameters, data order, updates a batch and stopping",
+        reported=-5.8,
     ),
     _claim(
         "lpt-not-updates",
         "The gain of LPT is more than faster fitting",
-        None,
-        ("LPT sum", "Standard, 2 updates a batch"),
-        "below",
+        change("LPT sum", "Standard, 2 updates a batch"),
         "standard training given two updates a batch, which alone helps it in four layers",
     ),
     _claim(
         "lpt-weighted-beats-standard",
         "LPT with weights 1, 2, 3, 4 beats standard training",
-        -4.3,
-        ("LPT weighted", "Standard"),
-        "below",
+        change("LPT weighted", "Standard"),
         "equal parameters, data order, updates a batch and stopping",
+        reported=-4.3,
     ),
     _claim(
         "sum-beats-weighted",
         "Equal weights beat increasing ones",
-        100 * (10.27 / 10.43 - 1),
-        ("LPT sum", "LPT weighted"),
-        "below",
+        change("LPT sum", "LPT weighted"),
         "equal parameters, data order and updates; only the loss weights differ",
+        reported=100 * (10.27 / 10.43 - 1),
     ),
     _claim(
         "irt-harms-deep",
         "Refinement training harms a model of four layers",
-        8.6,
-        ("IRT", "Standard"),
-        "above",
+        change("IRT", "Standard"),
         "as the seed ran it: IRT steps twice a batch and runs eight blocks deep",
+        expect="above",
+        reported=8.6,
     ),
     _claim(
         "irt-harm-not-updates",
         "Its harm is not the second update a batch",
-        None,
-        ("IRT", "Standard, 2 updates a batch"),
-        "above",
+        change("IRT", "Standard, 2 updates a batch"),
         "equal updates a batch",
+        expect="above",
     ),
     _claim(
         "irt-harm-not-depth",
         "Its harm is not the doubled forward depth",
-        None,
-        ("IRT", "Looped twice, 1 loss"),
-        "above",
+        change("IRT", "Looped twice, 1 loss"),
         "equal parameters and forward depth: the four blocks looped twice under one loss",
+        expect="above",
     ),
     _claim(
         "all-layers-beat-two",
         "Losses at all four layers beat losses at layers 2 and 4",
-        None,
-        ("LPT sum", "Losses at layers 2 and 4"),
-        "below",
+        change("LPT sum", "Losses at layers 2 and 4"),
         "equal parameters, data order and updates; only the number of losses differs",
     ),
-    Claim(
-        id="exp04-deep-layers-lower",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 4",
-        statement="Under LPT the training loss falls with depth (layer 1 minus layer 4)",
+    _claim(
+        "deep-layers-lower",
+        "Under LPT the training loss falls with depth (layer 1 minus layer 4)",
+        lambda tables: layer_gap(tables).to_numpy(),
+        "one shared head reads every layer",
+        expect="above",
         reported=2.33 - 1.59,
         unit="nats at the best epoch",
-        measure=lambda tables: layer_gap(tables).to_numpy(),
-        expect="above",
-        control="one shared head reads every layer",
     ),
 )

@@ -1,15 +1,20 @@
 """Experiment 7: does LPT keep a model intact while it grows, and is growing worth its compute?"""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, train_paths
-from lib.figures import growth
-from lib.results import store
-from lib.results.claims import Claim, Measure, Tables
+from lib.experiments.two_corpora import (
+    TwoCorpora,
+    compute_figure,
+    perplexity_change,
+    perplexity_figure,
+    stages_figure,
+    train_paths,
+)
+from lib.results.claims import Measure, Tables, claim_maker
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
 
@@ -39,7 +44,6 @@ PATHS: dict[str, Stages] = {
     **{f"LPT progressive {k}, best epochs": grown(k, "sum", start="best") for k in (2, 3, 4)},
     **{f"Standard progressive {k}, best epochs": grown(k, "last", start="best") for k in (2, 3, 4)},
 }
-SEED_ROWS = tuple(PATHS)[:10]
 GROWN = (
     "Scratch LPT",
     "Scratch standard",
@@ -54,28 +58,13 @@ def run(corpora: list[Corpus], parameters: Exp07) -> pd.DataFrame:
     return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
 
 
-def perplexities(size: str) -> Figure:
-    """All paths on both corpora."""
-    return perplexity_figure(EXPERIMENT, SLUG, list(PATHS), "Growing from one layer to four", size)
-
-
-def stages(size: str) -> Figure:
-    """Validation perplexity of every seed through the stages."""
-    names = [
-        "LPT progressive 4",
-        "LPT progressive 4, best epochs",
-    ]
-    return growth.stages(store.read(SLUG, "curve", size), names, "Validation perplexity by stages")
-
-
-def compute(size: str) -> Figure:
-    """Loss against compute: can a grown model match scratch at equal total compute?"""
-    names = list(GROWN)
-    title = "Best validation perplexity against compute, all stages counted"
-    return growth.against_compute(store.read(SLUG, "curve", size), names, title)
-
-
-FIGURES = {"perplexity": perplexities, "stages": stages, "compute": compute}
+FIGURES = {
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, tuple(PATHS), "Growing from one layer to four"
+    ),
+    "stages": partial(stages_figure, SLUG, ("LPT progressive 4", "LPT progressive 4, best epochs")),
+    "compute": partial(compute_figure, SLUG, GROWN),
+}
 
 
 def at_equal_compute(path: str, scratch: str) -> Measure:
@@ -102,77 +91,64 @@ def at_equal_compute(path: str, scratch: str) -> Measure:
     return measure
 
 
-def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:
-    return rescaled(EXPERIMENT, SLUG, name, statement, pair, **more)
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 7")
 
 
 CLAIMS = (
     _claim(
         "lpt-grows-better",
         "Growing with LPT ends better than growing with the last layer's loss",
-        ("LPT progressive 4", "Standard progressive 4"),
+        perplexity_change("LPT progressive 4", "Standard progressive 4"),
+        "as the seed ran it: every stage starts from the last, overfitted state",
         reported=-23.7,
-        expect="below",
-        control="as the seed ran it: every stage starts from the last, overfitted state",
     ),
     _claim(
         "lpt-grows-better-control",
         "Growing with LPT ends better also when stages start from best epochs",
-        ("LPT progressive 4, best epochs", "Standard progressive 4, best epochs"),
-        reported=None,
-        expect="below",
-        control="every stage starts from the best epoch of the one before",
+        perplexity_change("LPT progressive 4, best epochs", "Standard progressive 4, best epochs"),
+        "every stage starts from the best epoch of the one before",
     ),
     _claim(
         "growing-degrades",
         "Growing degrades: four layers grown with LPT are far worse than the one they began with",
-        ("LPT progressive 4", "LPT progressive 1"),
-        reported=872.4,
+        perplexity_change("LPT progressive 4", "LPT progressive 1"),
+        "as the seed ran it, from the last states",
         expect="above",
-        control="as the seed ran it, from the last states",
+        reported=872.4,
     ),
     _claim(
         "growing-degrades-control",
         "Growing degrades also when stages start from best epochs",
-        ("LPT progressive 4, best epochs", "LPT progressive 1"),
-        reported=None,
+        perplexity_change("LPT progressive 4, best epochs", "LPT progressive 1"),
+        "every stage starts from the best epoch of the one before",
         expect="above",
-        control="every stage starts from the best epoch of the one before",
     ),
     _claim(
         "scratch-lpt",
         "LPT from scratch beats standard training from scratch",
-        ("Scratch LPT", "Scratch standard"),
+        perplexity_change("Scratch LPT", "Scratch standard"),
+        "same start, data order and stopping",
         reported=-1.1,
-        expect="below",
-        control="same start, data order and stopping",
     ),
     _claim(
         "scratch-beats-growing",
         "LPT from scratch beats growing with LPT",
-        ("Scratch LPT", "LPT progressive 4"),
+        perplexity_change("Scratch LPT", "LPT progressive 4"),
+        "as the seed ran it, from the last states",
         reported=-89.9,
-        expect="below",
-        control="as the seed ran it, from the last states",
     ),
-    Claim(
-        id="exp07-equal-compute",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 7",
-        statement="With no more compute than scratch spends, a growing model is worse (LPT)",
-        reported=None,
-        unit="% change of valid perplexity",
-        measure=at_equal_compute("LPT progressive 4, best epochs", "Scratch LPT"),
+    _claim(
+        "equal-compute",
+        "With no more compute than scratch spends, a growing model is worse (LPT)",
+        at_equal_compute("LPT progressive 4, best epochs", "Scratch LPT"),
+        "best epoch within all that scratch has spent, at whatever depth; all stages count",
         expect="above",
-        control="best epoch within all that scratch has spent, at whatever depth; all stages count",
+        unit="% change of valid perplexity",
     ),
     _claim(
         "scratch-beats-growing-control",
         "Scratch beats growing with LPT also when stages start from best epochs",
-        ("Scratch LPT", "LPT progressive 4, best epochs"),
-        reported=None,
-        expect="below",
-        control="best epochs; growing spends 1.4 to 2 times the compute (column operations)",
+        perplexity_change("Scratch LPT", "LPT progressive 4, best epochs"),
+        "best epochs; growing spends 1.4 to 2 times the compute (column operations)",
     ),
 )

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.probed import Network, probed, ratio, train_and_probe
+from lib.experiments.probed import Network, probed, reported_split, train_and_probe
 from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import contribution
 from lib.models.transformer import TransformerConfig
-from lib.results import store
-from lib.results.claims import Claim, Measure, Tables
+from lib.results.claims import Measure, Tables, claim_maker, ratio
 from lib.text.corpus import Corpus
 from lib.training.objectives import LayerLosses, Standard
 
@@ -45,28 +44,17 @@ def run(corpora: list[Corpus], parameters: Exp08) -> pd.DataFrame:
     return train_and_probe(EXPERIMENT, SLUG, networks, corpora, parameters, judged=True)
 
 
-def _layers(size: str) -> pd.DataFrame:
-    table = store.read(SLUG, "layers", size)
-    return table[table["split"] == "report"]
+def _by_difficulty(variant: str, column: str, label: str, title: str, size: str) -> Figure:
+    layers = reported_split(SLUG, "layers", size)
+    return contribution.by_difficulty(layers, variant, column, label, f"{title}, {variant}")
 
 
-def _loss(variant: str, size: str) -> Figure:
-    title = f"Loss through the shared head, {variant}"
-    return contribution.by_difficulty(_layers(size), variant, "loss", "mean loss (nats)", title)
-
-
-def norms_figure(size: str) -> Figure:
-    """Size of each block's change by difficulty, standard network."""
-    title = f"Residual norms, {STANDARD}"
-    return contribution.by_difficulty(
-        _layers(size), STANDARD, "norm", "size of the block's change", title
-    )
-
-
+LOSS_OF = ("loss", "mean loss (nats)", "Loss through the shared head")
+NORM_OF = ("norm", "size of the block's change", "Residual norms")
 FIGURES = {
-    "loss_standard": partial(_loss, STANDARD),
-    "loss_lpt": partial(_loss, LPT),
-    "norms": norms_figure,
+    "loss_standard": partial(_by_difficulty, STANDARD, *LOSS_OF),
+    "loss_lpt": partial(_by_difficulty, LPT, *LOSS_OF),
+    "norms": partial(_by_difficulty, STANDARD, *NORM_OF),
 }
 
 
@@ -95,17 +83,7 @@ def norms(layer: int, state: str, judge: str = "own") -> Measure:
     )
 
 
-def _claim(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 8",
-        statement=statement,
-        measure=measure,
-        unit=unit,
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 8")
 
 
 LOSS, NORM = "% fall of loss, layer 1 to 4", "% larger change of hard than of easy symbols"
@@ -114,94 +92,83 @@ CLAIMS = (
         "easy-solved-early",
         "Easy symbols are nearly right after the first layer (loss below 0.69, half the mass)",
         cell("loss", 1, "easy", "last"),
-        "nats",
-        reported=0.18,
-        expect="below",
+        "last epoch, as the seed; head trained after layer 4 only",
         threshold=0.69,
-        control="last epoch, as the seed; head trained after layer 4 only",
+        reported=0.18,
+        unit="nats",
     ),
     _claim(
         "easy-solved-early-best",
         "Easy symbols are nearly right after the first layer at the best epoch",
         cell("loss", 1, "easy", "best", "other"),
-        "nats",
-        reported=None,
-        expect="below",
+        "best epoch; another seed's network says what is easy",
         threshold=0.69,
-        control="best epoch; another seed's network says what is easy",
+        unit="nats",
     ),
     _claim(
         "easy-solved-early-lpt",
         "Easy symbols are nearly right after the first layer if it was trained to predict (LPT)",
         cell("loss", 1, "easy", "best", "other", LPT),
-        "nats",
-        reported=None,
-        expect="below",
+        "LPT, best epoch; another seed's network says what is easy",
         threshold=0.69,
-        control="LPT, best epoch; another seed's network says what is easy",
+        unit="nats",
     ),
     _claim(
         "hard-get-worse",
         "Hard symbols get worse with depth",
         improvement("hard", "last"),
-        LOSS,
+        "last epoch, groups by the same final loss: as the seed",
         reported=-15.8,
-        expect="below",
-        control="last epoch, groups by the same final loss: as the seed",
+        unit=LOSS,
     ),
     _claim(
         "hard-get-worse-best",
         "Hard symbols get worse with depth at the best epoch",
         improvement("hard", "best"),
-        LOSS,
-        reported=None,
-        expect="below",
-        control="best epoch instead of five epochs past it",
+        "best epoch instead of five epochs past it",
+        unit=LOSS,
     ),
     _claim(
         "hard-get-worse-judged",
         "Hard symbols get worse with depth when another network says what is hard",
         improvement("hard", "best", "other"),
-        LOSS,
-        reported=None,
-        expect="below",
-        control="best epoch; difficulty from another seed's network, free of selection",
+        "best epoch; difficulty from another seed's network, free of selection",
+        unit=LOSS,
     ),
     _claim(
         "easy-improve",
         "Easy symbols improve with depth",
         improvement("easy", "last"),
-        LOSS,
-        reported=85.4,
+        "last epoch, groups by the same final loss: as the seed",
         expect="above",
-        control="last epoch, groups by the same final loss: as the seed",
+        reported=85.4,
+        unit=LOSS,
     ),
     _claim(
         "norm-blind-first",
         "The first layer changes easy and hard symbols alike",
         norms(1, "last"),
-        NORM,
-        reported=0.0,
+        "equal within 2 %; post-norm fixes this size whatever the data",
         expect="within",
         threshold=2.0,
-        control="equal within 2 %; post-norm fixes this size whatever the data",
+        reported=0.0,
+        unit=NORM,
     ),
     _claim(
         "norm-deep",
         "The last layer changes hard symbols more than easy ones",
         norms(4, "last"),
-        NORM,
-        reported=13.1,
+        "last epoch, groups by the same final loss: as the seed",
         expect="above",
-        control="last epoch, groups by the same final loss: as the seed",
+        reported=13.1,
+        unit=NORM,
     ),
     _claim(
         "norm-deep-control",
         "The last layer changes hard symbols more, by another judge at the best epoch",
         norms(4, "best", "other"),
-        NORM,
-        reported=None,
+        "best epoch; difficulty from another seed's network",
         expect="above",
-        control="best epoch; difficulty from another seed's network",
+        unit=NORM,
     ),
 )

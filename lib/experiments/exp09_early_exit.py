@@ -7,16 +7,15 @@ import pandas as pd
 
 from lib.experiments.exp08_layer_contribution import LPT, STANDARD, networks
 from lib.experiments.probed import (
-    difference,
+    at_threshold,
     pareto_figure,
     probed,
-    ratio,
     reliability_figure,
     sweep_figure,
     train_and_probe,
 )
 from lib.experiments.two_corpora import TwoCorpora
-from lib.results.claims import Claim, Measure
+from lib.results.claims import Measure, claim_maker, difference, ratio
 from lib.text.corpus import Corpus
 
 EXPERIMENT, SLUG = "exp09", "09_early_exit"
@@ -46,21 +45,7 @@ FIGURES = {
 }
 
 
-def _claim(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 9",
-        statement=statement,
-        measure=measure,
-        unit=unit,
-        **more,
-    )
-
-
-def _at(column: str, state: str, threshold: float = 0.8, variant: str = STANDARD) -> Measure:
-    return probed(variant, column, state, table="exits", threshold=threshold)
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 9")
 
 
 def _gain(state: str, variant: str = STANDARD) -> Measure:
@@ -75,21 +60,20 @@ CLAIMS = (
         "losses-correlate",
         "The losses after layers 1 and 4 correlate above 0.9",
         probed(STANDARD, "loss_correlation", "last"),
-        "Pearson r",
-        reported=0.9549,
+        SEED,
         expect="above",
         threshold=0.9,
-        control=SEED,
+        reported=0.9549,
+        unit="Pearson r",
     ),
     _claim(
         "losses-correlate-best",
         "The losses correlate above 0.9 at the best epoch",
         probed(STANDARD, "loss_correlation", "best"),
-        "Pearson r",
-        reported=None,
+        "best epoch: no over-confident memory of one sentence",
         expect="above",
         threshold=0.9,
-        control="best epoch: no over-confident memory of one sentence",
+        unit="Pearson r",
     ),
     _claim(
         "confidence-tells",
@@ -98,10 +82,10 @@ CLAIMS = (
             probed(STANDARD, "confidence_if_last_correct", "last"),
             probed(STANDARD, "confidence_if_last_wrong", "last"),
         ),
-        "difference of mean confidence",
-        reported=0.24,
+        SEED,
         expect="above",
-        control=SEED,
+        reported=0.24,
+        unit="difference of mean confidence",
     ),
     _claim(
         "confidence-tells-best",
@@ -110,89 +94,81 @@ CLAIMS = (
             probed(STANDARD, "confidence_if_last_correct", "best"),
             probed(STANDARD, "confidence_if_last_wrong", "best"),
         ),
-        "difference of mean confidence",
-        reported=None,
+        "best epoch",
         expect="above",
-        control="best epoch",
+        unit="difference of mean confidence",
     ),
     _claim(
         "agreement",
         "Above confidence 0.8 layers 1 and 4 agree completely (both right or both wrong)",
-        _at("agree_correct_pct", "last"),
-        "% of exiting symbols",
-        reported=100.0,
+        at_threshold(STANDARD, "agree_correct_pct", "last"),
+        "the seed's agreement: equal correctness; above 99.5 %",
         expect="above",
         threshold=99.5,
-        control="the seed's agreement: equal correctness; above 99.5 %",
+        reported=100.0,
+        unit="% of exiting symbols",
     ),
     _claim(
         "agreement-of-predictions",
         "Above confidence 0.8 layers 1 and 4 predict the same symbol",
-        _at("agree_pct", "last"),
-        "% of exiting symbols",
-        reported=None,
+        at_threshold(STANDARD, "agree_pct", "last"),
+        "agreement proper: equal predictions; above 99.5 %",
         expect="above",
         threshold=99.5,
-        control="agreement proper: equal predictions; above 99.5 %",
+        unit="% of exiting symbols",
     ),
     _claim(
         "no-accuracy-lost",
         "With the best threshold early exit loses no accuracy",
         _gain("last"),
-        "points of accuracy",
-        reported=0.0,
+        "threshold chosen on text that is not reported; equal within half a point",
         expect="within",
         threshold=0.5,
-        control="threshold chosen on text that is not reported; equal within half a point",
+        reported=0.0,
+        unit="points of accuracy",
     ),
     _claim(
         "compute-saved",
         "With the best threshold early exit spends at most 60 % of the compute",
         probed(STANDARD, "chosen_compute_pct", "last"),
-        "% of the blocks' compute",
-        reported=56.5,
-        expect="below",
+        "threshold of highest accuracy, chosen on text that is not reported; last epoch",
         threshold=60.0,
-        control="threshold of highest accuracy, chosen on text that is not reported; last epoch",
+        reported=56.5,
+        unit="% of the blocks' compute",
     ),
     _claim(
         "compute-saved-lpt",
         "It does so where every layer was trained to predict (LPT), at the best epoch",
         probed(LPT, "chosen_compute_pct", "best"),
-        "% of the blocks' compute",
-        reported=None,
-        expect="below",
+        "LPT network, best epoch, threshold chosen on text that is not reported",
         threshold=60.0,
-        control="LPT network, best epoch, threshold chosen on text that is not reported",
+        unit="% of the blocks' compute",
     ),
     _claim(
         "no-accuracy-lost-lpt",
         "And loses no accuracy there",
         _gain("best", LPT),
-        "points of accuracy",
-        reported=None,
+        "LPT network, best epoch, threshold chosen on text that is not reported",
         expect="within",
         threshold=0.5,
-        control="LPT network, best epoch, threshold chosen on text that is not reported",
+        unit="points of accuracy",
     ),
     _claim(
         "first-layer-knows",
         "Layer 1 is right on more than 90 % of what layer 4 gets right",
         probed(STANDARD, "exit_correct_if_last_correct_pct", "last"),
-        "%",
-        reported=91.7,
+        SEED,
         expect="above",
         threshold=90.0,
-        control=SEED,
+        reported=91.7,
+        unit="%",
     ),
     _claim(
         "loss-of-exiting",
         "Exiting at 0.8 costs no perplexity",
-        ratio(_at("ppl", "best"), probed(STANDARD, "always_last_ppl", "best")),
-        "% change of perplexity",
-        reported=None,
+        ratio(at_threshold(STANDARD, "ppl", "best"), probed(STANDARD, "always_last_ppl", "best")),
+        "best epoch, same network always four layers deep; equal within 1 %",
         expect="within",
         threshold=1.0,
-        control="best epoch, same network always four layers deep; equal within 1 %",
     ),
 )

@@ -8,19 +8,18 @@ from matplotlib.figure import Figure
 
 from lib.experiments.probed import (
     Network,
-    difference,
+    at_threshold,
     pareto_figure,
     probed,
-    ratio,
     sweep_figure,
     train_and_probe,
 )
-from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled
+from lib.experiments.two_corpora import TwoCorpora, perplexity_change, perplexity_figure
 from lib.figures import exits
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
 from lib.results import store
-from lib.results.claims import Claim
+from lib.results.claims import claim_maker, difference, ratio
 from lib.text.corpus import Corpus
 from lib.training.objectives import Standard
 from lib.training.routing import Routed
@@ -79,9 +78,7 @@ NAMES = (ROUTED, FULL, HALF, f"{ROUTED}, init B", f"{FULL}, init B")
 FOUR = tuple(name for name in NAMES if name != HALF)
 COLUMNS = ("ppl", "acc_pct", "exit_pct")
 FIGURES = {
-    "perplexity": partial(
-        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Routing and its baselines"
-    ),
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Routing and its baselines"),
     "pareto": partial(pareto_figure, SLUG, FOUR),
     "thresholds_real": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, False),
     "thresholds_repeated": partial(sweep_figure, SLUG, (ROUTED, FULL), COLUMNS, True),
@@ -89,128 +86,95 @@ FIGURES = {
 }
 
 
-def _claim(name: str, statement: str, pair: tuple[str, str], **more) -> Claim:
-    return rescaled(EXPERIMENT, SLUG, name, statement, pair, **more)
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 10")
 
 
-def _measured(name: str, statement: str, measure, unit: str, **more) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 10",
-        statement=statement,
-        measure=measure,
-        unit=unit,
-        **more,
-    )
-
-
-def _at(column: str, state: str, threshold: float = 0.8, variant: str = ROUTED):
-    return probed(variant, column, state, table="exits", threshold=threshold)
-
-
-_ROUTED_PPL = _at("ppl", "best")
+_ROUTED_PPL = at_threshold(ROUTED, "ppl", "best")
 _DEEP_PPL = probed(ROUTED, "always_last_ppl", "best")
 
 CLAIMS = (
     _claim(
         "routed-beats-full",
         "The confidence-routed transformer beats the standard four layers",
-        (ROUTED, FULL),
+        perplexity_change(ROUTED, FULL),
+        "initialisation A, each at its best epoch, threshold 0.8 fixed",
         reported=-23.1,
-        expect="below",
-        control="initialisation A, each at its best epoch, threshold 0.8 fixed",
     ),
     _claim(
         "routed-beats-full-init-b",
         "It beats them too with the initialisation of Experiments 5-9",
-        (f"{ROUTED}, init B", f"{FULL}, init B"),
-        reported=None,
-        expect="below",
-        control="initialisation B in both; the seed's baseline had the worse one",
+        perplexity_change(f"{ROUTED}, init B", f"{FULL}, init B"),
+        "initialisation B in both; the seed's baseline had the worse one",
     ),
     _claim(
         "routed-beats-half",
         "The confidence-routed transformer beats the standard two layers",
-        (ROUTED, HALF),
+        perplexity_change(ROUTED, HALF),
+        "initialisation A, each at its best epoch",
         reported=-15.7,
-        expect="below",
-        control="initialisation A, each at its best epoch",
     ),
-    _measured(
+    _claim(
         "routing-itself",
         "The gain is routing: routed predictions beat the same network's deep ones",
         ratio(_ROUTED_PPL, _DEEP_PPL),
-        "% change of perplexity",
-        reported=None,
-        expect="below",
-        control="same weights, every symbol through all four layers: what is left is routing",
+        "same weights, every symbol through all four layers: what is left is routing",
     ),
-    _measured(
+    _claim(
         "auxiliary-loss-itself",
         "The gain is the auxiliary loss: the routed network's deep output beats the standard one",
         ratio(_DEEP_PPL, probed(FULL, "always_last_ppl", "best")),
-        "% change of perplexity",
-        reported=None,
-        expect="below",
-        control="both always four layers deep; only the training loss differs",
+        "both always four layers deep; only the training loss differs",
     ),
-    _measured(
+    _claim(
         "compute-saved",
         "At its best epoch routing spends at most 80 % of the compute",
-        _at("compute_pct", "best"),
-        "% of the blocks' compute",
-        reported=76.2,
-        expect="below",
+        at_threshold(ROUTED, "compute_pct", "best"),
+        "threshold 0.8, best epoch of the routed perplexity, formula of the seed",
         threshold=80.0,
-        control="threshold 0.8, best epoch of the routed perplexity, formula of the seed",
+        reported=76.2,
+        unit="% of the blocks' compute",
     ),
-    _measured(
+    _claim(
         "compute-saved-after-training",
         "After training routing spends at most 65 % of the compute",
-        _at("compute_pct", "last"),
-        "% of the blocks' compute",
-        reported=59.8,
-        expect="below",
+        at_threshold(ROUTED, "compute_pct", "last"),
+        "threshold 0.8, last epoch: the seed's threshold table, another state than 76.2 %",
         threshold=65.0,
-        control="threshold 0.8, last epoch: the seed's threshold table, another state than 76.2 %",
+        reported=59.8,
+        unit="% of the blocks' compute",
     ),
-    _measured(
+    _claim(
         "last-state-worse",
         "The state of the threshold table is far worse than the one of the headline",
-        ratio(_at("ppl", "last"), _ROUTED_PPL),
-        "% change of perplexity",
-        reported=210.6,
+        ratio(at_threshold(ROUTED, "ppl", "last"), _ROUTED_PPL),
+        "one run, last epoch against best epoch, threshold 0.8",
         expect="above",
-        control="one run, last epoch against best epoch, threshold 0.8",
+        reported=210.6,
     ),
-    _measured(
+    _claim(
         "threshold-hardly-matters",
         "Perplexity hardly depends on the threshold between 0.5 and 0.9",
-        ratio(_at("ppl", "last", 0.5), _at("ppl", "last", 0.9)),
-        "% change of perplexity",
-        reported=0.8,
+        ratio(at_threshold(ROUTED, "ppl", "last", 0.5), at_threshold(ROUTED, "ppl", "last", 0.9)),
+        "last epoch as the seed's table; equal within 5 %",
         expect="within",
         threshold=5.0,
-        control="last epoch as the seed's table; equal within 5 %",
+        reported=0.8,
     ),
-    _measured(
+    _claim(
         "confidence-beats-lot",
         "Confidence chooses better than a lot that exits as many symbols",
-        ratio(_ROUTED_PPL, _at("random_ppl", "best")),
-        "% change of perplexity",
-        reported=None,
-        expect="below",
-        control="same network, same share of exits, drawn at random (expectation)",
+        ratio(_ROUTED_PPL, at_threshold(ROUTED, "random_ppl", "best")),
+        "same network, same share of exits, drawn at random (expectation)",
     ),
-    _measured(
+    _claim(
         "accuracy",
         "Routing raises accuracy over the standard four layers",
-        difference(_at("acc_pct", "best"), probed(FULL, "always_last_acc_pct", "best")),
-        "points of accuracy",
-        reported=3.5,
+        difference(
+            at_threshold(ROUTED, "acc_pct", "best"), probed(FULL, "always_last_acc_pct", "best")
+        ),
+        "threshold 0.8 fixed, best epochs",
         expect="above",
-        control="threshold 0.8 fixed, best epochs",
+        reported=3.5,
+        unit="points of accuracy",
     ),
 )

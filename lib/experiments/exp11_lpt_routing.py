@@ -9,20 +9,19 @@ from matplotlib.figure import Figure
 
 from lib.experiments.probed import (
     Network,
-    difference,
+    at_threshold,
     pareto_figure,
     probed,
-    ratio,
     reliability_figure,
     sweep_figure,
     train_and_probe,
 )
-from lib.experiments.two_corpora import TwoCorpora, perplexity_figure, rescaled, seeds_of
+from lib.experiments.two_corpora import TwoCorpora, perplexity_change, perplexity_figure
 from lib.figures import scale
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole, wholes
-from lib.results import store
-from lib.results.claims import Claim, Measure, change
+from lib.results import store, tables
+from lib.results.claims import Claim, change, claim_maker, difference, ratio
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.character_run import CharacterRun
 from lib.training.character_run import run as train
@@ -119,16 +118,14 @@ def scale_figure(size: str) -> Figure:
     """Test perplexity of the four methods against the size of the training text."""
     frame = store.read(SLUG, size=size)
     frame = frame[frame["train_chars"].notna()]
-    title = f"Four layers, {seeds_of(frame)}: what survives more text?"
+    title = f"Four layers, {tables.seeds(frame)}: what survives more text?"
     return scale.by_size(frame, METHODS, title)
 
 
 NAMES = tuple(WEIGHTS)
 COLUMNS = ("ppl", "acc_pct", "exit_pct")
 FIGURES = {
-    "perplexity": partial(
-        perplexity_figure, EXPERIMENT, SLUG, list(NAMES), "Three loss weightings"
-    ),
+    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Three loss weightings"),
     "pareto": partial(pareto_figure, SLUG, NAMES),
     "thresholds_real": partial(sweep_figure, SLUG, NAMES, COLUMNS, False),
     "thresholds_repeated": partial(sweep_figure, SLUG, NAMES, COLUMNS, True),
@@ -138,109 +135,85 @@ FIGURES = {
 }
 
 
-def _measured(name: str, statement: str, measure: Measure, unit: str, **more) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiment 11",
-        statement=statement,
-        measure=measure,
-        unit=unit,
-        **more,
-    )
-
-
-def _at(variant: str, column: str, state: str) -> Measure:
-    return probed(variant, column, state, table="exits", threshold=0.8)
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 11")
 
 
 def _scale(method: str, size: int, words: str) -> Claim:
-    return Claim(
-        id=f"{EXPERIMENT}-scale-{method.lower()}-{size // 1000}k",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 004, Experiments 4 and 10",
-        statement=f"{words} at {size:,} training characters",
-        reported={"LPT": -5.8, "IRT": 8.6, "Routed": -23.1}[method] if size == 20_000 else None,
-        unit="% change of perplexity",
-        measure=change(scaled(method, size), scaled("Standard", size)),
+    return _claim(
+        f"scale-{method.lower()}-{size // 1000}k",
+        f"{words} at {size:,} training characters",
+        change(scaled(method, size), scaled("Standard", size)),
+        "same data order, equal epochs (at most 300,000 characters seen); three seeds only",
         expect="above" if method == "IRT" else "below",
+        reported={"LPT": -5.8, "IRT": 8.6, "Routed": -23.1}[method] if size == 20_000 else None,
+        source="seed 004, Experiments 4 and 10",
         min_seeds=3,
         corpora=("wikitext-2", "python-docs"),
-        control="same data order, equal epochs (at most 300,000 characters seen); three seeds only",
     )
 
 
 CLAIMS = (
-    rescaled(
-        EXPERIMENT,
-        SLUG,
+    _claim(
         "lpt-spoils-routing",
         "Training every layer (LPT) makes the routed network worse",
-        (LPT, PLAIN),
-        reported=4.7,
+        perplexity_change(LPT, PLAIN),
+        "best epoch of the routed perplexity in both, threshold 0.8",
         expect="above",
-        control="best epoch of the routed perplexity in both, threshold 0.8",
+        reported=4.7,
     ),
-    rescaled(
-        EXPERIMENT,
-        SLUG,
+    _claim(
         "aware-spoils-routing",
         "Routing-aware LPT makes the routed network worse",
-        (AWARE, PLAIN),
-        reported=3.4,
+        perplexity_change(AWARE, PLAIN),
+        "best epoch of the routed perplexity in both, threshold 0.8",
         expect="above",
-        control="best epoch of the routed perplexity in both, threshold 0.8",
+        reported=3.4,
     ),
-    _measured(
+    _claim(
         "lpt-spoils-last-state",
         "After training the LPT network is worse too",
-        ratio(_at(LPT, "ppl", "last"), _at(PLAIN, "ppl", "last")),
-        "% change of perplexity",
-        reported=22.6,
+        ratio(at_threshold(LPT, "ppl", "last"), at_threshold(PLAIN, "ppl", "last")),
+        "last epochs, threshold 0.8: the seed's threshold tables",
         expect="above",
-        control="last epochs, threshold 0.8: the seed's threshold tables",
+        reported=22.6,
     ),
-    _measured(
+    _claim(
         "lpt-exits-more",
         "After training more symbols exit with LPT",
-        difference(_at(LPT, "exit_pct", "last"), _at(PLAIN, "exit_pct", "last")),
-        "points of exiting symbols",
-        reported=11.5,
+        difference(at_threshold(LPT, "exit_pct", "last"), at_threshold(PLAIN, "exit_pct", "last")),
+        "last epochs, threshold 0.8",
         expect="above",
-        control="last epochs, threshold 0.8",
+        reported=11.5,
+        unit="points of exiting symbols",
     ),
-    _measured(
+    _claim(
         "lpt-exits-more-best",
         "At the best epoch more symbols exit with LPT",
-        difference(_at(LPT, "exit_pct", "best"), _at(PLAIN, "exit_pct", "best")),
-        "points of exiting symbols",
-        reported=-0.4,
+        difference(at_threshold(LPT, "exit_pct", "best"), at_threshold(PLAIN, "exit_pct", "best")),
+        "best epochs, threshold 0.8",
         expect="above",
-        control="best epochs, threshold 0.8",
+        reported=-0.4,
+        unit="points of exiting symbols",
     ),
-    _measured(
+    _claim(
         "lpt-overconfident",
         "LPT makes the exit layer over-confident",
         difference(
             probed(LPT, "exit_overconfidence", "last"), probed(PLAIN, "exit_overconfidence", "last")
         ),
-        "confidence minus accuracy, difference",
-        reported=None,
+        "last epochs; mean confidence minus accuracy of layer 2, both measured",
         expect="above",
-        control="last epochs; mean confidence minus accuracy of layer 2, both measured",
+        unit="confidence minus accuracy, difference",
     ),
-    _measured(
+    _claim(
         "lpt-overconfident-best",
         "LPT makes the exit layer over-confident at the best epoch too",
         difference(
             probed(LPT, "exit_overconfidence", "best"), probed(PLAIN, "exit_overconfidence", "best")
         ),
-        "confidence minus accuracy, difference",
-        reported=None,
+        "best epochs; mean confidence minus accuracy of layer 2, both measured",
         expect="above",
-        control="best epochs; mean confidence minus accuracy of layer 2, both measured",
+        unit="confidence minus accuracy, difference",
     ),
     *(
         _scale(method, size, words)

@@ -19,7 +19,7 @@ from lib.experiments.cascade import (
 from lib.figures import training
 from lib.parameters import real, whole
 from lib.results import store, tables
-from lib.results.claims import Claim, Measure, change
+from lib.results.claims import change, claim_maker
 from lib.training.sweep import Task
 
 EXPERIMENT, SLUG = "hard_vs_all", "13_hard_against_all"
@@ -122,22 +122,7 @@ def perplexity_figure(size: str) -> Figure:
 FIGURES = {"hard": perplexity_figure}
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim of seed 000 or a control of it."""
-    more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 000",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 000", min_seeds=3)
 
 
 CLAIMS = (

@@ -20,7 +20,7 @@ from lib.experiments.cascade import (
 from lib.figures import stages
 from lib.parameters import real, reals, whole
 from lib.results import store
-from lib.results.claims import Claim, Measure
+from lib.results.claims import claim_maker
 from lib.training.sweep import Task
 
 EXPERIMENT, SLUG = "cascade_stages", "14_staged_training"
@@ -170,22 +170,7 @@ def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     return beside_reported(rows, frame)
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim of seed 001 or a control of it."""
-    more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 001",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 001", min_seeds=3)
 
 
 CLAIMS = (

@@ -18,7 +18,7 @@ from lib.experiments.cascade import (
 from lib.figures import stages
 from lib.parameters import real, whole
 from lib.results import store
-from lib.results.claims import Claim, Measure, change
+from lib.results.claims import change, claim_maker
 from lib.training.sweep import Task
 
 EXPERIMENT, SLUG = "cascade_stages", "15_all_tokens"
@@ -161,22 +161,7 @@ def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim about cost or about all tokens."""
-    more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seeds 001, 002",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seeds 001, 002", min_seeds=3)
 
 
 CLAIMS = (

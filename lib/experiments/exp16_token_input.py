@@ -4,7 +4,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.experiments import token_input_variants
-from lib.experiments.context_vector import claim_maker
 from lib.experiments.token_input_variants import (
     EVERY,
     EXPERIMENT,
@@ -20,7 +19,7 @@ from lib.experiments.token_input_variants import (
 )
 from lib.figures import contexts, training
 from lib.results import store, tables
-from lib.results.claims import by_seed, change
+from lib.results.claims import by_seed, change, claim_maker, difference, level
 
 Exp16 = PARAMETERS = token_input_variants.Exp16
 run = token_input_variants.run
@@ -119,18 +118,7 @@ def best_window(metric_tables):
     return (100 * (own / chosen["test_ppl"].reindex(own.index) - 1)).to_numpy()
 
 
-_claim = claim_maker(
-    SLUG,
-    experiment=EXPERIMENT,
-    unit="% change of perplexity",
-    source="seed 003, section 1",
-)
-
-
-def rank_gap(metric_tables):
-    """Effective rank of the every-layer contexts minus that of first-layer ones, in points."""
-    frame = metric_tables()
-    return (by_seed(frame, EVERY, "er_pct") - by_seed(frame, FIRST, "er_pct")).to_numpy()
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 1", min_seeds=3)
 
 
 CLAIMS = (
@@ -138,7 +126,6 @@ CLAIMS = (
         "better",
         "The token at every layer gives a lower perplexity than at the first layer only",
         change(EVERY, FIRST),
-        "below",
         "equal data, validation text, head, batch and updates (the seed's two rows had none equal)",
         reported=-37.7,
     ),
@@ -146,55 +133,47 @@ CLAIMS = (
         "better-matched",
         "The gain remains when both context blocks have equally many parameters",
         change(EVERY, MATCHED),
-        "below",
         "first-layer block narrowed to the every-layer block's parameter count",
     ),
     _claim(
         "not-widths",
         "The gain is the token input, not the decreasing widths and learned residuals",
         change(EVERY, FLAT),
-        "below",
         "first-layer block with equal widths and identity residuals: only the token input differs",
     ),
     _claim(
         "better-untrained",
         "The gain is there without Phase 1 (random blocks)",
         change(EVERY + NO_PHASE_ONE, FIRST + NO_PHASE_ONE),
-        "below",
         "no Phase 1 for either layout",
     ),
     _claim(
         "phase-one-helps",
         "Phase 1 improves the contexts of the every-layer block",
         change(EVERY, EVERY + NO_PHASE_ONE),
-        "below",
         "the same block left random",
     ),
     _claim(
         "phase-one-helps-first",
         "Phase 1 improves the contexts of the first-layer block",
         change(FIRST, FIRST + NO_PHASE_ONE),
-        "below",
         "the same block left random",
     ),
     _claim(
         "rank-higher",
         "The token at every layer keeps the effective rank high",
-        rank_gap,
-        "above",
+        difference(level(EVERY, "er_pct"), level(FIRST, "er_pct")),
         "both on the same clean test contexts (the seed compared a train with a validation rank)",
+        expect="above",
         reported=67.7,
         unit="points of effective rank",
     ),
     _claim(
         "rank-by-product",
         "The low rank of the first-layer block comes from its layout, before any training",
-        lambda found: (
-            by_seed(found(), EVERY + NO_PHASE_ONE, "er_pct")
-            - by_seed(found(), FIRST + NO_PHASE_ONE, "er_pct")
-        ).to_numpy(),
-        "above",
+        difference(level(EVERY + NO_PHASE_ONE, "er_pct"), level(FIRST + NO_PHASE_ONE, "er_pct")),
         "ranks of both blocks without Phase 1: if equal, Phase 1 makes the low rank",
+        expect="above",
         threshold=5.0,
         unit="points of effective rank",
     ),
@@ -202,14 +181,12 @@ CLAIMS = (
         "beats-window",
         "The context vector beats a fixed window of the last 1 to 6 tokens",
         best_window,
-        "below",
         "best k-token MLP, k chosen on valid; same head, batch and updates",
     ),
     _claim(
         "long-memory",
         "The context vector carries more than the last 4 tokens",
         change(EVERY, memory_name(4)),
-        "below",
         "the same cell cut to its last 4 tokens in training and in measuring",
         threshold=-1.0,
     ),
@@ -217,8 +194,8 @@ CLAIMS = (
         "near-upper-bound",
         "Unsupervised Phase 1 comes within 5 % of training the cell for the task",
         change(EVERY, EVERY + TRAINED),
-        "within",
         "the same cell trained end to end (truncated, 16 tokens) with as many updates",
+        expect="within",
         threshold=5.0,
     ),
 )

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.experiments import parallel_variants
-from lib.experiments.context_vector import LAYOUTS, claim_maker
+from lib.experiments.context_vector import LAYOUTS
 from lib.experiments.parallel_variants import (
     CACHE,
     EXPERIMENT,
@@ -16,7 +16,7 @@ from lib.experiments.parallel_variants import (
 )
 from lib.figures import contexts
 from lib.results import store, tables
-from lib.results.claims import by_seed, change, level
+from lib.results.claims import by_seed, change, claim_maker, difference, level
 
 Exp17 = PARAMETERS = parallel_variants.Exp17
 run = parallel_variants.run
@@ -123,16 +123,6 @@ FIGURES = {
 }
 
 
-def gap(better: str, worse: str, metric: str):
-    """Difference of a metric between two variants, seed by seed."""
-
-    def measure(found):
-        frame = found()
-        return (by_seed(frame, better, metric) - by_seed(frame, worse, metric)).to_numpy()
-
-    return measure
-
-
 def speed(layout: str, way: str):
     """How many times faster than the sequential way the cache is filled, seed by seed."""
 
@@ -149,7 +139,8 @@ def disagreement(variant: str):
     return lambda found: 1 - level(variant, "cos_mean")(found)
 
 
-_claim = claim_maker(SLUG, experiment=EXPERIMENT, source="seed 003, section 2")
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 2", min_seeds=3)
+_cache_claim = claim_maker(CACHE, SLUG, "seed 003, section 3", min_seeds=3)
 EVERY_6, FIRST_6 = agreement_name("every_layer", 6), agreement_name("first_layer", 6)
 EVERY_1 = agreement_name("every_layer", 1)
 
@@ -158,17 +149,15 @@ CLAIMS = (
         "equal",
         "Parallel contexts equal sequential ones (1 - cosine below 0.01)",
         disagreement(EVERY_6),
-        "below",
         "the seed's protocol: every layer, 6 layers, noise 0.1, weights one step old",
-        reported=1 - 0.9969,
         threshold=0.01,
+        reported=1 - 0.9969,
         unit="1 - cosine",
     ),
     _claim(
         "equal-untrained",
         "That agreement is a result of Phase 1 (rate 0 agrees less)",
-        gap(EVERY_6 + NO_LEARNING, EVERY_6, "cos_mean"),
-        "below",
+        difference(level(EVERY_6 + NO_LEARNING, "cos_mean"), level(EVERY_6, "cos_mean")),
         "the same sweeps with a learning rate of 0: a random block that merely forgets",
         threshold=-0.005,
         unit="difference of cosine",
@@ -177,7 +166,6 @@ CLAIMS = (
         "equal-first-layer",
         "Parallel contexts equal sequential ones in the first-layer layout too",
         disagreement(FIRST_6),
-        "below",
         "the layout of the seed's scaling table, which it never compared",
         threshold=0.01,
         unit="1 - cosine",
@@ -186,7 +174,6 @@ CLAIMS = (
         "first-layer-untrained",
         "A random first-layer block forgets as well (1 - cosine below 0.01)",
         disagreement(FIRST_6 + NO_LEARNING),
-        "below",
         "rate 0: without Phase 1 the first-layer block expands small differences",
         threshold=0.01,
         unit="1 - cosine",
@@ -195,7 +182,6 @@ CLAIMS = (
         "equal-one-layer",
         "Parallel contexts equal sequential ones in a block of one layer too",
         disagreement(EVERY_1),
-        "below",
         "one layer forgets more slowly than six",
         threshold=0.01,
         unit="1 - cosine",
@@ -204,66 +190,55 @@ CLAIMS = (
         "short-memory",
         "Two states that saw the same 3 tokens still differ (1 - cosine above 0.01)",
         lambda found: 1 - level(EVERY_6, "cos_after_3")(found),
-        "above",
         "forgetting curve of the trained 6-layer block from two unrelated real contexts",
+        expect="above",
         threshold=0.01,
         unit="1 - cosine",
         source="seed 003, section 2 (context as memory of the whole past)",
     ),
-    _claim(
+    _cache_claim(
         "faster",
         "Parallel cache collection is at least 10 times faster than sequential",
         speed("every_layer", "table"),
-        "above",
         "same machine, one thread; the seed's 'a few seconds' was a forecast",
-        experiment=CACHE,
+        expect="above",
         threshold=10.0,
         unit="times faster",
-        source="seed 003, section 3",
     ),
-    _claim(
+    _cache_claim(
         "sweeps-faster",
         "Clean parallel sweeps are faster than the sequential recurrence",
         speed("every_layer", "parallel"),
-        "above",
         "sweeps until the relative change is below 0.001, at most 8; one thread",
-        experiment=CACHE,
+        expect="above",
         threshold=1.0,
         unit="times faster",
-        source="seed 003, section 3",
     ),
-    _claim(
+    _cache_claim(
         "documents-faster",
         "Documents advanced as one batch are at least 5 times faster, with the exact recurrence",
         speed("every_layer", "documents"),
-        "above",
         "documents of 256 tokens; same machine, one thread",
-        experiment=CACHE,
+        expect="above",
         threshold=5.0,
         unit="times faster",
         source="control of seed 003, section 3",
     ),
-    _claim(
+    _cache_claim(
         "quality",
         "Training on the parallel cache costs no quality (every layer, within 3 %)",
         change(cache_name("every_layer", "table"), cache_name("every_layer", "sequential")),
-        "within",
         "same block, same Phase 2, exact contexts for validation and test",
-        experiment=CACHE,
-        reported=100 * (324.5 / 325.0 - 1),
+        expect="within",
         threshold=3.0,
-        unit="% change of perplexity",
-        source="seed 003, section 3",
+        reported=100 * (324.5 / 325.0 - 1),
     ),
-    _claim(
+    _cache_claim(
         "quality-first-layer",
         "Training on the parallel cache costs no quality (first layer, within 3 %)",
         change(cache_name("first_layer", "table"), cache_name("first_layer", "sequential")),
-        "within",
         "the layout whose widths the seed's batched routine could not hold",
-        experiment=CACHE,
+        expect="within",
         threshold=3.0,
-        unit="% change of perplexity",
-        source="seed 003, section 3",
     ),
 )

@@ -14,7 +14,7 @@ from lib.context.scaling import (
 )
 from lib.context.scaling_run import column
 from lib.experiments import scaling_variants
-from lib.experiments.context_vector import LAYOUTS, claim_maker
+from lib.experiments.context_vector import LAYOUTS
 from lib.experiments.scaling_variants import (
     EQUAL,
     EXPERIMENT,
@@ -29,7 +29,7 @@ from lib.experiments.scaling_variants import (
 )
 from lib.figures import contexts
 from lib.results import store, tables
-from lib.results.claims import by_seed
+from lib.results.claims import by_seed, claim_maker, difference
 
 Exp18 = PARAMETERS = scaling_variants.Exp18
 run = scaling_variants.run
@@ -157,7 +157,7 @@ def exponents(layout: str, metric: str = "test_ppl"):
 
 def exponent_gap(layout: str, metric: str, baseline: str):
     """Difference of exponents between two schedules, seed by seed."""
-    return lambda found: exponents(layout, metric)(found) - exponents(layout, baseline)(found)
+    return difference(exponents(layout, metric), exponents(layout, baseline))
 
 
 def step(layout: str, metric: str, last: int = 1):
@@ -210,14 +210,13 @@ def check_replay(frame: pd.DataFrame, size: str) -> None:
     print(f"stopping rules are consistent; {int(equal.iloc[0])} updates at every size")
 
 
-_claim = claim_maker(SLUG, experiment=EXPERIMENT, unit="exponent", source="seed 003, section 4")
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 4", unit="exponent", min_seeds=3)
 
 CLAIMS = (
     _claim(
         "falls",
         "Perplexity falls with training tokens by a power law (exponent below 0)",
         exponents("first_layer"),
-        "below",
         "one validation and one test text, one vocabulary, one batch for all sizes",
         reported=-0.459,
     ),
@@ -225,8 +224,8 @@ CLAIMS = (
         "steepness",
         "The exponent is as steep as -0.459 under a fixed batch and fixed texts (within 0.05)",
         lambda found: exponents("first_layer")(found) + 0.459,
-        "within",
         "sizes are 2,000 to 16,000 tokens of another text, so this speaks of the recipe only",
+        expect="within",
         threshold=0.05,
         unit="difference of exponent",
     ),
@@ -234,7 +233,6 @@ CLAIMS = (
         "recipe-steepens",
         "The seed's growing number of updates makes the exponent steeper",
         exponent_gap("first_layer", column(SEED, 1, "test_ppl"), column(FIXED, 0, "test_ppl")),
-        "below",
         "same contexts, texts and sizes; batches that give the seed's 8 to 342 updates an epoch",
         unit="difference of exponent",
         source="control of seed 003, section 4",
@@ -243,14 +241,12 @@ CLAIMS = (
         "equal-updates",
         "The exponent stays below 0 when every size gets equally many updates",
         exponents("first_layer", column(EQUAL, 0, "test_ppl")),
-        "below",
         "320 updates of one batch for every size, best epoch on valid",
     ),
     _claim(
         "smallest-beats-unigram",
         "The seed's recipe at the smallest size beats the unigram model",
         worse_than_unigram,
-        "below",
         "add-one unigram model of the same training tokens",
         unit="% change of perplexity",
         source="control of seed 003, section 4",
@@ -259,17 +255,15 @@ CLAIMS = (
         "rank-constant",
         "The effective rank hardly depends on the number of tokens (spread below 3 points)",
         rank_spread,
-        "below",
         "rank of exact contexts on one fixed test text",
-        reported=0.8,
         threshold=3.0,
+        reported=0.8,
         unit="points of effective rank",
     ),
     _claim(
         "accuracy-dips",
         "Accuracy falls from the second largest to the largest size",
         step("first_layer", column(FIXED, 1, "test_acc_pct")),
-        "below",
         "fixed test text; patience 1 as in the seed (whose texts differed by size)",
         reported=-2.2,
         unit="points of accuracy",
@@ -279,8 +273,8 @@ CLAIMS = (
         "early-stopping-costs",
         "Patience 1 stops too early at the largest size (costs over 1 %)",
         patience_cost(1),
-        "above",
         "patience 1 replayed on the curve of the run of fixed length; best epoch on valid in both",
+        expect="above",
         threshold=1.0,
         unit="% change of perplexity",
         source="seed 003, section 5",
@@ -289,8 +283,8 @@ CLAIMS = (
         "patience-3-helps",
         "Patience 3 still costs over 1 % at the largest size",
         patience_cost(3),
-        "above",
         "patience 3 against fixed length, replayed on the same curve",
+        expect="above",
         threshold=1.0,
         unit="% change of perplexity",
         source="seed 003, section 5",

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from lib.analysis.statistics import percent_change
+from lib.experiments.cascade import against_base
 from lib.experiments.ladder_variants import (
     ALL,
     EXPERIMENT,
@@ -15,7 +17,7 @@ from lib.experiments.ladder_variants import (
     Exp19,
     all_tokens,
 )
-from lib.results.claims import Claim, Measure, Tables, by_seed, change
+from lib.results.claims import Measure, Tables, by_seed, change, claim_maker
 
 BUDGET = Exp19.budget
 RIVALS = (TUNED, LOW_RANK, ALL, all_tokens(2), all_tokens(4))
@@ -65,10 +67,6 @@ def routed_column(
     return own[column].to_numpy(dtype=float)
 
 
-def _percent(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return 100 * (new / old - 1)
-
-
 def _chosen(tables: Tables, column: str) -> np.ndarray:
     return routed_column(tables, column, *best_routed(tables("routes"), BUDGET))
 
@@ -79,7 +77,7 @@ def gate_against_base(column: str) -> Measure:
     def measure(tables: Tables) -> np.ndarray:
         variant, rate = best_routed(tables("routes"), BUDGET)
         base = by_seed(tables(), variant, f"base_{column}").to_numpy()
-        return _percent(routed_column(tables, column, variant, rate), base)
+        return percent_change(routed_column(tables, column, variant, rate), base)
 
     return measure
 
@@ -91,7 +89,7 @@ def gate_cost(tables: Tables) -> np.ndarray:
 
 def gate_against_chance(tables: Tables) -> np.ndarray:
     """Percent change of the best gate-routed stage against as many tokens drawn at random."""
-    return _percent(_chosen(tables, "test_ppl"), _chosen(tables, "test_chance_ppl"))
+    return percent_change(_chosen(tables, "test_ppl"), _chosen(tables, "test_chance_ppl"))
 
 
 def rule_against_chance(rule: str, rate: float, variant: str = ALL) -> Measure:
@@ -102,7 +100,7 @@ def rule_against_chance(rule: str, rate: float, variant: str = ALL) -> Measure:
             routed_column(tables, column, variant, rate, rule)
             for column in ("test_ppl", "test_chance_ppl")
         )
-        return _percent(ours, chance)
+        return percent_change(ours, chance)
 
     return measure
 
@@ -114,14 +112,14 @@ def gate_against_unrouted(tables: Tables) -> np.ndarray:
     cost = routed_column(tables, "flops", variant, rate).mean()
     rival = best_unrouted(tables(), cost)
     ours = routed_column(tables, "test_ppl", variant, rate)
-    return _percent(ours, by_seed(tables(), rival, "test_ppl").to_numpy())
+    return percent_change(ours, by_seed(tables(), rival, "test_ppl").to_numpy())
 
 
 def gate_against_itself(tables: Tables) -> np.ndarray:
     """Percent change of the best gate-routed stage against the same stage given to all tokens."""
     variant, rate = best_routed(tables("routes"), BUDGET)
     ours = routed_column(tables, "test_ppl", variant, rate)
-    return _percent(ours, by_seed(tables(), variant, "test_ppl").to_numpy())
+    return percent_change(ours, by_seed(tables(), variant, "test_ppl").to_numpy())
 
 
 def deep_against_shallow(deep: int, shallow: int) -> Measure:
@@ -133,19 +131,7 @@ def deep_against_shallow(deep: int, shallow: int) -> Measure:
         cost = by_seed(tables(), rival, "flops").mean()
         variant, rate = best_routed(tables("routes"), cost, (all_tokens(deep),))
         ours = routed_column(tables, "test_ppl", variant, rate)
-        return _percent(ours, by_seed(tables(), rival, "test_ppl").to_numpy())
-
-    return measure
-
-
-def against_base(variant: str, metric: str) -> Measure:
-    """Percent change of a column against the base's own, seed by seed."""
-
-    def measure(tables: Tables) -> np.ndarray:
-        ours, theirs = (
-            by_seed(tables(), variant, name).to_numpy() for name in (metric, f"base_{metric}")
-        )
-        return _percent(ours, theirs)
+        return percent_change(ours, by_seed(tables(), rival, "test_ppl").to_numpy())
 
     return measure
 
@@ -154,26 +140,13 @@ def all_tokens_against_routed(tables: Tables) -> np.ndarray:
     """Percent change of the stage trained on all tokens against the one trained on routed ones,
     both then routed by entropy at the same rate."""
     ours = routed_column(tables, "test_ppl", ALL, Exp19.rate, "entropy")
-    return _percent(ours, by_seed(tables(), ROUTED, "test_ppl").to_numpy())
+    return percent_change(ours, by_seed(tables(), ROUTED, "test_ppl").to_numpy())
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim of the area ``cascade_works``: no seed made it, so nothing is reported."""
-    more = {"unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"cascade_works-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        reported=None,
-        source="after seeds 001, 002",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+# no seed made these claims, so nothing is reported
+_claim = claim_maker(
+    "cascade_works", SLUG, "after seeds 001, 002", experiment=EXPERIMENT, min_seeds=3
+)
 
 
 CHOSEN = "depth and rate chosen on valid within 1.15 times the base's FLOPs"
@@ -181,7 +154,7 @@ CLAIMS = (
     _claim(
         "entropy-beats-base",
         "A stage routed by entropy improves all tokens of its base",
-        against_base(ROUTED, "test_ppl"),
+        against_base(ROUTED, "test_ppl", "base_test_ppl"),
         "all test tokens, a quarter routed",
     ),
     _claim(
@@ -238,7 +211,7 @@ CLAIMS = (
     _claim(
         "gate-order-reversed",
         "... also when stage and gate learnt from WikiText-2 (scored on it)",
-        lambda tables: _percent(
+        lambda tables: percent_change(
             *(
                 routed_column(tables, column, ALL + REVERSED, 0.25)
                 for column in ("wikitext_ppl", "wikitext_chance_ppl")
@@ -291,25 +264,25 @@ CLAIMS = (
     _claim(
         "wikitext",
         "What a stage learnt from instructions helps WikiText-2 too",
-        against_base(ALL, "wikitext_ppl"),
+        against_base(ALL, "wikitext_ppl", "base_wikitext_ppl"),
         "all tokens of another corpus",
     ),
     _claim(
         "wikitext-tuned",
         "... and so does tuning the base's last layers",
-        against_base(TUNED, "wikitext_ppl"),
+        against_base(TUNED, "wikitext_ppl", "base_wikitext_ppl"),
         "all tokens of another corpus",
     ),
     _claim(
         "reversed",
         "A stage that learnt from WikiText-2 improves WikiText-2",
-        against_base(ALL + REVERSED, "wikitext_ppl"),
+        against_base(ALL + REVERSED, "wikitext_ppl", "base_wikitext_ppl"),
         "held-out windows of the same corpus",
     ),
     _claim(
         "reversed-transfer",
         "... and helps on instructions too",
-        against_base(ALL + REVERSED, "test_ppl"),
+        against_base(ALL + REVERSED, "test_ppl", "base_test_ppl"),
         "all tokens of another corpus",
     ),
 )

@@ -7,7 +7,6 @@ import pandas as pd
 from lib.context import agreement_run, language_run
 from lib.context.agreement_run import AgreementRun
 from lib.context.language_run import LanguageRun
-from lib.context.phase_two import PhaseTwoSettings
 from lib.context.sources import Recurrent
 from lib.experiments.context_vector import (
     LAYOUTS,
@@ -98,14 +97,10 @@ def run(text: ContextText, parameters: Exp17) -> pd.DataFrame:
                     sweeps=parameters.sweeps,
                     document=parameters.document,
                 )
-                config = LanguageRun(data, source, schedule(parameters))
+                config = LanguageRun(data, source, parameters.fixed_length())
                 labels = _labels(cache_name(layout, way), CACHE)
                 tasks.append(Task(language_run.run, config, seed, labels))
     return store.write(SLUG, sweep(tasks, parameters.workers), parameters.size)
-
-
-def schedule(run: Exp17) -> PhaseTwoSettings:
-    return PhaseTwoSettings(run.batch, run.learning_rate, run.epochs, patience=0)
 
 
 def _labels(variant: str, experiment: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis import depth_probe, exit_speed
-from lib.analysis.statistics import percent_change
-from lib.experiments.two_corpora import TwoCorpora, count_models
+from lib.experiments.character import count_models, labelled
+from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import exits
 from lib.results import store
 from lib.results.claims import Measure, Tables
@@ -85,22 +85,12 @@ def training_tasks(
     experiment: str, networks: Mapping[str, Network], corpus: Corpus, parameters: TwoCorpora
 ) -> list[Task]:
     """One training a network and seed; whole batches, in fixed order unless it says otherwise."""
-    return [
-        Task(
-            kept_run.run,
-            CharacterRun(
-                corpus,
-                network.model,
-                network.objective,
-                parameters.ordered(**network.training),
-                whole_batches=True,
-            ),
-            seed,
-            {"experiment": experiment, "variant": name},
-        )
-        for name, network in networks.items()
-        for seed in range(parameters.seeds)
-    ]
+    tasks = []
+    for name, network in networks.items():
+        numbers = parameters.ordered(**network.training)
+        config = CharacterRun(corpus, network.model, network.objective, numbers, whole_batches=True)
+        tasks += labelled(experiment, name, kept_run.run, config, parameters)
+    return tasks
 
 
 def _judge(task: Task, trainings: list[Task]) -> str:
@@ -189,11 +179,6 @@ def _split(tables: Tables, split: str, column: str) -> str:
     return split
 
 
-def difference(one: Measure, other: Measure) -> Measure:
-    """One measure minus another, seed by seed."""
-    return lambda tables: one(tables) - other(tables)
-
-
-def ratio(one: Measure, other: Measure) -> Measure:
-    """Percent change from the other measure to the one, seed by seed."""
-    return lambda tables: percent_change(one(tables), other(tables))
+def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
+    """A column of the table of exits by seed, at one threshold of confidence."""
+    return probed(variant, column, state, table="exits", threshold=threshold)

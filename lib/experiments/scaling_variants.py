@@ -84,8 +84,7 @@ def seed_batch(tokens: int, place: int, count: int) -> int:
 def recipes(run: Exp18, layout: str, tokens: int, place: int) -> tuple[Recipe, ...]:
     """Fixed batch for both layouts; the seed's recipe and equal updates for the seed's layout."""
     rate, sizes = run.learning_rate, run.numbers("sizes")
-    fixed = PhaseTwoSettings(run.batch, rate, run.epochs, patience=0)
-    found = [Recipe(FIXED, fixed, PATIENCES)]
+    found = [Recipe(FIXED, run.fixed_length(), PATIENCES)]
     if layout == "first_layer":
         batch = seed_batch(tokens, place, len(sizes))
         found.append(Recipe(SEED, PhaseTwoSettings(batch, rate, run.epochs, patience=1), (1,)))

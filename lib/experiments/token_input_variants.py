@@ -7,7 +7,6 @@ import pandas as pd
 from lib.context.block import matched_context_dim, parameter_count
 from lib.context.language_run import LanguageRun, UnigramRun, run_unigram
 from lib.context.language_run import run as run_language
-from lib.context.phase_two import PhaseTwoSettings
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.context.token_stream import StreamChoice
 from lib.experiments.context_vector import (
@@ -98,11 +97,6 @@ def _trained(layout: str, run: Exp16, width: int) -> TruncatedBptt:
     return TruncatedBptt(layout, run.layers, width, max(1, run.batch // window), window)
 
 
-def schedule(run: Exp16) -> PhaseTwoSettings:
-    """Phase 2 without early stopping: equal updates for every variant, best epoch on valid."""
-    return PhaseTwoSettings(run.batch, run.learning_rate, run.epochs, patience=0)
-
-
 def run(text: ContextText, parameters: Exp16) -> pd.DataFrame:
     """Train every variant with every seed; write and return the main table."""
     width = parameters.width or text.embedding_width
@@ -139,7 +133,7 @@ def _task(
     parameters: Exp16,
     seed: int,
 ) -> Task:
-    config = LanguageRun(data, source, schedule(parameters))
+    config = LanguageRun(data, source, parameters.fixed_length())
     return Task(run_language, config, seed, _labels(name))
 
 

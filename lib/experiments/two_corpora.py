@@ -6,7 +6,7 @@ text, so claims on it read the validation perplexity, as the seeds did, and on r
 perplexity.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +14,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.analysis.statistics import percent_change
-from lib.experiments import floors
-from lib.experiments.character import CharacterParameters
-from lib.figures import panels
+from lib.experiments.character import CharacterParameters, count_models, labelled
+from lib.figures import growth, panels
 from lib.models.transformer import TransformerConfig
 from lib.parameters import whole
-from lib.results import store
-from lib.results.claims import Claim, Measure, Tables, by_seed
+from lib.results import store, tables
+from lib.results.claims import Measure, Tables, change
 from lib.text.corpus import Corpus, load_corpus
 from lib.training.fit import Training
 from lib.training.growing import GrowthRun, Stages, run
 from lib.training.outcome import Outcome
-from lib.training.sweep import Task, sweep
+from lib.training.sweep import sweep
 
 
 @dataclass(frozen=True)
@@ -74,61 +72,34 @@ def metrics(frame: pd.DataFrame) -> dict[str, str]:
     return {name: metric(name) for name in frame["corpus"].unique()}
 
 
-def seeds_of(frame: pd.DataFrame) -> str:
-    """The number of seeds in words, for titles."""
-    count = frame["seed"].nunique()
-    return f"{count} seed{'s' if count > 1 else ''}"
-
-
 def perplexity_figure(
-    experiment: str, slug: str, variants: list[str], title: str, size: str
+    experiment: str, slug: str, variants: Sequence[str], title: str, size: str
 ) -> Figure:
     """Perplexities of the variants on both corpora, drawn from the written table."""
     frame = store.read(slug, size=size)
-    title = f"{title}, {seeds_of(frame)}"
-    return panels.perplexities(frame, variants, title, metrics(frame), experiment)
+    title = f"{title}, {tables.seeds(frame)}"
+    return panels.perplexities(frame, list(variants), title, metrics(frame), experiment)
+
+
+def stages_figure(slug: str, paths: Sequence[str], size: str) -> Figure:
+    """Validation perplexity of every seed through the stages of growth paths."""
+    curve = store.read(slug, "curve", size)
+    return growth.stages(curve, list(paths), "Validation perplexity by stages")
+
+
+def compute_figure(slug: str, paths: Sequence[str], size: str) -> Figure:
+    """Loss against compute: can a grown model match scratch at equal total compute?"""
+    title = "Best validation perplexity against compute, all stages counted"
+    return growth.against_compute(store.read(slug, "curve", size), list(paths), title)
 
 
 def perplexity_change(treatment: str, baseline: str) -> Measure:
     """Percent change of the deciding perplexity between two variants, seed by seed."""
 
     def measure(tables: Tables) -> np.ndarray:
-        column = metric(tables.corpus)
-        new, old = (by_seed(tables(), variant, column) for variant in (treatment, baseline))
-        if list(new.index) != list(old.index):
-            raise ValueError(f"{treatment} and {baseline} do not share their seeds")
-        return percent_change(new.to_numpy(), old.to_numpy())
+        return change(treatment, baseline, metric(tables.corpus))(tables)
 
     return measure
-
-
-def rescaled(
-    experiment: str, slug: str, name: str, statement: str, pair: tuple[str, str], **more: Any
-) -> Claim:
-    """A claim about the percent change of perplexity between two variants of an experiment."""
-    return Claim(
-        id=f"{experiment}-{name}",
-        experiment=experiment,
-        slug=slug,
-        source=f"seed 004, Experiment {int(experiment[3:])}",
-        statement=statement,
-        unit="% change of perplexity",
-        measure=perplexity_change(*pair),
-        **more,
-    )
-
-
-def count_models(experiment: str, corpus: Corpus) -> list[Task]:
-    """Unigram and bigram as tasks of one seed."""
-    return [
-        Task(
-            floors.run,
-            floors.CountRun(corpus, name),
-            0,
-            {"experiment": experiment, "variant": name},
-        )
-        for name in floors.MODELS
-    ]
 
 
 def spread(outcomes: list[Outcome], table: str, further: tuple[str, ...]) -> list[Outcome]:
@@ -168,10 +139,7 @@ def train_paths(
     for corpus in corpora:
         model = TransformerConfig(len(corpus.alphabet), initialisation="B")
         config = GrowthRun(corpus, model, tuple(paths.items()), parameters.ordered())
-        tasks += [
-            Task(run, config, seed, {"experiment": experiment, "variant": f"paths, {corpus.name}"})
-            for seed in range(parameters.seeds)
-        ]
+        tasks += labelled(experiment, f"paths, {corpus.name}", run, config, parameters)
         floors_ += count_models(experiment, corpus)
     outcomes = spread(sweep(tasks, parameters.workers), "paths", ("curve",))
     return store.write(slug, outcomes + sweep(floors_), parameters.size)

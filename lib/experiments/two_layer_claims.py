@@ -1,29 +1,14 @@
 """Claims of seed 002 (Experiment 12), and the rows that decide them."""
 
 from lib.experiments.cascade import against_base, common_change
-from lib.results.claims import Claim, Measure
+from lib.results.claims import claim_maker
 
 EXPERIMENT, SLUG = "cascade_two_layer", "12_two_layer_stage"
 SEED, TWICE = "Seed 002", "Base applied twice"
 IDENTITY = "Base's head, starts as the base"
 
 
-def _claim(
-    name: str, statement: str, measure: Measure, control: str, expect: str = "below", **more
-) -> Claim:
-    """A claim of seed 002 or a control of it."""
-    more = {"reported": None, "unit": "% change of perplexity", "min_seeds": 3, **more}
-    return Claim(
-        id=f"{EXPERIMENT}-{name}",
-        experiment=EXPERIMENT,
-        slug=SLUG,
-        source="seed 002",
-        statement=statement,
-        measure=measure,
-        expect=expect,
-        control=control,
-        **more,
-    )
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 002", min_seeds=3)
 
 
 CLAIMS = (

@@ -7,6 +7,7 @@ bootstrap interval of the measure over seeds, never from a hand.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,23 @@ class Claim:
             raise ValueError(f"expect is {self.expect!r}; allowed: {', '.join(EXPECTATIONS)}")
 
 
+def claim_maker(area: str, slug: str, source: str, **shared: Any) -> Callable[..., Claim]:
+    """``claim(name, statement, measure, control, **own)`` for the claims of one experiment.
+
+    The id is ``area-name``. Unless ``shared`` or ``own`` (fields of Claim) say otherwise, the
+    experiment is the area itself, the seed reported nothing, and a percent change of perplexity is
+    expected below zero.
+    """
+    usual = {"experiment": area, "reported": None, "unit": "% change of perplexity"}
+    fields = {**usual, "expect": "below", "slug": slug, "source": source, **shared}
+
+    def claim(name: str, statement: str, measure: Measure, control: str, **own: Any) -> Claim:
+        written = {"statement": statement, "measure": measure, "control": control}
+        return Claim(id=f"{area}-{name}", **written, **{**fields, **own})
+
+    return claim
+
+
 def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
     """Percent change of a metric from one variant to another, seed by seed (paired).
 
@@ -81,6 +99,16 @@ def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
 def level(variant: str, metric: str) -> Measure:
     """The metric of one variant itself, seed by seed."""
     return lambda tables: by_seed(tables(), variant, metric).to_numpy()
+
+
+def difference(one: Measure, other: Measure) -> Measure:
+    """One measure minus another, seed by seed."""
+    return lambda tables: one(tables) - other(tables)
+
+
+def ratio(one: Measure, other: Measure) -> Measure:
+    """Percent change from the other measure to the one, seed by seed."""
+    return lambda tables: percent_change(one(tables), other(tables))
 
 
 def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:

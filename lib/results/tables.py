@@ -59,8 +59,13 @@ def floors(frame: pd.DataFrame, metric: str = "test_ppl") -> dict[str, float]:
 
 def corpora(frame: pd.DataFrame) -> str:
     """Names of the corpora in a table and its largest number of seeds, for titles."""
-    seeds = frame["seed"].nunique()
-    return f"{', '.join(frame['corpus'].unique())}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{', '.join(frame['corpus'].unique())}, {seeds(frame)}"
+
+
+def seeds(frame: pd.DataFrame) -> str:
+    """The number of seeds in a table in words, for titles."""
+    count = frame["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def captioned(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
