@@ -36,7 +36,7 @@ class CascadeParameters(Parameters):
     seeds: int = whole(3, 1, 1_000)
     workers: int = whole(2, 1, 64)
 
-    QUICK = {"train_windows": 24, "valid_windows": 4, "test_windows": 8, "seeds": 1}
+    QUICK = {"train_windows": 16, "valid_windows": 2, "test_windows": 4, "seeds": 1}
     TINY = {
         "base": "tiny",
         "corpus": "embedded",

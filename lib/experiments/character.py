@@ -33,7 +33,7 @@ class CharacterParameters(Parameters):
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     workers: int = whole(2, 1, 64)
 
-    QUICK = {"seeds": 2, "epochs": 3}
+    QUICK = {"train_chars": 10_000, "test_chars": 10_000, "seeds": 2, "epochs": 3}
     TINY = {
         "train_chars": 2_000,
         "valid_chars": 1_000,
