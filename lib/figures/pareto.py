@@ -3,10 +3,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.analysis.statistics import bootstrap
-from lib.figures import style
+from lib.figures import rows, style
 from lib.results import store, tables
 
 RULE_NAMES = {
@@ -17,6 +18,8 @@ RULE_NAMES = {
     "last_two_layers": "cosine (seed 002)",
     "oracle": "oracle (sees the gain)",
 }
+ORACLE = "oracle"  # cannot be used: it knows the answer
+BY_RULE = "line: one stage trained on all tokens, routed at each rate (mean over seeds)"
 
 
 def front(
@@ -28,43 +31,31 @@ def front(
     Marks: variants trained by themselves, with the 95 % interval over seeds.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
-    figure, axes = plt.subplots(figsize=(7.2, 4.4))
-    for (rule, name), colour in zip(RULE_NAMES.items(), style.COLOURS, strict=False):
+    figure, axes = plt.subplots(figsize=(7.2, 5.4))
+    for rule, look in _rules().items():
         own = routes[routes["rule"] == rule].groupby("wanted_rate")[["flops", "test_ppl"]].mean()
-        axes.plot(
-            own["flops"],
-            own["test_ppl"],
-            ":" if rule == "oracle" else "-",
-            color=colour,
-            marker=".",
-            label=f"by {name}",
-            zorder=2,
-        )
+        axes.plot(own["flops"], own["test_ppl"], zorder=2, **look)
     for name, marker in zip((*routed, *rivals), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
-        found = bootstrap(own["test_ppl"].to_numpy(dtype=float))
+        found = bootstrap(own["test_ppl"])
         axes.errorbar(
             own["flops"].mean(),
             found.mean,
             [[found.mean - found.low], [found.high - found.mean]],
             fmt=marker,
             color="black",
-            markerfacecolor="white",
+            mfc="white" if name in rivals else "black",
+            markersize=6.5,
             capsize=3,
             label=name,
             zorder=4,
         )
-    axes.axhline(
-        frame.loc[frame["variant"] == base, "test_ppl"].iloc[0],
-        color="#555555",
-        linewidth=0.9,
-        linestyle="--",
-        label="base alone",
-    )
-    axes.set_xlabel("FLOPs per token, base = 1")
-    axes.set_ylabel("perplexity of all test tokens")
-    axes.set_title(f"All held-out tokens against cost ({tables.corpora(_decisive(frame, routes))})")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    style.level(axes, "base alone", frame.loc[frame["variant"] == base, "test_ppl"].iloc[0])
+    axes.set_xlabel("FLOPs per token (base = 1)")
+    axes.set_ylabel("perplexity of all test tokens (lower is better)")
+    axes.set_title(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    note = f"{BY_RULE}\nmark: trained by itself, bar: 95 % interval over seeds"
+    style.legend(figure, axes, note, 3)
     return figure
 
 
@@ -74,7 +65,7 @@ def kept_gain(slug: str, size: str) -> Figure:
     Left all tokens, right those outside the template; the diagonal is random routing.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
     for axes, column, title in zip(
         panels,
         ("test_ppl", "test_content_ppl"),
@@ -83,56 +74,76 @@ def kept_gain(slug: str, size: str) -> Figure:
     ):
         base = frame[f"base_{column}"].dropna().iloc[0]
         whole = routes[routes["wanted_rate"] == 1].groupby("seed")[column].first()
-        for (rule, name), colour in zip(RULE_NAMES.items(), style.COLOURS, strict=False):
-            own = routes[routes["rule"] == rule].copy()
+        for rule, look in _rules().items():
+            own = routes[routes["rule"] == rule]
             gain = np.log(base / own[column]) / np.log(base / own["seed"].map(whole))
-            mean = (
-                pd.DataFrame({"x": own["test_rate"], "y": gain, "rate": own["wanted_rate"]})
-                .groupby("rate")
-                .mean()
-            )
-            axes.plot(
-                [0, *mean["x"]],
-                [0, *mean["y"]],
-                ":" if rule == "oracle" else "-",
-                color=colour,
-                marker=".",
-                label=name,
-            )
-        axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.9, linestyle="--", label="chance")
+            _through_origin(axes, own.assign(gain=gain), look)
+        axes.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
         axes.set_xlabel("share of tokens routed")
         axes.set_title(title)
-    panels[0].set_ylabel("share of the whole gain kept")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    panels[0].set_ylabel("share of the whole gain kept (in nats)")
+    figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
+    style.legend(figure, panels[0], f"{BY_RULE}; band: 95 % interval", 4)
     return figure
+
+
+def _through_origin(axes: Axes, routes: pd.DataFrame, look: dict) -> None:
+    """Mean gain and its band over the share routed; nothing routed keeps nothing."""
+    found = {
+        rows["test_rate"].mean(): bootstrap(rows["gain"])
+        for _, rows in routes.groupby("wanted_rate")
+    }
+    places, values = [0, *found], list(found.values())
+    axes.plot(places, [0, *(v.mean for v in values)], **look)
+    low, high = [0, *(v.low for v in values)], [0, *(v.high for v in values)]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
 def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
     """One row a rung: perplexity of all test tokens over the base's, every seed and the mean."""
     frame = store.read(slug, size=size)
     names = [name for name in names if (frame["variant"] == name).any()]
-    figure, axes = plt.subplots(figsize=(6.6, 0.34 * len(names) + 1.4))
+    ratios = frame.assign(ratio=frame["test_ppl"] / frame["base_test_ppl"])
+    figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(names) + 1.7))
     for y, name in enumerate(names):
-        own = frame[frame["variant"] == name]
-        values = (own["test_ppl"] / own["base_test_ppl"]).to_numpy(dtype=float)
-        axes.scatter(values, np.full(len(values), y), s=14, color=style.COLOURS[0], alpha=0.5)
-        axes.plot(values.mean(), y, "|", markersize=14, color=style.COLOURS[0])
-        axes.annotate(
-            f"{values.mean():.3f}",
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
-    axes.axvline(1, color="#555555", linewidth=0.9, linestyle="--")
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("perplexity of all test tokens over the base's (left of 1 is better)")
-    axes.set_title("From the seed's design to a working one, one change at a time")
+        values = rows.own_values(ratios, name, "ratio")
+        rows.draw(axes, y, values, style.COLOURS[0])
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axes.annotate(f"{values.mean():.3f} (n = {len(values)})", (1.01, y), **place)
+    style.level(axes, "base alone", 1.0, horizontal=False)
+    style.plain_log(axes, "x")
+    rows.name_rows(axes, names)
+    axes.set_xlabel(
+        "perplexity of all test tokens over the base's (below 1 is better, logarithmic)"
+    )
+    own = frame[frame["variant"].isin(names)]
+    title = f"From the seed's design to a working one, one change at a time\n({_corpora(own)})"
+    axes.set_title(title, pad=18)
+    style.legend(figure, rows.key(False), columns=2)
     return figure
 
 
-def _decisive(frame: pd.DataFrame, routes: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["run_id"].isin(routes["run_id"])]
+def _rules() -> dict[str, dict]:
+    """How the line of each rule is drawn; the oracle is set apart."""
+    found = {}
+    for (rule, name), colour, marker in zip(
+        RULE_NAMES.items(), style.COLOURS, style.MARKERS, strict=False
+    ):
+        oracle = rule == ORACLE
+        found[rule] = {
+            "color": style.QUIET if oracle else colour,
+            "linestyle": ":" if oracle else "-",
+            "marker": marker,
+            "markersize": 3.5,
+            "label": f"by {name}",
+        }
+    return found
+
+
+def _stands_on(frame: pd.DataFrame, routes: pd.DataFrame) -> str:
+    """Corpus and seeds of the runs behind the routes."""
+    return tables.corpora(frame[frame["run_id"].isin(routes["run_id"])])
+
+
+def _corpora(frame: pd.DataFrame) -> str:
+    return ", ".join(frame["corpus"].unique())
