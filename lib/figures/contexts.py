@@ -139,7 +139,7 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
         grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 50)
         fits = laws.get(label, [])
         for (name, law), line in zip(fits, style.LINES, strict=False):
-            axes.plot(grid, law.predict(grid), line, color=colours[label], linewidth=1.2)
+            axes.plot(grid, law.predict(grid), ls=line, color=colours[label], lw=1.2)
             drawn[name] = line
         found = ", ".join(f"{law.alpha:.2f} ({name})" for name, law in fits).replace("-", "−")
         axes.plot([], [], linestyle="-", ms=5, label=f"{label}: exponent {found}", **look)
@@ -150,7 +150,7 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     axes.set_xlabel("training tokens (logarithmic)")
     axes.set_ylabel("test perplexity (logarithmic)")
     axes.set_title(title)
-    words = {"-": "solid", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}
+    words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
     style.legend(figure, axes, f"a mark a seed; {lines}", 1)
     return figure

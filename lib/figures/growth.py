@@ -12,9 +12,14 @@ CUT = 1.5  # times the lowest perplexity
 
 
 def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """Validation perplexity of every seed against compute; a dot where a stage begins."""
+    """Validation perplexity of every seed against compute; a dot where a stage begins.
+
+    The axis of a panel ends above the highest value of any stage but the first: what is shown is
+    what adding layers does, not the first epochs.
+    """
     figure, axes = grid_of_panels(counted(curve), title, 3.7)
     for panel, corpus in zip(axes, corpora(curve), strict=True):
+        later = []
         for variant, colour in methods.colours(variants).items():
             own = curve[(curve["corpus"] == corpus) & (curve["variant"] == variant)]
             for seed, rows in own.groupby("seed"):
@@ -23,10 +28,13 @@ def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
                 panel.plot(x, y, color=colour, linewidth=1, alpha=0.75, label=label)
                 first = rows["epoch"] == 1
                 panel.plot(x[first], y[first], ".", color=colour, markersize=6)
+                later += list(y[first.cumsum() > 1])
         style.plain_log(panel, "y")
+        if later:
+            panel.set_ylim(top=1.15 * max(later))
         panel.set_xlabel(COMPUTE)
     axes[0].set_ylabel("validation perplexity (logarithmic)")
-    note = "a line a seed; a dot where a stage begins; stages that variants share are drawn over"
+    note = "a line a seed; a dot where a stage begins; what variants share is drawn over"
     style.legend(figure, axes[-1], note)
     return figure
 
@@ -51,7 +59,7 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
             panel.plot(
                 grid / 1e12,
                 values.mean(0),
-                style.LINES[number % len(style.LINES)],  # lines that coincide stay visible
+                linestyle=style.LINES[number % len(style.LINES)],  # coinciding lines stay visible
                 color=colour,
                 label=variant,
             )

@@ -6,6 +6,7 @@ one notebook may share a colour; a name that belongs to no method takes a free o
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from lib.figures.style import COLOURS, LINES
 
@@ -48,13 +49,13 @@ def colours(variants: list[str]) -> dict[str, str]:
     return {variant: found.get(variant) or next(free) for variant in variants}
 
 
-def looks(variants: list[str]) -> dict[str, dict[str, str]]:
+def looks(variants: list[str]) -> dict[str, dict[str, Any]]:
     """Colour and line style for each variant: one colour a method, one style a variant of it.
 
-    Names of no known method, and the fifth and further variants of one, take free colours; raises
+    Names of no known method, and the sixth and further variants of one, take free colours; raises
     ValueError when these run out.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     used = {colour for colour in map(method_of, variants) if colour}
     free = iter([colour for colour in _spare(used) if colour not in used])
     counts: dict[str, int] = {}

@@ -86,5 +86,5 @@ def perplexities(
         kind = "validation" if metric == "val_ppl" else "test"
         panel.set_xlabel(f"{kind} perplexity{' (logarithmic)' if logarithmic else ''}")
     shown = "repeated" in names and any(variant in known for variant in variants)
-    style.legend(figure, rows.key(shown), columns=3)
+    style.legend(figure, rows.key(shown), columns=4)
     return figure

@@ -119,7 +119,7 @@ def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
     own = frame[frame["variant"].isin(names)]
     title = f"From the seed's design to a working one, one change at a time\n({_corpora(own)})"
     axes.set_title(title, pad=18)
-    style.legend(figure, rows.key(False), columns=2)
+    style.legend(figure, rows.key(False), columns=3)
     return figure
 
 

@@ -30,11 +30,12 @@ def own_values(frame: pd.DataFrame, variant: str, metric: str) -> np.ndarray:
 
 
 def draw(axes: Axes, y: float, values: np.ndarray, colour: str) -> None:
-    """Seeds (pale), the 95 % interval (bar) and the mean (dot) of one row."""
+    """Seeds (dots), the 95 % interval (bar) and the mean (tick) of one row."""
     found = bootstrap(values)
-    axes.scatter(values, np.full(len(values), y), s=13, color=colour, alpha=0.4, linewidths=0)
-    axes.plot([found.low, found.high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
-    axes.plot(found.mean, y, "o", color=colour, markersize=6)
+    bar = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
+    axes.plot([found.low, found.high], [y, y], color=colour, **bar)
+    axes.scatter(values, np.full(len(values), y), s=12, color=colour, alpha=0.7, linewidths=0)
+    axes.plot(found.mean, y, "|", color=colour, markersize=12, markeredgewidth=2)
 
 
 def draw_reported(axes: Axes, y: float, value: float) -> None:
@@ -50,18 +51,19 @@ def name_rows(axes: Axes, names: list[str]) -> None:
 
 
 def key(with_reported: bool, with_validation: bool = False) -> list[Artist]:
-    """Legend entries that explain a row."""
+    """Legend entries that explain a row; with validation, each says what text it is about."""
 
     def mark(marker: str, label: str, **look) -> Line2D:
         return Line2D([], [], linestyle="none", marker=marker, color="black", label=label, **look)
 
+    test, valid = ("test: ", "validation: ") if with_validation else ("", "")
     found = [
-        Line2D([], [], marker="o", markersize=6, lw=3, color="black", label="mean, 95 % interval"),
-        mark("o", "one seed", markersize=4, alpha=0.4),
+        mark("|", f"{test}mean over seeds", markersize=11, mew=2),
+        Line2D([], [], lw=5, alpha=0.4, color="black", label=f"{test}95 % interval of the mean"),
+        mark("o", f"{test}one seed", markersize=4, alpha=0.7),
     ]
     if with_validation:
-        found.append(mark("D", "our validation mean", markersize=4.5))
+        found.append(mark("D", f"{valid}our mean", markersize=4.5))
     if with_reported:
-        words = "reported by the seed document" + (" (validation)" if with_validation else "")
-        found.append(mark("D", words, mfc="white", markersize=5.5))
+        found.append(mark("D", f"{valid}reported by the seed document", mfc="white", ms=5.5))
     return found

@@ -32,9 +32,8 @@ def by_stage(
                 index="stage", columns="seed", values=metric
             )
             name = variant if line == "-" else None
-            axes.plot(
-                wide.index, wide.mean(axis=1), line, marker="o", ms=4, color=colour, label=name
-            )
+            look = {"linestyle": line, "marker": "o", "ms": 4, "color": colour, "label": name}
+            axes.plot(wide.index, wide.mean(axis=1), **look)
             axes.fill_between(
                 wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.13, lw=0
             )
@@ -45,7 +44,7 @@ def by_stage(
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
     axes.set_title(f"{title}\n({tables.corpora(frame)})")
-    words = dict(zip(("solid", "dashed", "dash-dotted", "dotted"), metrics.values(), strict=False))
+    words = dict(zip(style.LINE_NAMES, metrics.values(), strict=False))
     note = "; ".join(f"{line}: {what}" for line, what in words.items())
     style.legend(figure, axes, f"{note}\nmean over seeds; band: lowest to highest seed", 2)
     return figure

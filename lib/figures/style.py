@@ -18,7 +18,8 @@ from lib.results import store
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
+LINES = ("-", "--", "-.", ":", (0, (8, 3)))
+LINE_NAMES = ("solid", "dashed", "dash-dotted", "dotted", "long-dashed")
 QUIET = "#555555"  # floors, diagonals and notes
 WIDE = 9.2  # inches: the width of a figure of several panels, about a page
 SETTINGS = {
@@ -85,7 +86,7 @@ def plain_log(axes: Axes, which: str) -> None:
 
 def whole_numbers(axis: Axis) -> None:
     """Ticks at whole numbers only: epochs, layers, tokens."""
-    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def legend(figure: Figure, source: Axes | list[Artist], note: str = "", columns: int = 2) -> None:

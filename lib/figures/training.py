@@ -14,7 +14,8 @@ def over_epochs(axes: Axes, curve: pd.DataFrame, metric: str, label: str, **look
     """Mean over seeds and a band from lowest to highest; returns the lowest value drawn."""
     wide = curve.pivot_table(index="epoch", columns="seed", values=metric)
     wide = wide.dropna()  # only epochs that every seed reached
-    axes.plot(wide.index, wide.mean(axis=1), label=label, **look)
+    alone = {"marker": "o"} if len(wide) == 1 else {}  # a line of one point would not be seen
+    axes.plot(wide.index, wide.mean(axis=1), label=label, **alone, **look)
     axes.fill_between(
         wide.index, wide.min(axis=1), wide.max(axis=1), color=look["color"], alpha=0.13, linewidth=0
     )
@@ -89,7 +90,8 @@ def intervals(
     rows.name_rows(axes, variants)
     if logarithmic:
         style.plain_log(axes, "x")
+    label = "perplexity" if known else label  # both splits are drawn
     axes.set_xlabel(f"{label} (lower is better{', logarithmic' if logarithmic else ''})")
     axes.set_title(title, pad=18 if floors else None)
-    style.legend(figure, rows.key(bool(known), bool(known)), columns=4 if not known else 2)
+    style.legend(figure, rows.key(bool(known), bool(known)), columns=3)
     return figure
