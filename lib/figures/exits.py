@@ -92,9 +92,12 @@ def reliability(
             area = 8 + 90 * pooled["count"] / pooled["count"].max()
             panel.plot(pooled["confidence"], pooled["accuracy"], color=colour, lw=1.2, label=label)
             panel.scatter(pooled["confidence"], pooled["accuracy"], s=area, color=colour)
-        panel.set_xlabel("confidence (probability of the prediction)")
+        panel.set_xlabel("confidence")
     axes[0].set_ylabel("accuracy (share right)")
-    note = "ten bins of confidence, symbols of all seeds pooled; the area of a dot: how many"
+    note = (
+        "confidence: probability of the prediction, in ten bins; symbols of all seeds pooled; "
+        "area of a dot: how many"
+    )
     style.legend(figure, axes[0], note, 3)
     return figure
 

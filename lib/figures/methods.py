@@ -18,7 +18,7 @@ METHODS = (
     (r"HRM", GREEN),
     (r"IRT|LCT\+OACD", VERMILLION),
     (r"LCT", ORANGE),
-    (r"Rout(ed|ing)\b", SKY),  # exits chosen by confidence
+    (r"Rout(ed|ing)\b", GREEN),  # exits chosen by confidence
     (r"^greedy", ORANGE),  # one layer at a time, those below frozen
     (r"frozen", VERMILLION),
     (r"^full,|4-layer full", GREEN),  # grown, all layers trained

@@ -58,7 +58,7 @@ def key(with_reported: bool, with_validation: bool = False) -> list[Artist]:
 
     test, valid = ("test: ", "validation: ") if with_validation else ("", "")
     found = [
-        mark("|", f"{test}mean over seeds", markersize=11, mew=2),
+        mark("|", f"{test}mean over seeds", markersize=9, mew=2),
         Line2D([], [], lw=5, alpha=0.4, color="black", label=f"{test}95 % interval of the mean"),
         mark("o", f"{test}one seed", markersize=4, alpha=0.7),
     ]

@@ -30,6 +30,7 @@ SETTINGS = {
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "white",
     "savefig.dpi": 150,
+    "savefig.pad_inches": 0.12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -61,6 +62,13 @@ def seeds(frame: pd.DataFrame) -> str:
 class PlainLog(Locator):
     """Ticks of a logarithmic axis at round numbers, as many as can be read (3 to about 8)."""
 
+    DIGITS = (
+        (10, (1, 1.5, 2, 3, 4, 5, 7)),
+        (40, (1, 2, 3, 5)),
+        (3_000, (1, 3)),
+        (np.inf, (1,)),
+    )  # below this factor from end to end: the digits of every decade
+
     def __call__(self) -> np.ndarray:
         return self.tick_values(*self.axis.get_view_interval())
 
@@ -69,7 +77,7 @@ class PlainLog(Locator):
         low, high = sorted((vmin, vmax))
         if high < 4 * low:
             return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        digits = (1, 2, 3, 5) if high < 40 * low else (1, 3) if high < 3_000 * low else (1,)
+        digits = next(digits for span, digits in self.DIGITS if high < span * low)
         decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         ticks = np.sort(np.outer(decades, digits).ravel())
         return ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
