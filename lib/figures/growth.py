@@ -52,8 +52,7 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
             own = curve[(curve["corpus"] == corpus) & (curve["variant"] == variant)]
             found[variant] = best_so_far(own)
         top = CUT * min(values.min() for _, values in found.values())
-        shown = [grid[values.min(0) <= top] for grid, values in found.values()]
-        left, right = min(x.min() for x in shown), max(x.max() for x in shown)
+        shown = np.concatenate([grid[values.min(0) <= top] for grid, values in found.values()])
         for number, (variant, colour) in enumerate(methods.colours(variants).items()):
             grid, values = found[variant]
             panel.plot(
@@ -67,7 +66,7 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
                 grid / 1e12, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0
             )
         style.plain_log(panel, "x")
-        panel.set_xlim(0.8 * left / 1e12, 1.15 * right / 1e12)
+        panel.set_xlim(0.8 * shown.min() / 1e12, 1.15 * shown.max() / 1e12)
         panel.set_ylim(0.98 * top / CUT, top)
         panel.set_xlabel(f"{COMPUTE}, logarithmic")
     axes[0].set_ylabel(f"best validation perplexity so far\n(cut at {CUT:g} times the lowest)")
