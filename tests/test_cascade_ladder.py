@@ -1,12 +1,14 @@
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from transformers import DynamicCache
 
 from lib.cascade.adaptation import Adaptation, adapt
+from lib.cascade.adaptation_text import TextPlan, cut_features, text_parts
 from lib.cascade.all_tokens import RULES, rule_mask, template_mask
 from lib.cascade.cost import matrix_weights, relative_flops
 from lib.cascade.evaluation import perplexity
@@ -22,10 +24,12 @@ from lib.cascade.route_table import cut
 from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
 from lib.cascade.speed_run import SpeedRun
 from lib.cascade.speed_run import run as run_speed
-from lib.experiments import exp19_cascade_that_works as experiment
+from lib.experiments import ladder_claims
+from lib.experiments import ladder_variants as variants
 from lib.models.pretrained import load_base
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}
+PLAN = TextPlan(train=12, valid=4, look=2, scored=4)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,7 @@ def handle(tmp_path_factory):
 
 @pytest.fixture
 def plan(handle):
-    return LadderRun(
-        handle, Adaptation(1e-2), text_windows=12, scored_windows=4, look_windows=2, layers=2
-    )
+    return LadderRun(handle, PLAN, Adaptation(1e-2), layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,7 @@ def test_the_best_weights_are_kept_unless_the_last_are_asked_for():
         {"rule": "random", "trained": "random"},
         {"trained": "loss"},
         {"trained": "all"},
+        {"trained": "weighted"},
     ],
 )
 def test_every_rung_trains_and_repeats(plan, change, tmp_path):
@@ -214,9 +217,7 @@ def test_every_rung_trains_and_repeats(plan, change, tmp_path):
 
 
 def _look(config: LadderRun) -> Features:
-    from lib.cascade.all_tokens import head_of
-
-    return head_of(config.material.open().features["valid"], config.look_windows)
+    return cut_features(config.material.open().features["valid"], 0, config.text.look)
 
 
 def test_rungs_that_cannot_be_are_refused(plan):
@@ -243,7 +244,7 @@ def test_routes_agree_with_the_run_they_come_from(plan, tmp_path):
 
 @pytest.mark.parametrize("kind", ["tuned", "low-rank", "none"])
 def test_rivals_run(handle, kind, tmp_path):
-    config = RivalRun(handle, Adaptation(1e-2), kind, 2, 2, 3, 12, 4, 2)
+    config = RivalRun(handle, PLAN, Adaptation(1e-2), kind, 2, 2, 3)
     row = run_rival(config, 0, tmp_path).row
     assert row["flops"] == 1 and row == run_rival(config, 0, tmp_path).row
     assert (row["test_ppl"] == row["base_test_ppl"]) == (kind == "none")
@@ -291,10 +292,56 @@ def test_the_clock_counts_every_rate(handle, tmp_path):
 
 
 def test_each_rung_changes_one_thing():
-    steps = experiment.rungs(None, experiment.Exp19())
-    order = [steps[name] for name in experiment.LADDER[:-1]]
-    order.append(experiment.decisive(None, experiment.Exp19())[experiment.ROUTED])
+    plan = variants.Exp19()
+    steps = variants.rungs(None, plan)
+    order = [steps[name] for name in variants.LADDER[:-1]]
+    order.append(variants.decisive(None, plan)[variants.ROUTED])
     for before, after in zip(order, order[1:], strict=False):
         assert sum(vars(before)[name] != vars(after)[name] for name in vars(before)) == 1
-    for name in experiment.ABLATIONS:
+    for name in variants.ABLATIONS:
         assert sum(vars(steps[name])[key] != vars(order[-1])[key] for key in vars(order[-1])) == 1
+
+
+def test_the_two_directions_share_held_out_text_and_no_training_text(handle):
+    material = handle.open()
+    windows = dict(material.windows, wikitext=material.windows["train"])
+    features = dict(material.features, wikitext=material.features["train"])
+    both = replace(material, windows=windows, features=features)
+    plan = TextPlan(train=4, valid=4, look=2, scored=4)
+    forward, back = (
+        text_parts(both, replace(plan, learnt_from=source))
+        for source in ("instructions", "wikitext")
+    )
+    for part in ("test", "wikitext"):
+        assert torch.equal(forward[part].windows.inputs, back[part].windows.inputs)
+    spans = replace(plan, learnt_from="wikitext").spans()
+    rows = [set(range(a, a + n)) for source, a, n in spans.values() if source == "wikitext"]
+    assert len(set.union(*rows)) == plan.wikitext_windows == sum(map(len, rows))
+    assert len(back["train"].features.labels) == 4 * 128
+    with pytest.raises(ValueError, match="which has 12"):
+        text_parts(both, replace(plan, train=9, learnt_from="wikitext"))
+    with pytest.raises(ValueError, match="no 'wikitext'"):
+        text_parts(material, replace(plan, learnt_from="wikitext"))
+
+
+def test_the_best_routed_model_is_chosen_on_valid_within_the_budget():
+    routes = pd.DataFrame(
+        [
+            ("A", "gate", 0.5, 1.1, 9.0),
+            ("A", "gate", 1.0, 1.1, 7.0),  # every token: not routed
+            ("B", "gate", 0.5, 1.3, 6.0),  # over the budget
+            ("B", "gate", 0.1, 1.05, 8.0),
+            ("B", "oracle", 0.1, 1.05, 1.0),
+            ("C" + variants.REVERSED, "gate", 0.1, 1.05, 2.0),
+        ],
+        columns=["variant", "rule", "wanted_rate", "flops", "val_ppl"],
+    )
+    assert ladder_claims.best_routed(routes, 1.15) == ("B", 0.1)
+    assert ladder_claims.best_routed(routes, 1.15, ("A",)) == ("A", 0.5)
+    with pytest.raises(KeyError, match="1.01"):
+        ladder_claims.best_routed(routes, 1.01)
+    frame = pd.DataFrame(
+        {"variant": [variants.TUNED, variants.ALL], "flops": [1.0, 1.05], "val_ppl": [8.0, 7.0]}
+    )
+    assert ladder_claims.best_unrouted(frame, 1.02) == variants.TUNED
+    assert ladder_claims.best_unrouted(frame, 1.1) == variants.ALL

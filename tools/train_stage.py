@@ -4,9 +4,24 @@
     accelerate launch --num_processes 4 tools/train_stage.py --out my_cascade
     torchrun --nproc-per-node 2 tools/train_stage.py --base tiny --device cpu --out tiny_cascade
 
+Two processes on a machine without GPU: accelerate starts several processes of its own only with
+--multi_gpu (or through MPI); --device cpu then makes them CPU processes. With --cpu alone it starts
+one.
+
+    accelerate launch --multi_gpu --num_processes 2 --main_process_port 0 \\
+        tools/train_stage.py --base tiny --device cpu --out tiny_cascade
+
+Stage, gradients and moments split over GPUs (FSDP2; version 1 is refused):
+
+    accelerate launch --use_fsdp --fsdp_version 2 --num_processes 4 \\
+        --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \\
+        --fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer \\
+        tools/train_stage.py --out my_cascade
+
 One process or many, one machine or several: the features are collected in shares, the global batch
-stays the same, and so do the numbers up to rounding. Interrupted, it goes on from its checkpoint
-(which every process reads, so that machines need a common folder).
+stays the same, and so do the numbers up to rounding. The frozen base is never sharded: each process
+holds the whole of it to collect features. Interrupted, it goes on from its checkpoint (which every
+process reads, so that machines need a common folder).
 """
 
 import argparse
@@ -25,6 +40,7 @@ from lib.cascade.features import collect  # noqa: E402
 from lib.cascade.material import instruction_windows  # noqa: E402
 from lib.cascade.modeling import CascadeForCausalLM  # noqa: E402
 from lib.cascade.packing import arrange, select  # noqa: E402
+from lib.cascade.sharding import whole_stage  # noqa: E402
 from lib.cascade.stage import HEADS, new_stage  # noqa: E402
 from lib.cascade.training import StageTraining, train  # noqa: E402
 from lib.models.pretrained import load_base  # noqa: E402
@@ -61,8 +77,6 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     accelerator = Accelerator(cpu=given.device == "cpu")
-    if accelerator.distributed_type == "FSDP":
-        sys.exit("a sharded stage cannot be checkpointed yet; allowed: one process, or DDP")
     base = load_base(given.base, accelerator.device)
     windows, corpus, _ = instruction_windows(
         base,
@@ -103,6 +117,7 @@ def main() -> None:
         checkpoint,
         accelerator,
     )
+    stage = whole_stage(stage)  # every process takes part
     if accelerator.is_main_process:
         stage.cpu()
         mask = hard_mask(test_features, given.criterion, threshold)

@@ -24,6 +24,7 @@ class Adaptation:
     epochs: int = 1
     looks: int = 2
     clip: float = 1.0
+    weight_decay: float = 0.0
     keep_last: bool = False
 
     def __post_init__(self):
@@ -46,7 +47,9 @@ def adapt(
     finite.
     """
     weights = [p for p in weights if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     per_epoch = -(-count // settings.batch)
     steps = per_epoch * settings.epochs
     looks = {round(steps * (i + 1) / settings.looks) for i in range(settings.looks)}

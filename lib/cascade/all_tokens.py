@@ -36,19 +36,6 @@ class Answers:
         return {"ppl": perplexity(loss), "content_ppl": perplexity(loss[~self.template])}
 
 
-def head_of(features: Features, windows: int) -> Features:
-    """The first ``windows`` windows of ``features``; all of them if 0 or too many are asked for."""
-    count = windows * features.length if windows else features.tokens
-    return Features(
-        features.final[:count],
-        {name: values[:count] for name, values in features.scalars.items()},
-        features.ids[:count],
-        features.labels[:count],
-        features.length,
-        features.key,
-    )
-
-
 def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """bool [N]: tokens whose label lies in a section title ("### Response:" and its line break).
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.cascade.adaptation import Adaptation, adapt
-from lib.cascade.all_tokens import Answers, head_of, rule_mask, template_mask
+from lib.cascade.adaptation_text import TextPlan, cut_features, text_parts
+from lib.cascade.all_tokens import Answers, rule_mask, template_mask
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
 from lib.cascade.features import Features
@@ -24,6 +25,7 @@ from lib.cascade.stage import new_stage
 from lib.training.outcome import Outcome
 
 STARTS = ("seed", "seed-shared-head", "residual", "copied")
+GATE_LOOKS = 4  # the gate is fitted on so many times the windows that early stopping looks at
 PACK = 64  # tokens of a pack, so that packs and windows give equal numbers of updates
 
 
@@ -35,13 +37,12 @@ class LadderRun:
     tokens) or ``full``. ``own_positions``: rotated by place in the text, not in the pack.
 
     ``rule`` and ``rate`` say who is routed; ``trained``: ``routed``, ``random`` (as many), ``loss``
-    (the highest), ``all``. ``text_windows``, ``scored_windows``: how much of train and
-    test is used; early stopping looks at ``look_windows`` of valid, and twice as many of valid and
-    WikiText-2 are scored at the end.
+    (the highest), ``all``, or ``weighted`` (all, each by the base's own loss on it).
     ``rates``: for a stage trained on all, the rates at which rules are compared afterwards.
     """
 
     material: MaterialHandle
+    text: TextPlan
     training: Adaptation
     start: str = "copied"
     context: str = "full"
@@ -50,9 +51,6 @@ class LadderRun:
     rate: float = 0.25
     trained: str = "routed"
     layers: int = 2
-    text_windows: int = 192
-    scored_windows: int = 64
-    look_windows: int = 16
     rates: tuple[float, ...] = ()
 
     def __post_init__(self):
@@ -69,23 +67,19 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
     """Train one stage and score it on valid, test and, if there, WikiText-2."""
     material = config.material.open()
     base = material.base.model
-    text = head_of(material.features["train"], config.text_windows)
+    parts = {name: part.features for name, part in text_parts(material, config.text).items()}
+    text = parts.pop("train")
     scale = stream_scale(base, material.windows["train"].inputs[:2])
     stage = _stage(config, base, seed, scale)
     head = base.lm_head.weight if getattr(stage, "head", None) is None else None
     answer = _Answering(config, stage, head, base.lm_head.weight)
-    look = head_of(material.features["valid"], config.look_windows)
+    look = cut_features(parts["valid"], 0, config.text.look)
     look_mask = rule_mask(look, config.rule, config.rate, text, seed)
 
     def valid() -> float:
         return perplexity(answer.losses(look, look_mask))
 
     curve = _train(config, answer, stage, text, seed, valid)
-    parts = {
-        part: head_of(f, config.scored_windows if part == "test" else 2 * config.look_windows)
-        for part, f in material.features.items()
-        if part != "train"
-    }
     tables: dict[str, list[dict]] = {"curve": curve}
     masks = {
         part: rule_mask(f, config.rule, config.rate, text, seed + 1000 * number)
@@ -102,7 +96,7 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
         "flops": _flops(config, base, stage, masks["test"].float().mean().item()),
     }
     if config.rates:
-        fitted = head_of(text, 3 * config.look_windows)
+        fitted = cut_features(text, 0, GATE_LOOKS * config.text.look)
         own = Answers(
             fitted,
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),
@@ -214,7 +208,7 @@ def _train(
 ) -> list[dict]:
     chosen = (
         torch.arange(text.tokens)
-        if config.trained == "all"
+        if config.trained in ("all", "weighted")
         else select(
             text,
             {"routed": "hard"}.get(config.trained, config.trained),
@@ -240,11 +234,17 @@ def _train(
     wanted = torch.zeros(text.tokens, dtype=torch.bool)
     wanted[chosen] = True
     wanted, labels = wanted.view(-1, text.length), text.labels.view(-1, text.length)
+    importance = None
+    if config.trained == "weighted":
+        loss = text.scalars["loss"]
+        importance = (loss / loss.mean()).view(-1, text.length)
 
     def loss_in_text(rows: Tensor) -> tuple[Tensor, int]:
         own = wanted[rows]
         state = answer.windows(text, rows, own)
-        return summed_loss(state, answer.head(), labels[rows][own]), int(own.sum())
+        weights = None if importance is None else importance[rows][own]
+        loss = summed_loss(state, answer.head(), labels[rows][own], importance=weights)
+        return loss, int(own.sum())
 
     return adapt(stage.parameters(), loss_in_text, len(wanted), config.training, seed, valid)
 

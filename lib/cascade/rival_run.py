@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 
 from lib.cascade.adaptation import Adaptation, adapt
-from lib.cascade.all_tokens import Answers, head_of, template_mask
+from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
+from lib.cascade.all_tokens import Answers, template_mask
 from lib.cascade.evaluation import perplexity
-from lib.cascade.features import Features
 from lib.cascade.ladder_run import scored
 from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
-from lib.cascade.material import MaterialHandle
+from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.rivals import Tail, states_under, trained_weights
-from lib.text.token_stream import TokenWindows
 from lib.training.outcome import Outcome
 
 KINDS = ("tuned", "low-rank", "none")
@@ -28,14 +27,12 @@ class RivalRun:
     The frozen part below ``under`` layers is run once and kept."""
 
     material: MaterialHandle
+    text: TextPlan
     training: Adaptation
     kind: str
     layers: int = 2
     equal_layers: int = 2
     under: int = 6
-    text_windows: int = 192
-    scored_windows: int = 64
-    look_windows: int = 16
 
     def __post_init__(self):
         if self.kind not in KINDS or not self.layers <= self.under:
@@ -49,19 +46,19 @@ def run(config: RivalRun, seed: int, folder: Path) -> Outcome:
     """Train one rival and score it on all tokens of valid, test and, if there, WikiText-2."""
     material = config.material.open()
     base = material.base
-    counts = {"train": config.text_windows, "test": config.scored_windows}
-    rest = 2 * config.look_windows
-    features = {part: head_of(f, counts.get(part, rest)) for part, f in material.features.items()}
+    parts = text_parts(material, config.text)
     if config.kind == "none":
-        losses, curve, weights = {p: f.scalars["loss"] for p, f in features.items()}, [], 0
+        losses, curve, weights = {p: t.features.scalars["loss"] for p, t in parts.items()}, [], 0
     else:
-        losses, curve, weights = _train(config, material, features, seed)
+        losses, curve, weights = _train(config, material, parts, seed)
     answers = {
-        part: Answers(features[part], losses[part], template_mask(features[part], base.tokenizer))
-        for part in features
+        part: Answers(text.features, losses[part], template_mask(text.features, base.tokenizer))
+        for part, text in parts.items()
         if part != "train"
     }
-    masks = {part: torch.full((features[part].tokens,), config.kind != "none") for part in answers}
+    masks = {
+        part: torch.full((parts[part].features.tokens,), config.kind != "none") for part in answers
+    }
     row = scored(material, answers, masks) | {
         "params": weights or base.parameters,
         "flops": 1.0,
@@ -71,7 +68,7 @@ def run(config: RivalRun, seed: int, folder: Path) -> Outcome:
     return Outcome(row, {"curve": curve} if curve else {})
 
 
-def _train(config: RivalRun, material, features: dict[str, Features], seed: int):
+def _train(config: RivalRun, material: Material, parts: dict[str, TextPart], seed: int):
     base = material.base
     tail = Tail(base, config.under)
     one_layer = trained_weights(Tail(base, 1).tune())
@@ -80,17 +77,11 @@ def _train(config: RivalRun, material, features: dict[str, Features], seed: int)
     else:
         tail.low_rank(config.equal_layers * one_layer, config.layers, seed)
     head = base.model.lm_head.weight
-    states = {}
-    for part, f in features.items():
-        count = f.tokens // f.length
-        windows = material.windows[part]
-        states[part] = states_under(
-            base, TokenWindows(windows.inputs[:count], windows.labels[:count], part), config.under
-        )
+    states = {name: states_under(base, part.windows, config.under) for name, part in parts.items()}
 
     @torch.no_grad()
     def losses_of(part: str, windows: int) -> torch.Tensor:
-        labels = features[part].labels.view(-1, features[part].length)[:windows]
+        labels = parts[part].windows.labels[:windows]
         return torch.cat(
             [
                 head_statistics(tail(x).flatten(0, 1), head, y.flatten())["loss"]
@@ -98,7 +89,7 @@ def _train(config: RivalRun, material, features: dict[str, Features], seed: int)
             ]
         )
 
-    labels = features["train"].labels.view(-1, features["train"].length)
+    labels = parts["train"].windows.labels
 
     def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
         out = tail(states["train"][rows]).flatten(0, 1)
@@ -110,7 +101,7 @@ def _train(config: RivalRun, material, features: dict[str, Features], seed: int)
         len(labels),
         config.training,
         seed,
-        lambda: perplexity(losses_of("valid", config.look_windows)),
+        lambda: perplexity(losses_of("valid", config.text.look)),
     )
-    found = {part: losses_of(part, len(states[part])) for part in features if part != "train"}
+    found = {part: losses_of(part, len(states[part])) for part in parts if part != "train"}
     return found, curve, trained_weights(tail)

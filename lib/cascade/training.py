@@ -3,7 +3,8 @@
 The base is not needed: inputs are its final states (or the outputs of the stage before). The global
 batch does not depend on the number of processes; each takes its share of every batch and the loss
 is the mean over all counted tokens of the whole batch. An interrupted training goes on from its
-last checkpoint and ends with the same numbers.
+last checkpoint and ends with the same numbers. Under FSDP2 weights, gradients and moments are split
+over the processes; the checkpoint is the same file of whole tensors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.packing import Packs
+from lib.cascade.sharding import gathered, prepared, scattered, whole_stage
 from lib.cascade.stage import Stage
 from lib.training.seeding import data_order
 
@@ -82,8 +84,10 @@ def train(
 
     inputs [N, width], labels [N]; ``packs`` index into both. ``base_head`` for a stage that shares
     the base's. ``path``: checkpoint file. ``accelerator``: an ``accelerate.Accelerator``.
-    ``report(stage, step)`` adds its numbers to the curve. Raises ``FloatingPointError`` as soon as
-    a loss is not finite.
+    ``report(stage, step)`` adds its numbers to the curve; every process calls it, with the whole
+    stage. Under FSDP2 ``stage`` stays sharded; ``whole_stage`` gathers it. Raises
+    ``FloatingPointError`` as soon as a loss is not finite, and ``ValueError`` for FSDP version 1
+    and other wrappings that ``prepared`` does not allow.
     """
     loop = _Loop(stage, settings, accelerator)
     curve = loop.resume(path)
@@ -101,7 +105,7 @@ def train(
         last = step + 1 == settings.steps
         if last or (settings.report_steps and (step + 1) % settings.report_steps == 0):
             entry = {"step": step + 1, "epoch": epoch + 1, "train_loss": total / seen}
-            curve.append({**entry, **(report(loop.plain, step + 1) if report else {})})
+            curve.append({**entry, **(report(whole_stage(stage), step + 1) if report else {})})
             total = seen = 0
         loop.step, loop.carried = step + 1, (total, seen)
         if path and not last and (step + 1) % settings.checkpoint_steps == 0:
@@ -124,9 +128,12 @@ class _Loop:
         )
         self.rank, self.world = 0, 1
         if accelerator:
-            self.model, self.optimizer = accelerator.prepare(self.model, self.optimizer)
+            wrapped = prepared(accelerator, stage, self.model, self.optimizer)
+            self.model, self.optimizer = wrapped
             self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.device = next(self.model.parameters()).device
+        # sharded weights may be kept in host memory: the device is where they are computed with
+        own = next(self.model.parameters()).device
+        self.device = accelerator.device if accelerator else own
         self.step, self.carried = 0, (0.0, 0)
 
     def advance(self, inputs, labels, packs, rows, step, base_head) -> tuple[float, int]:
@@ -145,7 +152,7 @@ class _Loop:
             counted.to(self.device),
             base_head,
         )
-        # DDP averages gradients over processes, so each gives world times its part of the mean
+        # DDP and FSDP average gradients over processes: each gives world times its part of the mean
         loss = summed * (self.world / everything)
         (self.accelerator.backward if self.accelerator else torch.Tensor.backward)(loss)
         if self.settings.clip:
@@ -163,12 +170,19 @@ class _Loop:
         return found.item(), everything
 
     def save(self, path: Path, curve: list[dict]) -> None:
-        """One safetensors file: weights, both moments, place and curve; replaced at once."""
+        """One safetensors file: weights, both moments, place and curve; replaced at once.
+
+        Collective: the shares of a sharded stage are gathered one tensor at a time.
+        """
+        tensors = {}
+        for name, p in self.plain.named_parameters():
+            state = self.optimizer.state[p]
+            held = {"weight": p, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+            for key, tensor in held.items():
+                whole = gathered(tensor)
+                if self.rank == 0:
+                    tensors[f"{key}/{name}"] = whole.cpu()
         if self.rank == 0:
-            tensors = {f"weight/{name}": p.detach() for name, p in self.plain.named_parameters()}
-            for name, p in self.plain.named_parameters():
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    tensors[f"{moment}/{name}"] = self.optimizer.state[p][moment]
             place = {
                 "step": self.step,
                 "carried": self.carried,
@@ -195,12 +209,13 @@ class _Loop:
                 raise ValueError(f"the checkpoint {path.name} is of other settings; delete it")
             with torch.no_grad():
                 for name, p in self.plain.named_parameters():
-                    p.copy_(file.get_tensor(f"weight/{name}"))
+                    p.copy_(scattered(file.get_tensor(f"weight/{name}"), p))
                     state = {
-                        key: file.get_tensor(f"{key}/{name}").to(p.device)
+                        key: scattered(file.get_tensor(f"{key}/{name}"), p)
                         for key in ("exp_avg", "exp_avg_sq")
                     }
-                    state["step"] = torch.tensor(float(place["step"]))
+                    # the fused step wants its count where the weights are
+                    state["step"] = torch.tensor(float(place["step"]), device=p.device)
                     self.optimizer.state[p] = state
         self.step, self.carried = place["step"], tuple(place["carried"])
         return place["curve"]

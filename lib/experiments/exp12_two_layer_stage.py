@@ -22,15 +22,10 @@ from lib.parameters import real, whole
 from lib.results import store, tables
 from lib.training.sweep import Task
 
-DECIDING = (SEED, "Hard", "Random tokens", "First tokens", "Length 1", IDENTITY)
-
 
 @dataclass(frozen=True)
 class Exp12(CascadeParameters):
-    """Seed 002's own 100 steps at 1e-4 * 0.5, and a shorter, faster training for the controls.
-
-    The rows named in ``DECIDING`` take ``seeds`` seeds, the rest ``control_seeds`` of them.
-    """
+    """Seed 002's own 100 steps at 1e-4 * 0.5, and a shorter, faster training for the controls."""
 
     wikitext_windows: int = whole(40, 0, 10_000)
     hard_ratio: float = real(0.1, 0.01, 0.9)
@@ -42,7 +37,6 @@ class Exp12(CascadeParameters):
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     natural_windows: int = whole(16, 1, 10_000)
-    control_seeds: int = whole(2, 1, 1_000)
 
     QUICK = {
         **CascadeParameters.QUICK,
@@ -110,12 +104,9 @@ def tasks(material: MaterialHandle, parameters: Exp12) -> list[Task]:
         hard_ratio=parameters.hard_ratio,
         natural_windows=min(parameters.natural_windows, parameters.test_windows),
     )
-    rows = variants(material, parameters)
-    few = min(parameters.seeds, parameters.control_seeds)
-    listed = tasks_of(EXPERIMENT, run_stage, rows, few)
-    deciding = {name: rows[name] for name in DECIDING}
-    listed += tasks_of(EXPERIMENT, run_stage, deciding, parameters.seeds)[few * len(deciding) :]
-    return tasks_of(EXPERIMENT, run_base_twice, {TWICE: twice}, 1) + listed
+    return tasks_of(EXPERIMENT, run_base_twice, {TWICE: twice}, 1) + tasks_of(
+        EXPERIMENT, run_stage, variants(material, parameters), parameters.seeds
+    )
 
 
 def run(material: MaterialHandle, parameters: Exp12) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from lib.results import store, tables
 from lib.results.claims import Claim, Measure, change
 from lib.training.sweep import Task
 
-EXPERIMENT, SLUG = "exp13", "13_hard_against_all"
+EXPERIMENT, SLUG = "hard_vs_all", "13_hard_against_all"
 HARD, FIRST, SAME = "Hard tokens", "All tokens (first N)", "All tokens (same text)"
 NARROW, LOSS, COPIED = "Hard tokens, narrow text", "Highest loss", "Hard tokens, base's head"
 

@@ -23,19 +23,19 @@ from lib.results import store
 from lib.results.claims import Claim, Measure
 from lib.training.sweep import Task
 
-EXPERIMENT, SLUG = "exp14", "14_staged_training"
+EXPERIMENT, SLUG = "cascade_stages", "14_staged_training"
 NINE, SIX, IDENTITY = "Hard ratio 0.9", "Hard ratio 0.6", "Ratio 0.6, starts as the base"
 
 
 @dataclass(frozen=True)
 class Exp14(CascadeParameters):
-    """Seed 001's stages on less text: it used 1,000 windows, five stages and up to ten epochs."""
+    """Seed 001's five stages on less text: it used 1,000 windows and up to ten epochs."""
 
-    train_windows: int = whole(8, 4, 100_000)
-    valid_windows: int = whole(4, 2, 100_000)
-    test_windows: int = whole(8, 2, 100_000)
+    train_windows: int = whole(48, 4, 100_000)
+    valid_windows: int = whole(16, 2, 100_000)
+    test_windows: int = whole(32, 2, 100_000)
     hard_ratios: str = reals("0.9,0.6", 0.05, 0.99)
-    stages: int = whole(3, 1, 20)
+    stages: int = whole(5, 1, 20)
     layers: int = whole(8, 1, 64)
     epochs: int = whole(1, 1, 1_000)
     batch: int = whole(32, 1, 10_000)

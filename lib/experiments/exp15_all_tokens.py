@@ -21,7 +21,7 @@ from lib.results import store
 from lib.results.claims import Claim, Measure, change
 from lib.training.sweep import Task
 
-EXPERIMENT, SLUG = "exp15", "15_all_tokens"
+EXPERIMENT, SLUG = "cascade_stages", "15_all_tokens"
 SCRATCH, IDENTITY = "Scratch head, cosine", "Starts as the base, cosine"
 ENTROPY = "Starts as the base, entropy"
 

@@ -3,7 +3,7 @@
 from lib.experiments.cascade import against_base, common_change
 from lib.results.claims import Claim, Measure
 
-EXPERIMENT, SLUG = "exp12", "12_two_layer_stage"
+EXPERIMENT, SLUG = "cascade_two_layer", "12_two_layer_stage"
 SEED, TWICE = "Seed 002", "Base applied twice"
 IDENTITY = "Base's head, starts as the base"
 

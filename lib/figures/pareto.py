@@ -19,52 +19,81 @@ RULE_NAMES = {
     "oracle": "oracle (sees the gain)",
 }
 ORACLE = "oracle"  # cannot be used: it knows the answer
-BY_RULE = "line: one stage trained on all tokens, routed at each rate (mean over seeds)"
 
 
 def front(
-    slug: str, size: str, routed: tuple[str, ...], rivals: tuple[str, ...], base: str
+    slug: str,
+    size: str,
+    stages: dict[str, str],
+    routed: tuple[str, ...],
+    rivals: tuple[str, ...],
+    base: str,
 ) -> Figure:
-    """Test perplexity of all tokens against FLOPs per token over the base's.
+    """Test perplexity of all tokens against FLOPs per token (left) and measured time (right).
 
-    Lines: one stage trained on all tokens, routed by each rule at every rate (mean over seeds).
-    Marks: variants trained by themselves, with the 95 % interval over seeds.
+    ``stages``: stage trained on all tokens -> the clock that timed its depth. Lines: each stage
+    routed by the gate at every rate, mean over seeds. Marks: variants as they were trained, with
+    the 95 % interval over seeds; those that add no layer take the base's time.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
-    figure, axes = plt.subplots(figsize=(7.2, 5.4))
-    for rule, look in _rules().items():
-        own = routes[routes["rule"] == rule].groupby("wanted_rate")[["flops", "test_ppl"]].mean()
-        axes.plot(own["flops"], own["test_ppl"], zorder=2, **look)
-    for name, marker in zip((*routed, *rivals), style.MARKERS, strict=False):
+    clock = store.read(slug, "clock", size)
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
+    times: dict[str, float] = {}
+    colours = dict(zip(stages, style.COLOURS, strict=False))
+    for stage, timed in stages.items():
+        own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
+        if own.empty:
+            continue
+        mean = own.groupby("wanted_rate")[["flops", "test_ppl", "test_rate"]].mean()
+        known = clock[clock["variant"] == timed].sort_values("rate")
+        seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
+        times[stage] = float(known["relative_time"].iloc[-1])
+        look = {"color": colours[stage], "marker": ".", "label": stage}
+        for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
+            axes.plot(x, mean["test_ppl"], **look)
+    for name, marker in zip((*rivals, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
+        if own.empty:
+            continue
         found = bootstrap(own["test_ppl"])
-        axes.errorbar(
-            own["flops"].mean(),
-            found.mean,
-            [[found.mean - found.low], [found.high - found.mean]],
-            fmt=marker,
-            color="black",
-            mfc="white" if name in rivals else "black",
-            markersize=6.5,
-            capsize=3,
-            label=name,
-            zorder=4,
-        )
-    style.level(axes, "base alone", frame.loc[frame["variant"] == base, "test_ppl"].iloc[0])
-    axes.set_xlabel("FLOPs per token (base = 1)")
-    axes.set_ylabel("perplexity of all test tokens (lower is better)")
-    axes.set_title(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
-    note = f"{BY_RULE}\nmark: trained by itself, bar: 95 % interval over seeds"
-    style.legend(figure, axes, note, 3)
+        bar = [[found.mean - found.low], [found.high - found.mean]]
+        look = {
+            "color": colours.get(name, "black"),
+            "mfc": "black" if name in routed else "white",
+            "label": None if name in times else name,  # its line has the name
+            "capsize": 3,
+        }
+        for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
+            if x is None:
+                continue  # the clock times gates, not the second pass that entropy needs
+            axes.errorbar(x, found.mean, bar, fmt=marker, ms=6.5, zorder=4, **look)
+    alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
+    panels[0].axhline(alone, color=style.QUIET, linewidth=1, linestyle=":")
+    style.level(panels[1], "base alone", alone)
+    panels[0].set_xlabel("FLOPs per token (base = 1)")
+    panels[1].set_xlabel("measured time per token (base = 1)")
+    panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
+    figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    note = (
+        "line: stage routed by the gate at each rate (mean over seeds), mark at its end: unrouted\n"
+        "bar: 95 % interval over seeds; filled mark: routed as trained, its time was not measured"
+    )
+    style.legend(figure, panels[0], note, 3)
     return figure
 
 
-def kept_gain(slug: str, size: str) -> Figure:
-    """Share of the stage's whole gain in nats that a rule keeps, against the share routed.
+def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float | None:
+    """Time of a variant over the base's: a stage's on all tokens, 1 without added layers."""
+    return None if name in routed else times.get(name, 1.0)
+
+
+def kept_gain(slug: str, size: str, stage: str) -> Figure:
+    """Share of a stage's whole gain in nats that a rule keeps, against the share routed.
 
     Left all tokens, right those outside the template; the diagonal is random routing.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
+    routes = routes[routes["variant"] == stage]
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
     for axes, column, title in zip(
         panels,
@@ -83,7 +112,12 @@ def kept_gain(slug: str, size: str) -> Figure:
         axes.set_title(title)
     panels[0].set_ylabel("share of the whole gain kept (in nats)")
     figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
-    style.legend(figure, panels[0], f"{BY_RULE}; band: 95 % interval", 4)
+    style.legend(
+        figure,
+        panels[0],
+        f"{stage}, routed by each rule at each rate; line: mean over seeds; band: 95 % interval",
+        4,
+    )
     return figure
 
 

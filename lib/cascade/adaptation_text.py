@@ -1,0 +1,96 @@
+"""Which windows an adaptation learns from, stops on and is scored on.
+
+Learning from instructions and being scored on WikiText-2, and the reverse, keep apart what helps
+the model from what merely teaches it a format. Both directions are scored on the same windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.cascade.features import Features
+from lib.cascade.material import Material
+from lib.text.token_stream import TokenWindows
+
+SOURCES = ("instructions", "wikitext")
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """Numbers of windows: ``train``; ``valid``, of which early stopping looks at the first
+    ``look``; ``scored`` of every held-out corpus. ``learnt_from``: instructions or wikitext."""
+
+    train: int
+    valid: int
+    look: int
+    scored: int
+    learnt_from: str = "instructions"
+
+    def __post_init__(self):
+        if self.learnt_from not in SOURCES or self.look > self.valid:
+            raise ValueError(
+                f"learnt from {self.learnt_from!r}, looking at {self.look} of {self.valid} "
+                f"windows; allowed: {SOURCES}, and no more looked at than are valid"
+            )
+
+    @property
+    def wikitext_windows(self) -> int:
+        """How many windows of WikiText-2 both directions need together."""
+        return self.scored + self.valid + self.train
+
+    def spans(self) -> dict[str, tuple[str, int, int]]:
+        """Part -> (part of the material, first window, windows)."""
+        held_out = {"test": ("test", 0, self.scored), "wikitext": ("wikitext", 0, self.scored)}
+        if self.learnt_from == "instructions":
+            return {"train": ("train", 0, self.train), "valid": ("valid", 0, self.valid)} | held_out
+        own = {
+            "train": ("wikitext", self.scored + self.valid, self.train),
+            "valid": ("wikitext", self.scored, self.valid),
+        }
+        return own | held_out
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Windows and the base's features of the same tokens."""
+
+    features: Features
+    windows: TokenWindows
+
+
+def text_parts(material: Material, plan: TextPlan) -> dict[str, TextPart]:
+    """The parts of a plan: train, valid, test and, where the material has it, wikitext.
+
+    Raises ``ValueError`` if a part is absent or has too few windows.
+    """
+    found = {}
+    for part, (source, first, count) in plan.spans().items():
+        if source not in material.windows:
+            if part == source == "wikitext":
+                continue  # scored only where it is there
+            raise ValueError(f"the material has no {source!r} to take {part} from")
+        windows = material.windows[source]
+        if first + count > len(windows):
+            raise ValueError(
+                f"{part} needs windows {first} to {first + count} of {source}, which has "
+                f"{len(windows)}"
+            )
+        rows = slice(first, first + count)
+        found[part] = TextPart(
+            cut_features(material.features[source], first, count),
+            TokenWindows(windows.inputs[rows], windows.labels[rows], windows.name),
+        )
+    return found
+
+
+def cut_features(features: Features, first: int, windows: int) -> Features:
+    """``windows`` windows of ``features`` from window ``first`` on, at most what is there."""
+    rows = slice(first * features.length, (first + windows) * features.length)
+    return Features(
+        features.final[rows],
+        {name: values[rows] for name, values in features.scalars.items()},
+        features.ids[rows],
+        features.labels[rows],
+        features.length,
+        features.key,
+    )
