@@ -75,7 +75,7 @@ def front(
     panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
     figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
     note = (
-        "line: stage routed by the gate at each rate (mean over seeds), mark at its end: unrouted\n"
+        "line: stage routed by the gate at each rate (mean over seeds), its end mark: every token\n"
         "bar: 95 % interval over seeds; filled mark: routed as trained, its time was not measured"
     )
     style.legend(figure, panels[0], note, 3)
