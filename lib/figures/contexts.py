@@ -6,16 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from lib.analysis.statistics import bootstrap
-from lib.figures import style
-
-
-def _values(frame: pd.DataFrame, variant: str, metric: str) -> np.ndarray:
-    found = frame.loc[frame["variant"] == variant, metric].dropna().to_numpy(dtype=float)
-    if not len(found):
-        raise KeyError(f"variant {variant!r} has no {metric}")
-    return found
+from lib.figures import methods, style
+from lib.figures.rows import own_values
 
 
 def against_tokens(
@@ -30,69 +25,65 @@ def against_tokens(
     `series` maps a label to {tokens: variant}, `levels` a label to a variant.
     """
     figure, axes = plt.subplots()
-    for number, (label, points) in enumerate(series.items()):
+    colours = methods.colours([*series, *levels])
+    for marker, (label, points) in zip(style.MARKERS, series.items(), strict=False):
         if not points:
             continue
-        found = [bootstrap(_values(frame, variant, metric)) for variant in points.values()]
-        colour, places = style.COLOURS[number], list(points)
-        marker = style.MARKERS[number]
+        found = [bootstrap(own_values(frame, variant, metric)) for variant in points.values()]
+        colour, places = colours[label], list(points)
         axes.plot(places, [f.mean for f in found], marker=marker, color=colour, label=label)
         axes.fill_between(
-            places, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.15
+            places, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.13, lw=0
         )
-    for number, (label, variant) in enumerate(levels.items(), start=len(series)):
-        found = bootstrap(_values(frame, variant, metric))
-        axes.axhline(found.mean, color=style.COLOURS[number], linestyle="--", label=label)
-        axes.axhspan(found.low, found.high, color=style.COLOURS[number], alpha=0.1)
+    for label, variant in levels.items():
+        found = bootstrap(own_values(frame, variant, metric))
+        axes.axhline(found.mean, color=colours[label], linestyle="--", label=label)
+        axes.axhspan(found.low, found.high, color=colours[label], alpha=0.1, linewidth=0)
     axes.set_xlabel("tokens the prediction sees")
     axes.set_ylabel("test perplexity")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.whole_numbers(axes.xaxis)
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, "mean over seeds; band: 95 % interval; dashed: all tokens seen")
     return figure
 
 
 def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str) -> Figure:
     """One point a variant and seed: effective rank (seed's definition and covariance) and PPL."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
-    names = {
+    labels = {
         "er_pct": "effective rank, seed's definition (%)",
         "covariance_er_pct": "effective rank, centred covariance (%)",
     }
-    for axes, (metric, label) in zip(panels, names.items(), strict=True):
-        for number, variant in enumerate(variants):
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.3), sharey=True)
+    colours = methods.colours(variants)
+    for axes, (metric, label) in zip(panels, labels.items(), strict=True):
+        for variant, marker in zip(variants, style.MARKERS, strict=False):
             own = frame[frame["variant"] == variant]
-            axes.scatter(
-                own[metric],
-                own["test_ppl"],
-                color=style.COLOURS[number],
-                marker=style.MARKERS[number],
-                label=variant,
-            )
+            look = {"color": colours[variant], "marker": marker, "s": 26, "label": variant}
+            axes.scatter(own[metric], own["test_ppl"], **look)
         axes.set_xlabel(label)
     panels[0].set_ylabel("test perplexity")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.suptitle(title, fontsize=10.5)
+    figure.suptitle(title)
+    style.legend(figure, panels[0], "a mark a seed")
     return figure
 
 
 def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
     """Cosine of two states that saw the same tokens, mean over seeds, band lowest to highest."""
     figure, axes = plt.subplots()
-    for number, variant in enumerate(variants):
+    for (variant, look), marker in zip(
+        methods.looks(variants).items(), style.MARKERS, strict=False
+    ):
         wide = rows[rows["variant"] == variant].pivot_table(
             index="tokens_seen", columns="seed", values="cos"
         )
-        colour = style.COLOURS[number]
-        axes.plot(
-            wide.index, wide.mean(axis=1), marker=style.MARKERS[number], color=colour, label=variant
-        )
-        axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15)
-    axes.axhline(0.99, color="#555555", linewidth=0.9, linestyle=":")
+        low, high = wide.min(axis=1), wide.max(axis=1)
+        axes.plot(wide.index, wide.mean(axis=1), marker=marker, mfc="none", label=variant, **look)
+        axes.fill_between(wide.index, low, high, color=look["color"], alpha=0.13, lw=0)
+    style.level(axes, "0.99", 0.99)
     axes.set_xlabel("tokens both states have seen")
     axes.set_ylabel("cosine of two states that began apart")
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, "line: mean over seeds; band: lowest to highest seed")
     return figure
 
 
@@ -104,27 +95,32 @@ def agreement_bars(
     label: str,
     reported: float | None = None,
 ) -> Figure:
-    """A metric over the number of layers, one line a group {layers: variant}, all seeds shown."""
+    """A metric over the number of layers, one line a group {layers: variant}, all seeds shown.
+
+    Groups stand a little beside each other, so that equal values stay visible.
+    """
     figure, axes = plt.subplots()
-    for number, (name, points) in enumerate(groups.items()):
-        colour, places = style.COLOURS[number], list(points)
-        found = [_values(frame, variant, metric) for variant in points.values()]
-        axes.plot(
-            places,
-            [v.mean() for v in found],
-            marker=style.MARKERS[number],
-            color=colour,
-            label=name,
-        )
-        for place, values in zip(places, found, strict=True):
-            axes.scatter([place] * len(values), values, s=9, color=colour, alpha=0.35)
+    looks = methods.looks(list(groups))
+    for number, ((name, points), marker) in enumerate(
+        zip(groups.items(), style.MARKERS, strict=False)
+    ):
+        shift = 0.05 * (number - (len(groups) - 1) / 2)
+        found = {
+            place + shift: own_values(frame, variant, metric) for place, variant in points.items()
+        }
+        means = [values.mean() for values in found.values()]
+        axes.plot(list(found), means, marker=marker, label=name, **looks[name])
+        for place, values in found.items():
+            look = {"s": 11, "color": looks[name]["color"], "alpha": 0.4, "linewidths": 0}
+            axes.scatter(np.full(len(values), place), values, **look)
     if reported is not None:
-        axes.axhline(reported, color="black", linewidth=0.9, linestyle=":", label="seed's figure")
+        name = f"reported by the seed document: {reported:g}"
+        axes.axhline(reported, color="black", linewidth=1, linestyle=":", label=name)
     axes.set_xticks(sorted({place for points in groups.values() for place in points}))
     axes.set_xlabel("layers")
     axes.set_ylabel(label)
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, "line: mean over seeds; pale dot: one seed")
     return figure
 
 
@@ -132,33 +128,29 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     """Perplexity over training tokens on log axes: all seeds, and fitted laws as lines.
 
     `series` maps a label to rows with tokens and ppl; `laws` a label to (name, PowerLaw) pairs.
+    Series stand a little beside each other, so that equal values stay visible.
     """
-    figure, axes = plt.subplots()
-    lines = ("-", "--", ":")
+    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    colours, drawn = methods.colours(list(series)), {}
     for number, (label, rows) in enumerate(series.items()):
-        colour = style.COLOURS[number]
-        axes.scatter(
-            rows["tokens"],
-            rows["ppl"],
-            s=14,
-            color=colour,
-            marker=style.MARKERS[number],
-            label=label,
-        )
+        look = {"color": colours[label], "marker": style.MARKERS[number]}
+        shift = 1.025 ** (number - (len(series) - 1) / 2)
+        axes.scatter(shift * rows["tokens"], rows["ppl"], s=18, **look)
         grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 50)
-        for line, (name, law) in zip(lines, laws.get(label, []), strict=False):
-            axes.plot(
-                grid,
-                law.predict(grid),
-                line,
-                color=colour,
-                linewidth=1,
-                label=f"  {name}: exponent {law.alpha:.2f}",
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("training tokens")
-    axes.set_ylabel("test perplexity")
+        fits = laws.get(label, [])
+        for (name, law), line in zip(fits, style.LINES, strict=False):
+            axes.plot(grid, law.predict(grid), ls=line, color=colours[label], lw=1.2)
+            drawn[name] = line
+        found = ", ".join(f"{law.alpha:.2f} ({name})" for name, law in fits).replace("-", "−")
+        axes.plot([], [], linestyle="-", ms=5, label=f"{label}: exponent {found}", **look)
+    style.plain_log(axes, "x")
+    style.plain_log(axes, "y")
+    places = sorted({tokens for rows in series.values() for tokens in rows["tokens"]})
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.set_xlabel("training tokens (logarithmic)")
+    axes.set_ylabel("test perplexity (logarithmic)")
     axes.set_title(title)
-    axes.legend()
+    words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
+    lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
+    style.legend(figure, axes, f"a mark a seed; {lines}", 1)
     return figure

@@ -2,13 +2,18 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lib.analysis.layer_contribution import GROUPS
 from lib.figures import style
-from lib.figures.panels import band, corpora, legend_below, row_of_panels
+from lib.figures.panels import band, corpora, counted, grid_of_panels
 
 COLOURS = dict(zip(GROUPS, (style.COLOURS[2], style.COLOURS[0], style.COLOURS[1]), strict=True))
+STATES = {("best", "other"): "-", ("last", "own"): "--"}  # epoch and judge: line
+NOTE = (
+    "solid: best epoch, another seed's network says what is hard\n"
+    "dashed: last epoch, the network's own final loss says it, as in the seed document\n"
+    "line: mean over seeds; band: 95 % interval over seeds"
+)
 
 
 def by_difficulty(
@@ -19,23 +24,22 @@ def by_difficulty(
     Solid: best epoch, another seed's network says what is hard. Dashed: last epoch, the network's
     own final loss says it, as the seed did. Bands are 95 % intervals over seeds.
     """
-    names = corpora(layers)
-    figure, axes = row_of_panels(names, title)
     own = layers[layers["variant"] == variant]
-    for panel, corpus in zip(axes, names, strict=True):
+    figure, axes = grid_of_panels(counted(own), title, 3.8)
+    for panel, corpus in zip(axes, corpora(own), strict=True):
         for group, colour in COLOURS.items():
-            for state, judge, line in (("best", "other", "-"), ("last", "own", "--")):
+            for (state, judge), line in STATES.items():
                 rows = own[
                     (own["corpus"] == corpus)
                     & (own["group"] == group)
                     & (own["state"] == state)
                     & (own["judge"] == judge)
                 ]
-                look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
-                name = f"{group}, {state} epoch, {judge} judge"
+                name = f"{group} symbols" if line == "-" else None
+                look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
                 band(panel, rows, "layer", column, label=name, **look)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_xlabel("layer")
-        panel.set_ylabel(label)
-    legend_below(figure, axes[-1])
+        style.whole_numbers(panel.xaxis)
+        panel.set_xlabel("after layer")
+    axes[0].set_ylabel(label)
+    style.legend(figure, axes[-1], NOTE, 3)
     return figure

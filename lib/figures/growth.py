@@ -4,29 +4,38 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures import style
-from lib.figures.panels import corpora, legend_below, row_of_panels
+from lib.figures import methods, style
+from lib.figures.panels import corpora, counted, grid_of_panels
 
 COMPUTE = "training compute so far (10¹² operations)"
+CUT = 1.5  # times the lowest perplexity
 
 
 def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """Validation perplexity of every seed against compute; a dot where a stage begins."""
-    names = corpora(curve)
-    figure, axes = row_of_panels(names, title)
-    for panel, corpus in zip(axes, names, strict=True):
-        for variant, colour in style.colours(variants).items():
+    """Validation perplexity of every seed against compute; a dot where a stage begins.
+
+    The axis of a panel ends above the highest value of any stage but the first: what is shown is
+    what adding layers does, not the first epochs.
+    """
+    figure, axes = grid_of_panels(counted(curve), title, 3.7)
+    for panel, corpus in zip(axes, corpora(curve), strict=True):
+        later = []
+        for variant, colour in methods.colours(variants).items():
             own = curve[(curve["corpus"] == corpus) & (curve["variant"] == variant)]
             for seed, rows in own.groupby("seed"):
                 x, y = rows["operations"] / 1e12, rows["val_ppl"]
                 label = variant if seed == own["seed"].min() else None
-                panel.plot(x, y, color=colour, linewidth=0.9, alpha=0.75, label=label)
+                panel.plot(x, y, color=colour, linewidth=1, alpha=0.75, label=label)
                 first = rows["epoch"] == 1
-                panel.plot(x[first], y[first], ".", color=colour, markersize=5)
-        panel.set_yscale("log")
+                panel.plot(x[first], y[first], ".", color=colour, markersize=6)
+                later += list(y[first.cumsum() > 1])
+        style.plain_log(panel, "y")
+        if later:
+            panel.set_ylim(top=1.15 * max(later))
         panel.set_xlabel(COMPUTE)
-    axes[0].set_ylabel("validation perplexity")
-    legend_below(figure, axes[-1], 2)
+    axes[0].set_ylabel("validation perplexity (logarithmic)")
+    note = "a line a seed; a dot where a stage begins; what variants share is drawn over"
+    style.legend(figure, axes[-1], note)
     return figure
 
 
@@ -36,23 +45,32 @@ def against_compute(curve: pd.DataFrame, variants: list[str], title: str) -> Fig
     The band runs from the lowest to the highest seed. A line begins when every seed has finished
     an epoch and ends when the first has stopped. Axes are cut at one and a half times the lowest.
     """
-    names = corpora(curve)
-    figure, axes = row_of_panels(names, title)
-    for panel, corpus in zip(axes, names, strict=True):
-        lowest = np.inf
-        for variant, colour in style.colours(variants).items():
+    figure, axes = grid_of_panels(counted(curve), title, 3.7)
+    for panel, corpus in zip(axes, corpora(curve), strict=True):
+        found = {}
+        for variant in variants:
             own = curve[(curve["corpus"] == corpus) & (curve["variant"] == variant)]
-            grid, values = best_so_far(own)
-            panel.plot(grid / 1e12, values.mean(0), color=colour, label=variant)
-            panel.fill_between(
-                grid / 1e12, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0
+            found[variant] = best_so_far(own)
+        top = CUT * min(values.min() for _, values in found.values())
+        shown = np.concatenate([grid[values.min(0) <= top] for grid, values in found.values()])
+        for number, (variant, colour) in enumerate(methods.colours(variants).items()):
+            grid, values = found[variant]
+            panel.plot(
+                grid / 1e12,
+                values.mean(0),
+                linestyle=style.LINES[number % len(style.LINES)],  # coinciding lines stay visible
+                color=colour,
+                label=variant,
             )
-            lowest = min(lowest, values.min())
-        panel.set_xscale("log")
-        panel.set_ylim(0.98 * lowest, 1.5 * lowest)
-        panel.set_xlabel(COMPUTE)
-    axes[0].set_ylabel("best validation perplexity so far")
-    legend_below(figure, axes[-1], 2)
+            panel.fill_between(
+                grid / 1e12, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0
+            )
+        style.plain_log(panel, "x")
+        panel.set_xlim(0.8 * shown.min() / 1e12, 1.15 * shown.max() / 1e12)
+        panel.set_ylim(0.98 * top / CUT, top)
+        panel.set_xlabel(f"{COMPUTE}, logarithmic")
+    axes[0].set_ylabel(f"best validation perplexity so far\n(cut at {CUT:g} times the lowest)")
+    style.legend(figure, axes[-1], "line: mean over seeds; band: lowest to highest seed")
     return figure
 
 

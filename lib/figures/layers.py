@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import style
+from lib.figures.training import OVER_SEEDS, over_epochs
 
 
 def training_losses(curve: pd.DataFrame, variant: str, layers: int, title: str) -> Figure:
@@ -15,12 +16,11 @@ def training_losses(curve: pd.DataFrame, variant: str, layers: int, title: str) 
     own = curve[curve["variant"] == variant]
     figure, axes = plt.subplots()
     for layer in range(1, layers + 1):
-        wide = own.pivot_table(index="epoch", columns="seed", values=f"train_loss_layer_{layer}")
-        wide, colour = wide.dropna(), style.COLOURS[layer - 1]
-        axes.plot(wide.index, wide.mean(axis=1), color=colour, label=f"layer {layer}")
-        axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15)
+        colour, column = style.COLOURS[layer - 1], f"train_loss_layer_{layer}"
+        over_epochs(axes, own, column, f"layer {layer}", color=colour)
+    style.whole_numbers(axes.xaxis)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats per character)")
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, OVER_SEEDS, layers)
     return figure

@@ -1,14 +1,12 @@
 """Figures with a panel a corpus, so that real and repeated text stand side by side."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.analysis.statistics import bootstrap
-from lib.figures import style
-from lib.results import store
+from lib.figures import methods, rows, style
 
 
 def corpora(frame: pd.DataFrame) -> list[str]:
@@ -16,24 +14,30 @@ def corpora(frame: pd.DataFrame) -> list[str]:
     return list(frame["corpus"].unique())
 
 
-def row_of_panels(
-    names: list[str], title: str, height: float = 3.6, width: float = 4.6, **settings
+def counted(frame: pd.DataFrame) -> list[str]:
+    """Corpora in the order of the table, each with its number of seeds, as titles of panels."""
+    return [f"{name}, {style.seeds(rows)}" for name, rows in frame.groupby("corpus", sort=False)]
+
+
+def grid_of_panels(
+    names: list[str], title: str, height: float = 3.3, columns: int = 3, **settings
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of one row with a panel a name."""
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(width * len(names), height), squeeze=False, **settings
+    """A figure as wide as a page with a panel a name, ``height`` inches a row of panels.
+
+    Two panels in a row, or ``columns`` where the names fill them.
+    """
+    columns = len(names) if len(names) <= columns else 2
+    lines = -(-len(names) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(style.WIDE, height * lines), squeeze=False, **settings
     )
-    for panel, name in zip(axes[0], names, strict=True):
+    panels = list(grid.ravel())
+    for empty in panels[len(names) :]:
+        empty.remove()
+    for panel, name in zip(panels, names, strict=False):
         panel.set_title(name)
-    figure.suptitle(title, fontsize=11)
-    figure.set_layout_engine("constrained")
-    return figure, list(axes[0])
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
-    """The legend of one panel for the whole figure, under it."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.suptitle(title)
+    return figure, panels[: len(names)]
 
 
 def band(axes: Axes, frame: pd.DataFrame, x: str, y: str, **look) -> None:
@@ -47,7 +51,7 @@ def band(axes: Axes, frame: pd.DataFrame, x: str, y: str, **look) -> None:
         [v.low for v in values],
         [v.high for v in values],
         color=line.get_color(),
-        alpha=0.18,
+        alpha=0.15,
         linewidth=0,
     )
 
@@ -66,32 +70,21 @@ def perplexities(
     logarithmic.
     """
     names = corpora(frame)
-    figure, axes = row_of_panels(names, title, 0.3 * len(variants) + 1.3, sharey=True)
-    known = _reported(experiment) if experiment else {}
+    figure, axes = grid_of_panels(names, title, rows.HEIGHT * len(variants) + 1.6, sharey=True)
+    known = rows.reported(experiment)
     for panel, corpus in zip(axes, names, strict=True):
-        own = frame[frame["corpus"] == corpus]
-        shown, every = False, own.loc[own["variant"].isin(variants), metrics[corpus]].dropna()
-        for y, variant in enumerate(variants):
-            colour = style.COLOURS[y % len(style.COLOURS)]
-            values = own.loc[own["variant"] == variant, metrics[corpus]].dropna().to_numpy(float)
-            found = bootstrap(values)
-            panel.scatter(values, np.full(len(values), y), s=9, color=colour, alpha=0.35, lw=0)
-            panel.plot([found.low, found.high], [y, y], color=colour, linewidth=3)
-            panel.plot(found.mean, y, "o", color=colour, markersize=5)
+        own, metric = frame[frame["corpus"] == corpus], metrics[corpus]
+        every = own.loc[own["variant"].isin(variants), metric].dropna()
+        for y, (variant, colour) in enumerate(methods.row_colours(variants).items()):
+            rows.draw(panel, y, rows.own_values(own, variant, metric), colour)
             if variant in known and corpus == "repeated":
-                panel.plot(known[variant], y, "D", mfc="white", mec="black", ms=5, zorder=3)
-                shown = True
-        panel.set_yticks(range(len(variants)), variants)
-        panel.set_ylim(len(variants) - 0.5, -0.5)
-        panel.grid(axis="y", visible=False)
-        if every.max() > 3 * every.min():
-            panel.set_xscale("log")
-        kind = "validation" if metrics[corpus] == "val_ppl" else "test"
-        panel.set_xlabel(f"{kind} perplexity" + ("; ◇ reported by the seed" if shown else ""))
+                rows.draw_reported(panel, y, known[variant])
+        rows.name_rows(panel, variants)
+        logarithmic = every.max() > 3 * every.min()
+        if logarithmic:
+            style.plain_log(panel, "x")
+        kind = "validation" if metric == "val_ppl" else "test"
+        panel.set_xlabel(f"{kind} perplexity{' (logarithmic)' if logarithmic else ''}")
+    shown = "repeated" in names and any(variant in known for variant in variants)
+    style.legend(figure, rows.key(shown), columns=4)
     return figure
-
-
-def _reported(experiment: str) -> dict[str, float]:
-    rows = store.reported(experiment)
-    rows = rows[rows["metric"] == "best_val_ppl"]
-    return dict(zip(rows["row"], rows["value"], strict=True))

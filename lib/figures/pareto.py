@@ -3,10 +3,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.analysis.statistics import bootstrap
-from lib.figures import style
+from lib.figures import rows, style
 from lib.results import store, tables
 
 RULE_NAMES = {
@@ -17,6 +18,7 @@ RULE_NAMES = {
     "last_two_layers": "cosine (seed 002)",
     "oracle": "oracle (sees the gain)",
 }
+ORACLE = "oracle"  # cannot be used: it knows the answer
 
 
 def front(
@@ -35,9 +37,10 @@ def front(
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
     clock = store.read(slug, "clock", size)
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
     times: dict[str, float] = {}
-    for (stage, timed), colour in zip(stages.items(), style.COLOURS, strict=False):
+    colours = dict(zip(stages, style.COLOURS, strict=False))
+    for stage, timed in stages.items():
         own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
         if own.empty:
             continue
@@ -45,39 +48,37 @@ def front(
         known = clock[clock["variant"] == timed].sort_values("rate")
         seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
         times[stage] = float(known["relative_time"].iloc[-1])
+        look = {"color": colours[stage], "marker": ".", "label": stage}
         for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
-            axes.plot(
-                x, mean["test_ppl"], color=colour, marker=".", label=f"{stage}, routed by the gate"
-            )
+            axes.plot(x, mean["test_ppl"], **look)
     for name, marker in zip((*rivals, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
         if own.empty:
             continue
-        found = bootstrap(own["test_ppl"].to_numpy(dtype=float))
+        found = bootstrap(own["test_ppl"])
+        bar = [[found.mean - found.low], [found.high - found.mean]]
+        look = {
+            "color": colours.get(name, "black"),
+            "mfc": "black" if name in routed else "white",
+            "label": None if name in times else name,  # its line has the name
+            "capsize": 3,
+        }
         for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
             if x is None:
                 continue  # the clock times gates, not the second pass that entropy needs
-            axes.errorbar(
-                x,
-                found.mean,
-                [[found.mean - found.low], [found.high - found.mean]],
-                fmt=marker,
-                color="black",
-                markerfacecolor="white",
-                capsize=3,
-                label=name,
-                zorder=4,
-            )
+            axes.errorbar(x, found.mean, bar, fmt=marker, ms=6.5, zorder=4, **look)
     alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
-    for axes, words in zip(panels, ("FLOPs per token", "milliseconds per token"), strict=True):
-        axes.axhline(alone, color="#555555", linewidth=0.9, linestyle="--", label="base alone")
-        axes.set_xlabel(f"{words}, base = 1")
-    panels[0].set_ylabel("perplexity of all test tokens")
-    figure.suptitle(
-        f"All held-out tokens against cost ({tables.corpora(_decisive(frame, routes))})"
+    panels[0].axhline(alone, color=style.QUIET, linewidth=1, linestyle=":")
+    style.level(panels[1], "base alone", alone)
+    panels[0].set_xlabel("FLOPs per token (base = 1)")
+    panels[1].set_xlabel("measured time per token (base = 1)")
+    panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
+    figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    note = (
+        "line: stage routed by the gate at each rate (mean over seeds), its end mark: every token\n"
+        "bar: 95 % interval over seeds; filled mark: routed as trained, its time was not measured"
     )
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    style.legend(figure, panels[0], note, 3)
     return figure
 
 
@@ -93,7 +94,7 @@ def kept_gain(slug: str, size: str, stage: str) -> Figure:
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
     routes = routes[routes["variant"] == stage]
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
     for axes, column, title in zip(
         panels,
         ("test_ppl", "test_content_ppl"),
@@ -102,56 +103,81 @@ def kept_gain(slug: str, size: str, stage: str) -> Figure:
     ):
         base = frame[f"base_{column}"].dropna().iloc[0]
         whole = routes[routes["wanted_rate"] == 1].groupby("seed")[column].first()
-        for (rule, name), colour in zip(RULE_NAMES.items(), style.COLOURS, strict=False):
-            own = routes[routes["rule"] == rule].copy()
+        for rule, look in _rules().items():
+            own = routes[routes["rule"] == rule]
             gain = np.log(base / own[column]) / np.log(base / own["seed"].map(whole))
-            mean = (
-                pd.DataFrame({"x": own["test_rate"], "y": gain, "rate": own["wanted_rate"]})
-                .groupby("rate")
-                .mean()
-            )
-            axes.plot(
-                [0, *mean["x"]],
-                [0, *mean["y"]],
-                ":" if rule == "oracle" else "-",
-                color=colour,
-                marker=".",
-                label=name,
-            )
-        axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.9, linestyle="--", label="chance")
+            _through_origin(axes, own.assign(gain=gain), look)
+        axes.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
         axes.set_xlabel("share of tokens routed")
         axes.set_title(title)
-    panels[0].set_ylabel("share of the whole gain kept")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    panels[0].set_ylabel("share of the whole gain kept (in nats)")
+    figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
+    style.legend(
+        figure,
+        panels[0],
+        f"{stage}, routed by each rule at each rate; line: mean over seeds; band: 95 % interval",
+        4,
+    )
     return figure
+
+
+def _through_origin(axes: Axes, routes: pd.DataFrame, look: dict) -> None:
+    """Mean gain and its band over the share routed; nothing routed keeps nothing."""
+    found = {
+        rows["test_rate"].mean(): bootstrap(rows["gain"])
+        for _, rows in routes.groupby("wanted_rate")
+    }
+    places, values = [0, *found], list(found.values())
+    axes.plot(places, [0, *(v.mean for v in values)], **look)
+    low, high = [0, *(v.low for v in values)], [0, *(v.high for v in values)]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
 def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
     """One row a rung: perplexity of all test tokens over the base's, every seed and the mean."""
     frame = store.read(slug, size=size)
     names = [name for name in names if (frame["variant"] == name).any()]
-    figure, axes = plt.subplots(figsize=(6.6, 0.34 * len(names) + 1.4))
+    ratios = frame.assign(ratio=frame["test_ppl"] / frame["base_test_ppl"])
+    figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(names) + 1.7))
     for y, name in enumerate(names):
-        own = frame[frame["variant"] == name]
-        values = (own["test_ppl"] / own["base_test_ppl"]).to_numpy(dtype=float)
-        axes.scatter(values, np.full(len(values), y), s=14, color=style.COLOURS[0], alpha=0.5)
-        axes.plot(values.mean(), y, "|", markersize=14, color=style.COLOURS[0])
-        axes.annotate(
-            f"{values.mean():.3f}",
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
-    axes.axvline(1, color="#555555", linewidth=0.9, linestyle="--")
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("perplexity of all test tokens over the base's (left of 1 is better)")
-    axes.set_title("From the seed's design to a working one, one change at a time")
+        values = rows.own_values(ratios, name, "ratio")
+        rows.draw(axes, y, values, style.COLOURS[0])
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axes.annotate(f"{values.mean():.3f} (n = {len(values)})", (1.01, y), **place)
+    style.level(axes, "base alone", 1.0, horizontal=False)
+    style.plain_log(axes, "x")
+    rows.name_rows(axes, names)
+    axes.set_xlabel(
+        "perplexity of all test tokens over the base's (below 1 is better, logarithmic)"
+    )
+    own = frame[frame["variant"].isin(names)]
+    title = f"From the seed's design to a working one, one change at a time\n({_corpora(own)})"
+    axes.set_title(title, pad=18)
+    style.legend(figure, rows.key(False), columns=3)
     return figure
 
 
-def _decisive(frame: pd.DataFrame, routes: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["run_id"].isin(routes["run_id"])]
+def _rules() -> dict[str, dict]:
+    """How the line of each rule is drawn; the oracle is set apart."""
+    found = {}
+    for (rule, name), colour, marker in zip(
+        RULE_NAMES.items(), style.COLOURS, style.MARKERS, strict=False
+    ):
+        oracle = rule == ORACLE
+        found[rule] = {
+            "color": style.QUIET if oracle else colour,
+            "linestyle": ":" if oracle else "-",
+            "marker": marker,
+            "markersize": 3.5,
+            "label": f"by {name}",
+        }
+    return found
+
+
+def _stands_on(frame: pd.DataFrame, routes: pd.DataFrame) -> str:
+    """Corpus and seeds of the runs behind the routes."""
+    return tables.corpora(frame[frame["run_id"].isin(routes["run_id"])])
+
+
+def _corpora(frame: pd.DataFrame) -> str:
+    return ", ".join(frame["corpus"].unique())

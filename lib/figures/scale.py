@@ -3,21 +3,24 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
-from lib.figures import style
-from lib.figures.panels import band
+from lib.figures import methods, style
+from lib.figures.panels import band, corpora
 
 
-def by_size(results: pd.DataFrame, methods: tuple[str, ...], title: str) -> Figure:
+def by_size(results: pd.DataFrame, names: tuple[str, ...], title: str) -> Figure:
     """Test perplexity against training characters; mean over seeds with 95 % interval."""
     figure, axes = plt.subplots()
-    for method, colour in style.colours(list(methods)).items():
+    for number, (method, colour) in enumerate(methods.colours(list(names)).items()):
         rows = results[results["method"] == method]
-        band(axes, rows, "train_chars", "test_ppl", color=colour, marker="o", label=method)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("training characters")
-    axes.set_ylabel("test perplexity")
+        marker = style.MARKERS[number]
+        band(axes, rows, "train_chars", "test_ppl", color=colour, marker=marker, label=method)
+    style.plain_log(axes, "x")
+    style.plain_log(axes, "y")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(results["train_chars"].unique())))
+    axes.set_xlabel("training characters (logarithmic)")
+    axes.set_ylabel(f"test perplexity (logarithmic)\n{', '.join(corpora(results))}")
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, "line: mean over seeds; band: 95 % interval over seeds", 4)
     return figure

@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from lib.figures import style
-from lib.results import store
+from lib.figures import methods, style
+from lib.results import store, tables
 
 
 def by_stage(
@@ -18,34 +18,33 @@ def by_stage(
 ) -> Figure:
     """Mean over seeds against the stage, with the band from lowest to highest seed.
 
-    One colour a variant, one line style a metric (``metrics``: column -> words).
+    One colour a variant, one line style a metric (``metrics``: column -> words). Raises ValueError
+    for more metrics than there are line styles.
     """
+    if len(metrics) > len(style.LINES):
+        raise ValueError(f"{len(metrics)} metrics for {len(style.LINES)} line styles")
     frame = store.read(slug, table, size)
     variants = list(dict.fromkeys(frame["variant"]))
-    figure, axes = plt.subplots()
-    for variant, colour in style.colours(variants).items():
-        for (metric, words), line in zip(metrics.items(), ("-", "--", ":"), strict=False):
+    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    for variant, colour in methods.colours(variants).items():
+        for metric, line in zip(metrics, style.LINES, strict=False):
             wide = frame[frame["variant"] == variant].pivot_table(
                 index="stage", columns="seed", values=metric
             )
-            name = f"{variant}: {words}" if len(metrics) > 1 else variant
-            axes.plot(
-                wide.index,
-                wide.mean(axis=1),
-                line,
-                marker="o",
-                markersize=4,
-                color=colour,
-                label=name,
-            )
+            name = variant if line == "-" else None
+            look = {"linestyle": line, "marker": "o", "ms": 4, "color": colour, "label": name}
+            axes.plot(wide.index, wide.mean(axis=1), **look)
             axes.fill_between(
-                wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15
+                wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.13, lw=0
             )
     if logarithmic:
-        axes.set_yscale("log")
+        style.plain_log(axes, "y")
+        label += " (logarithmic)"
     axes.set_xticks(sorted(frame["stage"].unique()))
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
-    axes.set_title(title)
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set_title(f"{title}\n({tables.corpora(frame)})")
+    words = dict(zip(style.LINE_NAMES, metrics.values(), strict=False))
+    note = "; ".join(f"{line}: {what}" for line, what in words.items())
+    style.legend(figure, axes, f"{note}\nmean over seeds; band: lowest to highest seed", 2)
     return figure

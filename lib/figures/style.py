@@ -1,22 +1,36 @@
-"""One look for every figure: size, colours, opaque white ground, and how it is saved.
+"""One look for every figure: size, colours, readable axes, legends, and how it is saved.
 
-A variant keeps its colour in every figure of a notebook; colours are those of Okabe and Ito,
-which the colour-blind can tell apart.
+Colours are those of Okabe and Ito, which the colour-blind can tell apart; ``lib.figures.methods``
+says which method has which. A legend stands under the axes, never over the data, and its heading
+says what a line, a band or a bar is.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 
 from lib.results import store
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":", (0, (8, 3)))
+LINE_NAMES = ("solid", "dashed", "dash-dotted", "dotted", "long-dashed")
+QUIET = "#555555"  # floors, diagonals and notes
+WIDE = 9.2  # inches: the width of a figure of several panels, about a page
 SETTINGS = {
-    "figure.figsize": (6.4, 3.8),
+    "figure.figsize": (7.2, 4.2),
     "figure.dpi": 100,
     "figure.facecolor": "white",
+    "figure.titlesize": 11,
+    "figure.constrained_layout.use": True,
     "savefig.facecolor": "white",
-    "savefig.dpi": 160,
+    "savefig.dpi": 150,
+    "savefig.pad_inches": 0.12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -25,8 +39,12 @@ SETTINGS = {
     "axes.titlesize": 10.5,
     "axes.labelsize": 10,
     "font.size": 9.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
+    "legend.handlelength": 2.6,
 }
 
 
@@ -35,11 +53,74 @@ def use() -> None:
     plt.rcParams.update(SETTINGS)
 
 
-def colours(variants: list[str]) -> dict[str, str]:
-    """A colour for each variant, in the order given; raises ValueError for more than eight."""
-    if len(variants) > len(COLOURS):
-        raise ValueError(f"{len(variants)} variants for {len(COLOURS)} colours: split the figure")
-    return dict(zip(variants, COLOURS, strict=False))
+def seeds(frame: pd.DataFrame) -> str:
+    """The number of seeds of a table in words, for titles."""
+    count = frame["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+class PlainLog(Locator):
+    """Ticks of a logarithmic axis at round numbers, as many as can be read (3 to about 8)."""
+
+    DIGITS = (
+        (10, (1, 1.5, 2, 3, 4, 5, 7)),
+        (40, (1, 2, 3, 5)),
+        (3_000, (1, 3)),
+        (np.inf, (1,)),
+    )  # below this factor from end to end: the digits of every decade
+
+    def __call__(self) -> np.ndarray:
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        """Round numbers: evenly spaced within a factor of 4, else the same digits each decade."""
+        low, high = sorted((vmin, vmax))
+        if high < 4 * low:
+            return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        digits = next(digits for span, digits in self.DIGITS if high < span * low)
+        decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        ticks = np.sort(np.outer(decades, digits).ravel())
+        return ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
+
+
+def plain_log(axes: Axes, which: str) -> None:
+    """Make the axis ``which`` ("x" or "y") logarithmic, its ticks written as plain numbers."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis: Axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(PlainLog())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only: epochs, layers, tokens."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def legend(figure: Figure, source: Axes | list[Artist], note: str = "", columns: int = 2) -> None:
+    """The figure's legend, under it: the labels of one panel, or artists of its own.
+
+    ``note`` heads it and says what lines, bands and bars are.
+    """
+    handles = source.get_legend_handles_labels()[0] if isinstance(source, Axes) else source
+    drawn = figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, title=note or None
+    )
+    drawn.get_title().set(color=QUIET, multialignment="center")
+
+
+def level(axes: Axes, name: str, value: float, horizontal: bool = True) -> None:
+    """A named dotted line across the axes, its name in the margin, clear of the data."""
+    look = {"color": QUIET, "linewidth": 1, "linestyle": ":"}
+    if horizontal:
+        axes.axhline(value, **look)
+        place, coordinates, align = (1.01, value), ("axes fraction", "data"), ("left", "center")
+    else:
+        axes.axvline(value, **look)
+        place, coordinates, align = (value, 1.01), ("data", "axes fraction"), ("center", "bottom")
+    axes.annotate(
+        name, place, xycoords=coordinates, ha=align[0], va=align[1], fontsize=9, color=QUIET
+    )
 
 
 def save(figure: Figure, slug: str, what: str, size: str) -> None:
@@ -48,4 +129,6 @@ def save(figure: Figure, slug: str, what: str, size: str) -> None:
     The file holds no date and no version, so the same data give the same bytes.
     """
     path = store.folder("figures", size) / f"{slug}_{what}.png"
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(
+        path, bbox_inches="tight", metadata={"Software": None}, pil_kwargs={"optimize": True}
+    )

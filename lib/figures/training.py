@@ -1,14 +1,25 @@
 """Figures about training: curves over epochs, and perplexities with intervals."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.analysis.statistics import bootstrap
-from lib.figures import style
-from lib.results import store
+from lib.figures import methods, rows, style
+
+OVER_SEEDS = "line: mean over seeds, up to the first that stops; band: lowest to highest seed"
+
+
+def over_epochs(axes: Axes, curve: pd.DataFrame, metric: str, label: str, **look) -> float:
+    """Mean over seeds and a band from lowest to highest; returns the lowest value drawn."""
+    wide = curve.pivot_table(index="epoch", columns="seed", values=metric)
+    wide = wide.dropna()  # only epochs that every seed reached
+    alone = {"marker": "o"} if len(wide) == 1 else {}  # a line of one point would not be seen
+    axes.plot(wide.index, wide.mean(axis=1), label=label, **alone, **look)
+    axes.fill_between(
+        wide.index, wide.min(axis=1), wide.max(axis=1), color=look["color"], alpha=0.13, linewidth=0
+    )
+    return float(wide.min().min())
 
 
 def curves(
@@ -23,36 +34,30 @@ def curves(
     """Mean over seeds against epochs, the band from lowest to highest seed.
 
     A line ends where the first seed stopped early; ``floors`` draws named horizontal lines;
-    ``highest`` cuts the axis (values above it are said to be cut in the label).
+    ``highest`` cuts the axis (the label says so, and names the variants that lie wholly above). An
+    axis cut at more than 3 times its lowest value is logarithmic.
     """
     figure, axes = plt.subplots()
-    for variant, colour in style.colours(variants).items():
-        wide = curve[curve["variant"] == variant].pivot_table(
-            index="epoch", columns="seed", values=metric
-        )
-        wide = wide.dropna()  # only epochs that every seed reached
-        axes.plot(wide.index, wide.mean(axis=1), color=colour, label=variant)
-        axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15)
+    lowest = []
+    for variant, look in methods.looks(variants).items():
+        own = curve[curve["variant"] == variant]
+        above = highest is not None and own[metric].min() > highest
+        name = f"{variant} (above the cut)" if above else variant
+        lowest.append(over_epochs(axes, own, metric, name, **look))
     for name, value in (floors or {}).items():
-        if highest is not None and value > highest:
-            continue  # its line would lie outside the axes
-        axes.axhline(value, color="#555555", linewidth=0.9, linestyle=":")
-        axes.annotate(
-            name,
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color="#555555",
-        )
+        if highest is None or value <= highest:
+            style.level(axes, name, value)
+            lowest.append(value)
     if highest is not None:
-        axes.set_ylim(top=highest)
+        if highest > 3 * min(lowest):
+            style.plain_log(axes, "y")
+        axes.set_ylim(0.96 * min(lowest), highest)
         label += f" (cut at {highest:g})"
+    style.whole_numbers(axes.xaxis)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_title(title)
-    axes.legend()
+    style.legend(figure, axes, OVER_SEEDS, 3 if len(variants) > 4 else 2)
     return figure
 
 
@@ -61,7 +66,7 @@ def intervals(
     variants: list[str],
     title: str,
     metric: str = "test_ppl",
-    label: str = "test perplexity (lower is better)",
+    label: str = "test perplexity",
     experiment: str = "",
     floors: dict[str, float] | None = None,
     logarithmic: bool = False,
@@ -71,58 +76,22 @@ def intervals(
     With ``experiment`` given, two diamonds compare *validation* perplexities, which is what the
     seeds reported (from one run): hollow the seed's, filled our mean.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 0.45 * len(variants) + 1.5))
-    reported = _reported(experiment)
-    for y, variant in enumerate(variants):
-        colour = style.COLOURS[y % len(style.COLOURS)]
-        values = frame.loc[frame["variant"] == variant, metric].dropna().to_numpy(dtype=float)
-        found = bootstrap(values)
-        axes.scatter(values, np.full(len(values), y), s=9, color=colour, alpha=0.35, linewidths=0)
-        axes.plot([found.low, found.high], [y, y], color=colour, linewidth=3)
-        axes.plot(found.mean, y, "o", color=colour, markersize=6)
-        if reported:
+    figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(variants) + 1.5))
+    known = rows.reported(experiment)
+    for y, (variant, colour) in enumerate(methods.row_colours(variants).items()):
+        rows.draw(axes, y, rows.own_values(frame, variant, metric), colour)
+        if known:
             valid = frame.loc[frame["variant"] == variant, "val_ppl"].mean()
             axes.plot(valid, y, "D", color=colour, markersize=4.5, zorder=4)
-        if variant in reported:
-            axes.plot(
-                reported[variant],
-                y,
-                "D",
-                markerfacecolor="white",
-                markeredgecolor="black",
-                zorder=3,
-            )
+        if variant in known:
+            rows.draw_reported(axes, y, known[variant])
     for name, value in (floors or {}).items():
-        axes.axvline(value, color="#555555", linewidth=0.9, linestyle=":")
-        axes.annotate(
-            name,
-            (value, 1),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            ha="right",
-            va="top",
-            fontsize=8,
-            color="#555555",
-        )
-    axes.set_yticks(range(len(variants)), variants)
-    axes.invert_yaxis()
+        style.level(axes, name, value, horizontal=False)
+    rows.name_rows(axes, variants)
     if logarithmic:
-        axes.set_xscale("log")
-    if reported:
-        label = "● test perplexity, mean and 95 % interval   ◆ our validation   ◇ the seed's"
-    axes.set_xlabel(label)
-    axes.set_title(title)
-    _no_horizontal_grid(axes)
+        style.plain_log(axes, "x")
+    label = "perplexity" if known else label  # both splits are drawn
+    axes.set_xlabel(f"{label} (lower is better{', logarithmic' if logarithmic else ''})")
+    axes.set_title(title, pad=18 if floors else None)
+    style.legend(figure, rows.key(bool(known), bool(known)), columns=3)
     return figure
-
-
-def _reported(experiment: str) -> dict[str, float]:
-    if not experiment:
-        return {}
-    rows = store.reported(experiment)
-    rows = rows[rows["metric"] == "best_val_ppl"]
-    return dict(zip(rows["row"], rows["value"], strict=True))
-
-
-def _no_horizontal_grid(axes: Axes) -> None:
-    axes.grid(axis="y", visible=False)

@@ -1,0 +1,107 @@
+"""How figures look: ticks that can be read, colours that stay, legends clear of the data."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.figures import growth, methods, rows, style, training
+from lib.provenance import ROOT
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def look():
+    with plt.rc_context():
+        style.use()
+        yield
+        plt.close("all")
+
+
+def curve(variants: dict[str, float], epochs: int = 6, seeds: int = 2) -> pd.DataFrame:
+    """Validation perplexities that fall towards a value of each variant."""
+    return pd.DataFrame(
+        {"variant": name, "seed": seed, "epoch": epoch, "val_ppl": value + 9 / epoch + seed}
+        for name, value in variants.items()
+        for seed in range(seeds)
+        for epoch in range(1, epochs + 1)
+    )
+
+
+@pytest.mark.parametrize("low", (0.013, 0.9, 7.0, 11.0, 230.0))
+@pytest.mark.parametrize("span", (1.2, 3.9, 4.1, 9.0, 11.0, 39.0, 41.0, 900.0, 2e5))
+def test_a_logarithmic_axis_has_a_few_round_ticks(low, span):
+    ticks = style.PlainLog().tick_values(low, low * span)
+    seen = ticks[(ticks >= low) & (ticks <= low * span)]
+    assert 3 <= len(seen) <= 11
+    digits = seen / 10 ** np.floor(np.log10(seen) + 1e-9)
+    assert np.allclose(digits * 100, np.round(digits * 100))  # at most three digits
+
+
+def test_ticks_are_written_as_plain_numbers():
+    figure, axes = plt.subplots()
+    axes.plot([1, 2], [20_000, 1_000_000])
+    style.plain_log(axes, "y")
+    figure.canvas.draw()
+    written = [label.get_text() for label in axes.get_yticklabels()]
+    assert "100,000" in written and not any("10^" in text or "e+" in text for text in written)
+
+
+def test_a_method_keeps_its_colour_whatever_stands_beside_it():
+    for beside in (["IRT"], ["LPT sum", "HRM"], ["something new", "Looped twice, 1 loss"]):
+        for given in (["Standard", *beside], [*beside, "Standard, 2 layers"]):
+            name = next(name for name in given if name.startswith("Standard"))
+            assert methods.colours(given)[name] == methods.looks(given)[name]["color"]
+            assert methods.colours(given)[name] == methods.row_colours(given)[name] == methods.BLUE
+
+
+def test_variants_of_a_figure_can_be_told_apart():
+    names = ["Standard", "Standard, 2 layers", "IRT", "LPT sum", "LPT weighted", "one", "another"]
+    assert len(set(methods.colours(names).values())) == len(names)
+    assert len({tuple(look.items()) for look in methods.looks(names).values()}) == len(names)
+    with pytest.raises(ValueError, match="split the figure"):
+        methods.colours([str(number) for number in range(9)])
+    with pytest.raises(ValueError, match="split the figure"):
+        methods.looks([f"variant {number}" for number in range(9)])
+
+
+def test_the_legend_does_not_lie_over_the_data_and_says_what_the_band_is():
+    figure = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "title")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
+    assert "lowest to highest seed" in legend.get_title().get_text()
+
+
+def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
+    frame = curve({"Standard": 10, "HRM": 90})
+    figure = training.curves(frame, ["Standard", "HRM"], "title", highest=60)
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Standard", "HRM (above the cut)"]
+    assert axes.get_yscale() == "log" and axes.get_ylim()[1] == 60
+    assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
+
+
+def test_stages_show_what_follows_the_first_stage():
+    own = curve({"4-layer full": 10}).assign(corpus="text")
+    own["operations"] = own["epoch"] * 1e12
+    later = own.assign(operations=own["operations"] + 6e12, val_ppl=11.0)
+    figure = growth.stages(pd.concat([own, later]), ["4-layer full"], "title")
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.15 * 11.0)
+    assert figure.axes[0].get_title() == "text, 2 seeds"
+
+
+def test_a_row_without_values_is_an_error():
+    with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
+        rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")
+
+
+def test_committed_figures_are_small_and_no_wider_than_a_page():
+    found = sorted((ROOT / "figures").glob("*.png"))
+    assert found
+    for path in found:
+        height, width = plt.imread(path).shape[:2]
+        assert path.stat().st_size < 200_000, path.name
+        assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
