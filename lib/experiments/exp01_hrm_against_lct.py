@@ -94,7 +94,7 @@ FIGURES = {
         counted=("unigram", "bigram"),
         logarithmic=True,
     ),
-    "curves": partial(curves_figure, SLUG, PATIENT, highest=60),  # of LCT+OACD: its head's epochs
+    "curves": partial(curves_figure, SLUG, PATIENT, highest=100),  # of LCT+OACD: its head's epochs
 }
 
 _claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 1")

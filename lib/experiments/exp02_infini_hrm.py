@@ -63,8 +63,10 @@ def run(corpus: Corpus, parameters: Exp02) -> pd.DataFrame:
 
 NAMES = list(variants(97))
 FIGURES = {
-    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Memory and its controls"),
-    "curves": partial(curves_figure, SLUG, NAMES[:8], highest=20),  # as many as there are colours
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, NAMES, "Memory and its controls", counted=("bigram",)
+    ),
+    "curves": partial(curves_figure, SLUG, NAMES, highest=20),
 }
 
 

@@ -60,7 +60,9 @@ def layer_losses_figure(size: str) -> Figure:
 
 NAMES = list(variants(97))
 FIGURES = {
-    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Losses at every layer"),
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, NAMES, "Losses at every layer", counted=("bigram",)
+    ),
     "curves": partial(curves_figure, SLUG, NAMES, highest=20),
     "layer_losses": layer_losses_figure,
 }

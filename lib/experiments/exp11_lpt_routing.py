@@ -118,7 +118,7 @@ def scale_figure(size: str) -> Figure:
     """Test perplexity of the four methods against the size of the training text."""
     frame = store.read(SLUG, size=size)
     frame = frame[frame["train_chars"].notna()]
-    title = f"Four layers, {tables.seeds(frame)}: what survives more text?"
+    title = f"Four layers: what survives more text? ({tables.corpora(frame)})"
     return scale.by_size(frame, METHODS, title)
 
 

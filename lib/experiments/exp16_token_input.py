@@ -55,7 +55,7 @@ def main_variants(frame: pd.DataFrame) -> list[str]:
 
 def draw_perplexity(size: str) -> Figure:
     frame = store.read(SLUG, size=size)
-    title = f"Where the token enters, and the controls ({tables.corpora(frame)})"
+    title = f"Where the token enters ({tables.corpora(frame)})"
     return training.intervals(frame, main_variants(frame), title, floors=_floor(frame))
 
 

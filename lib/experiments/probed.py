@@ -112,7 +112,7 @@ def _add_timings(found: list[Outcome], timings: list[Outcome]) -> None:
         by_key[key(timing)].tables.update(timing.tables)
 
 
-PARETO_TITLE = "Loss against compute at the best epoch (dotted: as many exits drawn by lot)"
+PARETO_TITLE = "Perplexity against compute, best epoch (dotted: as many exits drawn by lot)"
 
 
 def reported_split(slug: str, table: str, size: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from lib.figures import methods, style
-from lib.figures.panels import band, corpora
+from lib.figures.panels import band
 
 
 def by_size(results: pd.DataFrame, names: tuple[str, ...], title: str) -> Figure:
@@ -20,7 +20,7 @@ def by_size(results: pd.DataFrame, names: tuple[str, ...], title: str) -> Figure
     style.plain_log(axes, "y")
     axes.xaxis.set_major_locator(FixedLocator(sorted(results["train_chars"].unique())))
     axes.set_xlabel("training characters (logarithmic)")
-    axes.set_ylabel(f"test perplexity (logarithmic)\n{', '.join(corpora(results))}")
+    axes.set_ylabel("test perplexity (logarithmic)")
     axes.set_title(title)
     style.legend(figure, axes, "line: mean over seeds; band: 95 % interval over seeds", 4)
     return figure
