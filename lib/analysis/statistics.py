@@ -30,6 +30,9 @@ class Interval:
 def bootstrap(values: ArrayLike, seed: int = 0) -> Interval:
     """Mean over seeds of values (n,) and the percentiles of 10,000 resampled means.
 
+    Few seeds make percentile intervals too short: drawn from a normal, 95 % ones hold the true mean
+    75 % of the time for n = 3 (they are then the range of the values), 84 % for 5, 91 % for 10.
+
     Raises ValueError for no values or for one that is not finite: a failed run is not a number.
     """
     sample = np.asarray(values, dtype=float)

@@ -46,6 +46,7 @@ class CascadeCache(DynamicCache):
         return self.stages
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take the rows ``beam_idx`` in base and stages (beam search)."""
         super().reorder_cache(beam_idx)
         for stage in self.stages:
             stage.reorder(beam_idx)

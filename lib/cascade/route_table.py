@@ -31,8 +31,9 @@ def routes(
 
     ``text``: answers on training text, from which the gate is fitted and every threshold is set;
     the gate's penalty is chosen on valid. ``mixed_ppl``: routed tokens get the mean of the two
-    probabilities. ``chance_ppl``: what random routing of equally many gives on average. Stage and
-    gate are left in ``folder``.
+    probabilities. ``chance_ppl``: what random routing of equally many gives on average.
+    ``threshold`` is one of ``route_values``, where higher is routed: negated for confidence, margin
+    and cosine. Stage and gate are left in ``folder``.
     """
     gain = {
         name: part.features.scalars["loss"] - part.stage

@@ -67,6 +67,7 @@ class ContextLayer(nn.Module):
         return torch.addmm(bias, x, self.linear.weight[:, self.a :].t())
 
     def forward(self, h: Tensor, half: Tensor) -> Tensor:
+        """h [n, a] and the token half [n, b] (or bias [b]) -> [n, b]."""
         delta = torch.relu(torch.addmm(half, h, self.linear.weight[:, : self.a].t()))
         if self.residual is not None:
             delta = delta + self.residual(h)

@@ -38,6 +38,7 @@ class Contexts:
 
 
 def zero_start(block: ContextBlock, x: Tensor) -> Tensor:
+    """The context [D] before the first token of a stream x [N, m*d]: zeros."""
     return x.new_zeros(block.context_dim)
 
 

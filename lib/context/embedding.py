@@ -38,6 +38,7 @@ class Embedding:
 
 
 def table_sha256(table: Tensor) -> str:
+    """SHA-256 of a table's numbers, row by row."""
     return hashlib.sha256(table.contiguous().numpy().tobytes()).hexdigest()
 
 

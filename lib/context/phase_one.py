@@ -86,6 +86,7 @@ def neighbours(table: Tensor, wrap_around: bool) -> Tensor:
 def start_table(
     block: ContextBlock, x: Tensor, settings: PhaseOneSettings, generator: torch.Generator
 ) -> Tensor:
+    """Iteration 1: contexts [N, D] of the untrained block, or 0.01 N(0, I) as in the seed."""
     if settings.start == "sequential":
         return sequential(block, x)
     noise = torch.randn(x.shape[0], block.context_dim, generator=generator)

@@ -56,6 +56,7 @@ class Features:
 
     @property
     def positions(self) -> int:
+        """How many tokens are predicted: all but the first."""
         return len(self.outputs) - 1
 
     def batch(self, begin: int, end: int) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -154,7 +155,8 @@ def fit(
 
     `report` names further features (test) that are evaluated each epoch and never used to choose.
     `checkpoint` is a file; when it exists the run continues from it. On return the model holds the
-    weights of the best epoch. Raises FloatingPointError when a loss is not finite.
+    weights of the best epoch. Raises FloatingPointError when a training loss is not finite, and
+    RuntimeError for a checkpoint that is damaged or of other settings.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)

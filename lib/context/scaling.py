@@ -25,6 +25,7 @@ class PowerLaw:
     sse: float
 
     def predict(self, tokens: Sequence[float]) -> np.ndarray:
+        """Perplexity of the law at each number of tokens."""
         return self.floor + self.scale * np.asarray(tokens, float) ** self.alpha
 
 

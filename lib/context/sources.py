@@ -51,6 +51,7 @@ class Recurrent:
             raise ValueError("the table of Phase 1 needs a Phase 1")
 
     def block(self, token_dim: int, seed: int) -> ContextBlock:
+        """The untrained block for token inputs of width ``token_dim``."""
         return ContextBlock(
             self.width,
             token_dim,

@@ -48,6 +48,7 @@ class TokenBlock(nn.Module):
                 initialise(residual, std, generator)
 
     def forward(self, contexts: list[Tensor], tokens: Tensor) -> Tensor:
+        """One context [n, D_l] a layer and the token input [n, m*d] -> [n, d]."""
         z = tokens
         for context, linear, residual, norm in zip(
             contexts, self.linears, self.residuals, self.norms, strict=True

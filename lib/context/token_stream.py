@@ -32,6 +32,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
+        """Output types, the unknown one included: K + 1."""
         return len(self.types) + 1
 
     def encode(self, ids: Tensor) -> Tensor:
@@ -107,6 +108,7 @@ def _write(path: Path, ids: Tensor) -> None:
 
 
 def make_stream(ids: Tensor, table: Tensor, vocabulary: Vocabulary) -> TokenStream:
+    """A stream of token ids [N] through an embedding table [V, d] and a vocabulary."""
     return TokenStream(ids, embed(ids, table), vocabulary.encode(ids))
 
 

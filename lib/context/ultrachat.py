@@ -3,7 +3,7 @@
 Row by row in stored order, all messages of a conversation joined with line ends, no role tags and
 no end marks; conversations follow each other without a separator. Unlike the seed, whose
 validation text was the last tenth of each training stream (another text for every size), validation
-and test are fixed later rows.
+and test are fixed: the first rows of ``test_sft``, one after the other.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ CLAIMS = (
     ),
     _claim(
         "hidden-memory-does-it",
-        "What memory inside the hidden states changes is due to what it stores",
+        "What is stored inside the hidden states helps (against the same cells emptied)",
         change("HRM+Memory reset", "HRM+Memory, memory emptied"),
         "equal parameters: the same cells with their memories emptied before every read",
     ),

@@ -85,7 +85,7 @@ CLAIMS = (
     ),
     _claim(
         "irt-not-depth",
-        "The gain of refinement training is not its doubled forward depth",
+        "Refinement training gains more than its doubled forward depth does",
         change("IRT", "Looped twice, 1 loss"),
         "equal parameters and forward depth: the same block looped twice under one loss",
     ),
@@ -98,7 +98,7 @@ CLAIMS = (
     ),
     _claim(
         "hierarchy-adds-little",
-        "Hierarchy adds nothing to refinement training (HRM is no better than IRT)",
+        "Hierarchy adds nothing to refinement training (HRM is worse than IRT)",
         change("HRM", "IRT"),
         "about equal parameters, two updates a batch each; L-module untrained as in seed",
         expect="above",

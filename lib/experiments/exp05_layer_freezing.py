@@ -94,7 +94,7 @@ CLAIMS = (
     ),
     _claim(
         "growth-itself-collapses",
-        "It is the added layer that makes it worse, not the overfitted start",
+        "Adding a layer makes it worse also when it grows from the best epoch",
         perplexity_change("full, best epoch", "3-layer base"),
         "growth starts from the weights of the best epoch",
         expect="above",

@@ -93,7 +93,7 @@ CLAIMS = (
     ),
     _claim(
         "greed-itself-explodes",
-        "It is greed that explodes, not the overfitted start of every stage",
+        "Four greedy layers are worse than one also when stages start from best epochs",
         perplexity_change("greedy 4, best epochs", "greedy 1"),
         "every stage starts from the best epoch of the one before",
         expect="above",

@@ -153,7 +153,7 @@ CLAIMS = (
     ),
     _claim(
         "easy-useless",
-        "Easy tokens add nothing: the true worst tokens are as good as any",
+        "Easy tokens add nothing: the true worst tokens alone are better than a mixture",
         change(LOSS, SAME),
         "equal N; highest base loss against random, same text",
     ),

@@ -54,6 +54,7 @@ def main_variants(frame: pd.DataFrame) -> list[str]:
 
 
 def draw_perplexity(size: str) -> Figure:
+    """Test perplexity of the layouts and their controls."""
     frame = store.read(SLUG, size=size)
     title = f"Where the token enters ({tables.corpora(frame)})"
     return training.intervals(frame, main_variants(frame), title, floors=_floor(frame))
@@ -72,6 +73,7 @@ def draw_memory(size: str) -> Figure:
 
 
 def draw_curves(size: str) -> Figure:
+    """Validation perplexity over the epochs of Phase 2."""
     curve = store.read(SLUG, "curve", size)
     frame = store.read(SLUG, size=size)
     names = [EVERY, FIRST, MATCHED, EVERY + NO_PHASE_ONE, FIRST + NO_PHASE_ONE]
@@ -80,6 +82,7 @@ def draw_curves(size: str) -> Figure:
 
 
 def draw_rank(size: str) -> Figure:
+    """Test perplexity against effective rank, a point a variant."""
     frame = store.read(SLUG, size=size)
     names = [name for name in main_variants(frame) if frame_has(frame, name, "er_pct")]
     title = f"Effective rank and perplexity ({tables.corpora(frame)})"
@@ -87,6 +90,7 @@ def draw_rank(size: str) -> Figure:
 
 
 def frame_has(frame: pd.DataFrame, variant: str, column: str) -> bool:
+    """Whether a variant has any value in a column."""
     return bool(frame.loc[frame["variant"] == variant, column].notna().any())
 
 
@@ -137,7 +141,7 @@ CLAIMS = (
     ),
     _claim(
         "not-widths",
-        "The gain is the token input, not the decreasing widths and learned residuals",
+        "A gain remains without the decreasing widths and learned residuals",
         change(EVERY, FLAT),
         "first-layer block with equal widths and identity residuals: only the token input differs",
     ),

@@ -92,6 +92,7 @@ def _groups(frame: pd.DataFrame) -> dict[str, dict[int, str]]:
 
 
 def draw_agreement(size: str) -> Figure:
+    """Mean cosine of Phase 1 table and exact recurrence by layout and depth, and the seed's."""
     frame = store.read(SLUG, size=size)
     reported = store.reported_value(EXPERIMENT, "parallel vs sequential", "cos_mean")
     title = f"Phase 1 table against the exact recurrence ({tables.corpora(frame)})"
@@ -101,6 +102,7 @@ def draw_agreement(size: str) -> Figure:
 
 
 def draw_forgetting(size: str) -> Figure:
+    """How near two states come that see the same tokens, after Phase 1."""
     frame = store.read(SLUG, size=size)
     rows = store.read(SLUG, "forgetting", size)
     names = [agreement_name(layout, d) for layout in LAYOUTS for d in depths(frame)]
@@ -109,6 +111,7 @@ def draw_forgetting(size: str) -> Figure:
 
 
 def draw_forgetting_untrained(size: str) -> Figure:
+    """The same for blocks left random."""
     frame = store.read(SLUG, size=size)
     rows = store.read(SLUG, "forgetting", size)
     names = [agreement_name(layout, d, False) for layout in LAYOUTS for d in depths(frame)]

@@ -119,6 +119,7 @@ def sizes_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_laws(size: str) -> Figure:
+    """Both layouts under the fixed schedule, with the fits without and with a floor."""
     frame = store.read(SLUG, size=size)
     series, fits = {}, {}
     for layout, label in LAYOUTS.items():

@@ -188,6 +188,7 @@ def rate_study(
 
 
 def study_name(arm: str, rate: float) -> str:
+    """Name of an arm's row in the study of learning rates."""
     return f"{STUDY}{arm} at {rate:g}"
 
 

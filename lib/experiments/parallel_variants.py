@@ -61,11 +61,13 @@ PARAMETERS = Exp17
 
 
 def agreement_name(layout: str, layers: int, learning: bool = True) -> str:
+    """Name of the row that compares parallel and sequential contexts of a block."""
     depth = f"{layers} layer{'s' if layers > 1 else ''}"
     return f"{LAYOUTS[layout]}, {depth}{'' if learning else NO_LEARNING}"
 
 
 def cache_name(layout: str, way: str) -> str:
+    """Name of the row trained on contexts that were collected by one of WAYS."""
     return f"{LAYOUTS[layout]}: {WAYS[way]}"
 
 

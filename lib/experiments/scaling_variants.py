@@ -60,6 +60,7 @@ class Exp18(ContextParameters):
     TINY = {**ContextParameters.TINY, "sizes": "150,300,600", "batch": 64, "equal_updates": 4}
 
     def check(self) -> None:
+        """Raises ParameterError unless the largest size is ``tokens``."""
         if max(self.numbers("sizes")) != self.tokens:
             raise ParameterError(
                 f"the largest of sizes ({self.sizes}) must equal tokens ({self.tokens})."
@@ -70,6 +71,7 @@ PARAMETERS = Exp18
 
 
 def variant(layout: str, tokens: int) -> str:
+    """Name of the row of a layout at a size."""
     return f"{LAYOUTS[layout]}, {tokens:,} tokens"
 
 

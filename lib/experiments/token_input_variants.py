@@ -58,10 +58,12 @@ PARAMETERS = Exp16
 
 
 def window_name(count: int) -> str:
+    """Name of the MLP over the last ``count`` tokens."""
     return f"{count}-token MLP"
 
 
 def memory_name(count: int) -> str:
+    """Name of the every-layer cell cut to its last ``count`` tokens."""
     return f"{EVERY}, last {count} only"
 
 
@@ -123,6 +125,7 @@ def _wide(text: ContextText, parameters: Exp16) -> list[Task]:
 
 
 def wide_name(name: str, width: int) -> str:
+    """Name of a layout's row at the embedding table's own width."""
     return f"{name}, width {width}"
 
 

@@ -120,7 +120,8 @@ def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
 
 
 def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
-    """Rows of ``claims.csv`` for a claim, one for every corpus its results hold."""
+    """Rows of ``claims.csv`` for a claim: one for every corpus its results hold, of those in
+    ``claim.corpora`` if it names any; one without a corpus if there are no results."""
     head = {
         "id": claim.id,
         "experiment": claim.experiment,
