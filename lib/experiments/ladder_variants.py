@@ -64,14 +64,15 @@ class Exp19(CascadeParameters):
     rates: str = reals("0.03,0.1,0.2,0.25,0.35,0.5,0.7,1.0", 0.0, 1.0)
     budget: float = real(1.15, 1.0, 10.0)
     seed_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
-    all_learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
-    tuned_learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
+    all_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    study_rates: str = reals("0.00003,0.0001,0.0003,0.001", 0.0, 1.0)
+    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
     ladder_seeds: int = whole(3, 1, 1_000)
+    ablation_seeds: int = whole(1, 1, 1_000)
     arms: str = choice("all", ("all", "decisive"))
 
     QUICK = {
@@ -192,23 +193,29 @@ def study_name(arm: str, rate: float) -> str:
 
 
 def rungs(material: MaterialHandle | None, parameters: Exp19) -> dict[str, LadderRun]:
-    """The ladder but its last rung, each rung named by its one change to the one before, and the
-    ablations, each one change to the last rung."""
+    """The ladder but its last rung, each rung named by its one change to the one before."""
     p = parameters
     routed = decisive(material, p)[ROUTED]
-    training = routed.training
     full = replace(routed, rule="last_two_layers")
     own = replace(full, context="packed")
     copied = replace(own, own_positions=False)
     gentle = replace(copied, start="residual")
-    residual = replace(gentle, training=replace(training, learning_rate=p.seed_learning_rate))
+    quick = replace(routed.training, learning_rate=p.seed_learning_rate)
+    residual = replace(gentle, training=quick)
     shared = replace(residual, start="seed-shared-head")
     steps = (replace(shared, start="seed"), shared, residual, gentle, copied, own, full)
+    return dict(zip(LADDER[:-1], steps, strict=True))
+
+
+def ablations(material: MaterialHandle | None, parameters: Exp19) -> dict[str, LadderRun]:
+    """Single changes to the last rung."""
+    p = parameters
+    routed = decisive(material, p)[ROUTED]
 
     def trained_by(**changes) -> LadderRun:
-        return replace(routed, training=replace(training, **changes))
+        return replace(routed, training=replace(routed.training, **changes))
 
-    more = (
+    changed = (
         trained_by(learning_rate=p.learning_rate / 5),
         trained_by(learning_rate=p.learning_rate * 5),
         replace(routed, trained="loss"),
@@ -218,7 +225,7 @@ def rungs(material: MaterialHandle | None, parameters: Exp19) -> dict[str, Ladde
         trained_by(keep_last=True),
         replace(routed, layers=2 * p.layers),
     )
-    return dict(zip((*LADDER[:-1], *ABLATIONS), (*steps, *more), strict=True))
+    return dict(zip(ABLATIONS, changed, strict=True))
 
 
 def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
@@ -238,6 +245,7 @@ def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
     found += tasks_of(EXPERIMENT, run_speed, clocks, 1)
     if p.arms == "all":
         found += _tasks(rungs(material, p), min(p.ladder_seeds, p.seeds))
+        found += _tasks(ablations(material, p), min(p.ablation_seeds, p.seeds))
     return found
 
 
