@@ -283,8 +283,9 @@ def test_each_rung_changes_one_thing():
     order.append(variants.decisive(None, plan)[variants.ROUTED])
     for before, after in zip(order, order[1:], strict=False):
         assert sum(vars(before)[name] != vars(after)[name] for name in vars(before)) == 1
+    single = variants.ablations(None, plan)
     for name in variants.ABLATIONS:
-        assert sum(vars(steps[name])[key] != vars(order[-1])[key] for key in vars(order[-1])) == 1
+        assert sum(vars(single[name])[key] != vars(order[-1])[key] for key in vars(order[-1])) == 1
 
 
 def test_the_two_directions_share_held_out_text_and_no_training_text(handle):

@@ -143,7 +143,7 @@ def _scale(method: str, size: int, words: str) -> Claim:
         f"scale-{method.lower()}-{size // 1000}k",
         f"{words} at {size:,} training characters",
         change(scaled(method, size), scaled("Standard", size)),
-        "same data order, equal epochs (at most 300,000 characters seen); three seeds only",
+        "same data order, equal epochs (300,000 characters seen, or one pass); three seeds only",
         expect="above" if method == "IRT" else "below",
         reported={"LPT": -5.8, "IRT": 8.6, "Routed": -23.1}[method] if size == 20_000 else None,
         source="seed 004, Experiments 4 and 10",

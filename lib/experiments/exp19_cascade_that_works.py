@@ -35,7 +35,7 @@ from lib.training.sweep import RUNS
 
 Exp19 = PARAMETERS = ladder_variants.Exp19
 CLAIMS = ladder_claims.CLAIMS
-DECISIVE = (BASE, ROUTED, RANDOM, *(all_tokens(d) for d in (1, 2, 4)), TUNED, LOW_RANK)
+DECISIVE = (BASE, ROUTED, RANDOM, *(all_tokens(d) for d in (1, 2)), TUNED, LOW_RANK)
 
 
 def run(material: MaterialHandle, parameters: Exp19) -> pd.DataFrame:
@@ -51,7 +51,13 @@ def check_rates(frame: pd.DataFrame, parameters: Exp19) -> None:
         return
     chosen = {
         ROUTED: parameters.learning_rate,
-        ALL: parameters.all_learning_rate,
+        **dict(
+            zip(
+                map(all_tokens, parameters.numbers("depths")),
+                parameters.numbers("all_learning_rates"),
+                strict=True,
+            )
+        ),
         TUNED: parameters.tuned_learning_rate,
         LOW_RANK: parameters.low_rank_learning_rate,
     }
@@ -201,7 +207,7 @@ def clock_table(size: str) -> pd.DataFrame:
 
 def pareto_figure(size: str) -> Figure:
     """Loss on all test tokens against FLOPs and against measured time."""
-    stages = {all_tokens(d): f"{CLOCK}, {all_tokens(d)}" for d in (1, 2, 4)}
+    stages = {all_tokens(d): f"{CLOCK}, {all_tokens(d)}" for d in (1, 2)}
     return pareto.front(SLUG, size, stages, (ROUTED, RANDOM), RIVALS, BASE)
 
 

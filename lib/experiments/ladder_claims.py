@@ -20,7 +20,7 @@ from lib.experiments.ladder_variants import (
 from lib.results.claims import Measure, Tables, by_seed, change, claim_maker
 
 BUDGET = Exp19.budget
-RIVALS = (TUNED, LOW_RANK, ALL, all_tokens(2), all_tokens(4))
+RIVALS = (TUNED, LOW_RANK, ALL, all_tokens(2))
 
 
 def best_routed(
@@ -241,12 +241,6 @@ CLAIMS = (
         "deep-routed-beats-shallow",
         "At no more FLOPs four routed layers beat two for every token",
         deep_against_shallow(2, 1),
-        "gate, rate chosen on valid; equal text and updates",
-    ),
-    _claim(
-        "deeper-routed-beats-shallow",
-        "At no more FLOPs eight routed layers beat four for every token",
-        deep_against_shallow(4, 2),
         "gate, rate chosen on valid; equal text and updates",
     ),
     _claim(

@@ -12,7 +12,7 @@ from lib.cascade.rival_run import run as run_rival
 from lib.cascade.speed_run import SpeedRun
 from lib.cascade.speed_run import run as run_speed
 from lib.experiments.cascade import CascadeParameters, tasks_of
-from lib.parameters import choice, real, reals, whole, wholes
+from lib.parameters import ParameterError, choice, real, reals, whole, wholes
 from lib.training.sweep import Task
 
 EXPERIMENT, SLUG = "cascade_works", "19_cascade_that_works"
@@ -50,7 +50,8 @@ class Exp19(CascadeParameters):
     tokens are routed afterwards. ``depths``: how many times ``layers`` such stages have.
     ``budget``: the most FLOPs per token, over the base's, that a routed model may cost.
     ``study_rates``: learning rates tried on ``study_windows`` windows by every kind of arm, with
-    one seed; the four learning rates are the best of them on valid. ``wikitext_windows`` 0 leaves
+    one seed; the learning rates of the arms are the best of them on valid, ``all_learning_rates``
+    that of each depth. ``wikitext_windows`` 0 leaves
     the second corpus out; the reverse direction needs as many as ``text`` takes for it."""
 
     text_windows: int = whole(128, 2, 100_000)
@@ -58,20 +59,21 @@ class Exp19(CascadeParameters):
     scored_windows: int = whole(96, 2, 100_000)
     wikitext_windows: int = whole(384, 0, 100_000)
     layers: int = whole(2, 1, 64)
-    depths: str = wholes("1,2,4", 1, 64)
+    depths: str = wholes("1,2", 1, 64)
     rival_layers: int = whole(4, 1, 64)
     rate: float = real(0.25, 0.01, 1.0)
     rates: str = reals("0.03,0.1,0.2,0.25,0.35,0.5,0.7,1.0", 0.0, 1.0)
     budget: float = real(1.15, 1.0, 10.0)
     seed_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
-    all_learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
-    tuned_learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
+    all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0)
+    tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    study_rates: str = reals("0.00003,0.0001,0.0003,0.001", 0.0, 1.0)
+    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
     ladder_seeds: int = whole(3, 1, 1_000)
+    ablation_seeds: int = whole(1, 1, 1_000)
     arms: str = choice("all", ("all", "decisive"))
 
     QUICK = {
@@ -81,6 +83,7 @@ class Exp19(CascadeParameters):
         "scored_windows": 3,
         "wikitext_windows": 0,
         "depths": "1",
+        "all_learning_rates": "0.001",
         "rates": "0.1,0.5,1.0",
         "study_windows": 0,
         "arms": "decisive",
@@ -93,6 +96,7 @@ class Exp19(CascadeParameters):
         "wikitext_windows": 0,
         "layers": 1,
         "depths": "1,2,4",
+        "all_learning_rates": "0.001,0.001,0.001",
         "rival_layers": 3,
         "rates": "0.1,0.5,1.0",
         "budget": 3.0,
@@ -100,6 +104,14 @@ class Exp19(CascadeParameters):
         "study_rates": "0.001,0.003",
         "study_windows": 4,
     }
+
+    def check(self) -> None:
+        """Raises ParameterError unless every depth has its learning rate."""
+        if len(self.numbers("depths")) != len(self.numbers("all_learning_rates")):
+            raise ParameterError(
+                f"depths {self.depths!r} and all_learning_rates {self.all_learning_rates!r} differ "
+                "in number; one learning rate for every depth is allowed"
+            )
 
     @property
     def text(self) -> TextPlan:
@@ -131,13 +143,15 @@ def decisive(material: MaterialHandle | None, parameters: Exp19) -> dict[str, La
         rate=p.rate,
         layers=p.layers,
     )
-    every = replace(
-        routed,
-        training=replace(routed.training, learning_rate=p.all_learning_rate),
-        rule="everything",
-        trained="all",
-        rates=rates,
-    )
+    every = replace(routed, rule="everything", trained="all", rates=rates)
+    stages = {
+        all_tokens(depth): replace(
+            every, layers=depth * p.layers, training=Adaptation(learning_rate, p.batch)
+        )
+        for depth, learning_rate in zip(
+            p.numbers("depths"), p.numbers("all_learning_rates"), strict=True
+        )
+    }
     tuned = RivalRun(
         material,
         p.text,
@@ -153,7 +167,6 @@ def decisive(material: MaterialHandle | None, parameters: Exp19) -> dict[str, La
         layers=p.rival_layers,
         training=Adaptation(p.low_rank_learning_rate, p.batch),
     )
-    stages = {all_tokens(d): replace(every, layers=d * p.layers) for d in p.numbers("depths")}
     return {
         ROUTED: routed,
         RANDOM: replace(routed, rule="random", trained="random"),
@@ -178,11 +191,13 @@ def rate_study(
     """Every kind of arm at every learning rate of the study, on less text."""
     main = decisive(material, parameters)
     plan = replace(parameters.text, train=parameters.study_windows)
+    deep = {all_tokens(depth): {"rates": ()} for depth in parameters.numbers("depths")}
+    arms = {ROUTED: {}, **deep, TUNED: {}, LOW_RANK: {}}
     return {
         study_name(arm, rate): replace(
             main[arm], text=plan, training=replace(main[arm].training, learning_rate=rate), **more
         )
-        for arm, more in ((ROUTED, {}), (ALL, {"rates": ()}), (TUNED, {}), (LOW_RANK, {}))
+        for arm, more in arms.items()
         for rate in parameters.numbers("study_rates")
     }
 
@@ -193,23 +208,29 @@ def study_name(arm: str, rate: float) -> str:
 
 
 def rungs(material: MaterialHandle | None, parameters: Exp19) -> dict[str, LadderRun]:
-    """The ladder but its last rung, each rung named by its one change to the one before, and the
-    ablations, each one change to the last rung."""
+    """The ladder but its last rung, each rung named by its one change to the one before."""
     p = parameters
     routed = decisive(material, p)[ROUTED]
-    training = routed.training
     full = replace(routed, rule="last_two_layers")
     own = replace(full, context="packed")
     copied = replace(own, own_positions=False)
     gentle = replace(copied, start="residual")
-    residual = replace(gentle, training=replace(training, learning_rate=p.seed_learning_rate))
+    quick = replace(routed.training, learning_rate=p.seed_learning_rate)
+    residual = replace(gentle, training=quick)
     shared = replace(residual, start="seed-shared-head")
     steps = (replace(shared, start="seed"), shared, residual, gentle, copied, own, full)
+    return dict(zip(LADDER[:-1], steps, strict=True))
+
+
+def ablations(material: MaterialHandle | None, parameters: Exp19) -> dict[str, LadderRun]:
+    """Single changes to the last rung."""
+    p = parameters
+    routed = decisive(material, p)[ROUTED]
 
     def trained_by(**changes) -> LadderRun:
-        return replace(routed, training=replace(training, **changes))
+        return replace(routed, training=replace(routed.training, **changes))
 
-    more = (
+    changed = (
         trained_by(learning_rate=p.learning_rate / 5),
         trained_by(learning_rate=p.learning_rate * 5),
         replace(routed, trained="loss"),
@@ -219,7 +240,7 @@ def rungs(material: MaterialHandle | None, parameters: Exp19) -> dict[str, Ladde
         trained_by(keep_last=True),
         replace(routed, layers=2 * p.layers),
     )
-    return dict(zip((*LADDER[:-1], *ABLATIONS), (*steps, *more), strict=True))
+    return dict(zip(ABLATIONS, changed, strict=True))
 
 
 def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
@@ -239,6 +260,7 @@ def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
     found += tasks_of(EXPERIMENT, run_speed, clocks, 1)
     if p.arms == "all":
         found += _tasks(rungs(material, p), min(p.ladder_seeds, p.seeds))
+        found += _tasks(ablations(material, p), min(p.ablation_seeds, p.seeds))
     return found
 
 
