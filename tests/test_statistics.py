@@ -20,11 +20,21 @@ from lib.text.alphabet import Alphabet
 def test_the_bootstrap_is_seeded_and_covers_the_mean():
     values = np.random.default_rng(1).normal(3.0, 1.0, 30)
     found = bootstrap(values)
-    assert found == bootstrap(values) and found != bootstrap(values, seed=1)
     assert found.low < found.mean < found.high and found.n == 30
-    # for 30 normal values the percentile interval is close to mean +- 1.96 standard errors
-    half = 1.96 * values.std() / 30**0.5
+    # for 30 normal values both intervals are close to mean +- 2 standard errors
+    half = 2.0 * values.std() / 30**0.5
     assert found.high - found.mean == pytest.approx(half, rel=0.1)
+    skewed = np.random.default_rng(1).lognormal(0.0, 2.0, 30)
+    found = bootstrap(skewed)
+    assert found == bootstrap(skewed) and found != bootstrap(skewed, seed=1)
+    assert found.high - found.mean > found.mean - found.low  # the bootstrap follows the skew
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_of_few_seeds_hold_the_true_mean_as_often_as_they_say(n):
+    draws = np.random.default_rng(n).normal(size=(400, n))
+    held = [found.low < 0 < found.high for found in map(bootstrap, draws)]
+    assert np.mean(held) > 0.92  # 400 draws: 0.95 give or take 0.02; the percentiles alone fail
 
 
 def test_failed_runs_are_not_numbers():

@@ -1,9 +1,15 @@
-"""Intervals over seeds: a seeded percentile bootstrap, paired where variants share seeds."""
+"""Intervals over seeds: a seeded percentile bootstrap that is never narrower than Student's t.
+
+Both are of the mean over seeds, and paired where variants share them. A percentile bootstrap alone
+is too short for few seeds: drawn from a normal, its 95 % interval holds the true mean 75 % of the
+time for n = 3 (it is then the range of the values), 84 % for 5 and 91 % for 10.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -11,7 +17,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n seeds and its 95 % bootstrap interval; for n = 1 both ends are the mean."""
+    """A mean over n seeds and its 95 % interval; for n = 1 both ends are the mean."""
 
     mean: float
     low: float
@@ -28,10 +34,10 @@ class Interval:
 
 
 def bootstrap(values: ArrayLike, seed: int = 0) -> Interval:
-    """Mean over seeds of values (n,) and the percentiles of 10,000 resampled means.
+    """Mean over seeds of values (n,) and its 95 % interval.
 
-    Few seeds make percentile intervals too short: drawn from a normal, 95 % ones hold the true mean
-    75 % of the time for n = 3 (they are then the range of the values), 84 % for 5, 91 % for 10.
+    Each end is the outer one of two: the percentile of 10,000 resampled means (Efron 1979), which
+    follows skewed values, and Student's t (1908), which knows how little few seeds say.
 
     Raises ValueError for no values or for one that is not finite: a failed run is not a number.
     """
@@ -43,7 +49,11 @@ def bootstrap(values: ArrayLike, seed: int = 0) -> Interval:
     generator = np.random.default_rng(seed)
     means = sample[generator.integers(len(sample), size=(RESAMPLES, len(sample)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(sample.mean()), float(low), float(high), len(sample))
+    mean, n = sample.mean(), len(sample)
+    if n > 1:
+        half = student.ppf((1 + LEVEL) / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n)
+        low, high = min(low, mean - half), max(high, mean + half)
+    return Interval(float(mean), float(low), float(high), n)
 
 
 def percent_change(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:

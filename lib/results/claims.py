@@ -121,7 +121,8 @@ def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
 
 def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
     """Rows of ``claims.csv`` for a claim: one for every corpus its results hold, of those in
-    ``claim.corpora`` if it names any; one without a corpus if there are no results."""
+    ``claim.corpora`` if it names any; one without a corpus if there are
+    no results on any."""
     head = {
         "id": claim.id,
         "experiment": claim.experiment,
@@ -135,6 +136,9 @@ def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
         return [{**head, **_empty("", str(missing)), "unit": claim.unit}]
     if claim.corpora:
         corpora = [name for name in corpora if name.startswith(claim.corpora)]
+    if not corpora:
+        wanted = f"no results on {' or '.join(claim.corpora)}"
+        return [{**head, **_empty("", wanted), "unit": claim.unit}]
     return [
         {**head, **_verdict(claim, Tables(claim.slug, corpus, size)), "unit": claim.unit}
         for corpus in corpora
