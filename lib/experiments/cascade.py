@@ -1,6 +1,6 @@
 """What the CASCADE experiments share: base, corpus, the tables of results and their figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +103,16 @@ def tasks_of(
     ]
 
 
-def finish(slug: str, tasks: list[Task], parameters: CascadeParameters) -> pd.DataFrame:
-    """Run what is not on disk, write the tables, return the main one by variant and seed."""
-    names = list(dict.fromkeys(task.labels["variant"] for task in tasks))
-    outcomes = sweep(tasks, workers=parameters.workers)
+def finish(
+    slug: str, tasks: list[Task], parameters: CascadeParameters, timed: Sequence[Task] = ()
+) -> pd.DataFrame:
+    """Run what is not on disk, write the tables, return the main one by variant and seed.
+
+    ``timed`` tasks run after all others and one at a time: nothing beside them may disturb the
+    clock.
+    """
+    names = list(dict.fromkeys(task.labels["variant"] for task in (*tasks, *timed)))
+    outcomes = sweep(tasks, workers=parameters.workers) + sweep(timed, 1)
     outcomes.sort(key=lambda o: (names.index(o.row["variant"]), o.row["seed"]))
     return store.write(slug, outcomes, parameters.size)
 

@@ -28,6 +28,7 @@ from lib.experiments.ladder_variants import (
     TUNED,
     all_tokens,
     study_name,
+    timings,
 )
 from lib.figures import pareto
 from lib.results import store, tables
@@ -40,7 +41,8 @@ DECISIVE = (BASE, ROUTED, RANDOM, *(all_tokens(d) for d in (1, 2)), TUNED, LOW_R
 
 def run(material: MaterialHandle, parameters: Exp19) -> pd.DataFrame:
     """Train all variants; one row a variant and seed, tables ``curve``, ``routes``, ``clock``."""
-    return finish(SLUG, ladder_variants.tasks(material, parameters), parameters)
+    tasks, timed = (make(material, parameters) for make in (ladder_variants.tasks, timings))
+    return finish(SLUG, tasks, parameters, timed)
 
 
 def check_rates(frame: pd.DataFrame, parameters: Exp19) -> None:

@@ -244,24 +244,28 @@ def ablations(material: MaterialHandle | None, parameters: Exp19) -> dict[str, L
 
 
 def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
-    """The base, the rate study, what decides the claims, the clock, then ladder and ablations."""
+    """The rate study, the base, what decides the claims, then ladder and ablations."""
     p = parameters
     found = _tasks(rate_study(material, p), 1) if p.study_windows else []
     main = decisive(material, p)
     found += _tasks({BASE: replace(main[TUNED], kind="none")}, 1) + _tasks(main, p.seeds)
     if dict(material.counts).get("wikitext", 0) >= p.text.wikitext_windows:
         found += _tasks(reversed_arms(material, p), p.seeds)
-    clocks = {
-        f"{CLOCK}, {all_tokens(d)}": SpeedRun(
-            material, d * p.layers, (0.0, *p.numbers("rates")), min(4, p.test_windows)
-        )
-        for d in p.numbers("depths")
-    }
-    found += tasks_of(EXPERIMENT, run_speed, clocks, 1)
     if p.arms == "all":
         found += _tasks(rungs(material, p), min(p.ladder_seeds, p.seeds))
         found += _tasks(ablations(material, p), min(p.ablation_seeds, p.seeds))
     return found
+
+
+def timings(material: MaterialHandle, parameters: Exp19) -> list[Task]:
+    """One clock for every depth."""
+    p = parameters
+    rates, windows = (0.0, *p.numbers("rates")), min(4, p.test_windows)
+    clocks = {
+        f"{CLOCK}, {all_tokens(depth)}": SpeedRun(material, depth * p.layers, rates, windows)
+        for depth in p.numbers("depths")
+    }
+    return tasks_of(EXPERIMENT, run_speed, clocks, 1)
 
 
 def _tasks(variants: dict[str, LadderRun | RivalRun], seeds: int) -> list[Task]:
