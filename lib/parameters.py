@@ -50,7 +50,7 @@ def words(default: str) -> Any:
 
 
 def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
-    """A list of whole numbers written ``"1,3,6"`` (forms have no list type)."""
+    """A list of whole numbers written ``"1,3,6"``; ``numbers`` reads it. Forms have no lists."""
     return field(default=default, metadata={"check": _each(int, at_least, at_most)})
 
 
@@ -64,8 +64,9 @@ class Parameters:
     """Base of every experiment's parameters: defaults are the full size.
 
     ``QUICK`` and ``TINY`` are the overrides that make the quick run and the tests; the three
-    sizes differ in nothing else. ``PLACES`` are fields that say where, not what: they change
-    no number and do not count when the size is named.
+    sizes differ in nothing else. ``PLACES`` are fields that say where text, base and processes
+    are, not how much is computed: they do not count when the size is named. Corpus and base do
+    change the numbers, which is why every row of a table names them.
     """
 
     QUICK: ClassVar[dict[str, Any]] = {}

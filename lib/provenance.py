@@ -20,6 +20,7 @@ PACKAGES = ("torch", "transformers", "datasets", "numpy", "pandas")
 def closure_hash(*modules: str) -> str:
     """Twelve hex digits over the code the modules can reach inside ``lib``.
 
+    Comparable between machines of one Python version: 3.12 and 3.13 print syntax trees otherwise.
     Raises FileNotFoundError for a module that this checkout does not hold.
     """
     digest = hashlib.sha256()
@@ -51,7 +52,7 @@ def module_path(module: str) -> Path:
 
 
 def environment(device: str = "cpu") -> dict[str, str]:
-    """Versions and device of this process."""
+    """Versions and device of this process; PackageNotFoundError if one is not installed."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **versions, "device": device}
 

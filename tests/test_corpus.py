@@ -1,5 +1,6 @@
 """Where text comes from is never silent, and a missing hub is noticed within seconds."""
 
+import contextlib
 import hashlib
 import time
 
@@ -31,6 +32,7 @@ def folder(tmp_path, monkeypatch, **files):
     return tmp_path
 
 
+SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 LONG = "".join(f"sentence {i} .\n" for i in range(12_000))
 
 
@@ -120,16 +122,34 @@ def test_windows_have_a_true_next_symbol():
 def test_a_missing_hub_is_noticed_within_seconds(monkeypatch):
     hub.reachable.cache_clear()
     monkeypatch.setenv("HF_ENDPOINT", "https://nowhere.invalid")  # a name nobody may own
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for switch in SWITCHES:
+        monkeypatch.delenv(switch, raising=False)
     started = time.monotonic()
     assert hub.reachable(timeout=1.0) is False
     assert time.monotonic() - started < 4
     hub.reachable.cache_clear()
 
 
-def test_the_offline_switch_is_obeyed(monkeypatch):
+def test_a_hub_that_answers_is_reachable_and_asked_once(monkeypatch):
     hub.reachable.cache_clear()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in (*SWITCHES, "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+    answer = contextlib.nullcontext()
+    monkeypatch.setattr(
+        hub.socket, "create_connection", lambda *a, **k: asked.append((a, k)) or answer
+    )
+    assert hub.reachable() is True and hub.reachable() is True
+    assert asked == [((("huggingface.co", 443),), {"timeout": 3.0})]
+    hub.reachable.cache_clear()
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_offline_switches_are_obeyed(monkeypatch, switch):
+    hub.reachable.cache_clear()
+    for other in SWITCHES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(switch, "1")
     monkeypatch.setattr(hub.socket, "create_connection", lambda *a, **k: pytest.fail("it asked"))
     assert hub.reachable() is False
     hub.reachable.cache_clear()

@@ -33,6 +33,17 @@ def test_the_original_l_module_learns():
     assert gradients("original") == {"low": True, "high": True, "head": True}
 
 
+def test_of_the_memory_cells_only_reading_in_the_h_module_learns():
+    # what is written is read one segment later, without gradient; and L is never trained at all
+    torch.manual_seed(0)
+    model, objective = HRMConfig(97, memory="hidden").build(), Segments(2)
+    objective.begin_epoch()
+    for loss in objective.losses(model, SYMBOLS, SYMBOLS):
+        loss.backward()
+    learning = {n for n, p in model.named_parameters() if "memory" in n and p.grad is not None}
+    assert learning == {f"high_memory.{part}.weight" for part in ("query", "output", "gate")}
+
+
 def test_an_empty_memory_reads_zero_and_writing_fills_it():
     memory = Memory.empty(2, 4, 64, torch.zeros(1))
     keys, values = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 8, 16)

@@ -114,7 +114,8 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
     book = read(BOOKS[0])
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     code[-1].source += "\nprint(1)"
-    code[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text="/" + "home/me/x")]
+    line = "saved\n/" + "home/me/x"  # at the beginning of a line, where such paths stand
+    code[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=line)]
     code[1].execution_count = None
     path = tmp_path / BOOKS[0].name
     nbformat.write(book, path)

@@ -84,7 +84,7 @@ def test_papermill_is_stopped_before_training(argument, sentence, tmp_path):
     assert len(errors) == 2 or errors[-1].ename == "ParameterError"  # papermill adds a marker cell
     assert any(sentence in error.evalue for error in errors)
     trained = [c for c in book.cells if c.cell_type == "code" and "experiment.run" in c.source]
-    assert all(cell.execution_count is None for cell in trained)
+    assert trained and all(cell.execution_count is None for cell in trained)
 
 
 def test_a_bad_mock_is_stopped(tmp_path):

@@ -3,7 +3,8 @@
 Every number is given for the ``best`` epoch's weights and for the ``last`` ones, and on named
 splits: ``valid`` is all of valid (the seeds chose and reported on it); ``report`` is test, or the
 second half of valid where no test exists. Thresholds and temperatures are chosen on ``choose``,
-which is valid, or its first half where no test exists; never on what is reported.
+which is valid, or its first half where no test exists; never on what is reported. On the text of
+``repeated`` that separates nothing: both halves of valid hold the same nine distinct windows.
 """
 
 from dataclasses import dataclass

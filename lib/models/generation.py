@@ -18,8 +18,9 @@ from lib.models.transformer import Transformer
 class Decoder:
     """Reads symbols in order and gives the logits of the next one.
 
-    ``threshold`` above 1 never exits. ``length`` is the most symbols it can hold; one more raises
-    ValueError. ``exited`` counts the symbols that stopped at ``exit_layer``.
+    ``exit_layer`` counts from 1 and lies below the last; ``threshold`` above 1 never exits.
+    ``length`` is the most symbols it can hold; a step beyond raises ValueError. ``exited`` counts
+    the symbols that stopped at ``exit_layer``. Works on the CPU, one text at a time.
     """
 
     def __init__(
@@ -42,7 +43,10 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, symbols: Tensor) -> Tensor:
-        """Read a prompt (n,) through all layers at once; logits (V,) after its last symbol."""
+        """Read a prompt (n,) through all layers at once; logits (V,) after its last symbol.
+
+        Raises ValueError after the first symbol has been read.
+        """
         if self.read:
             raise ValueError("a prompt can only be read first")
         x = self.model.embedding(symbols[None])

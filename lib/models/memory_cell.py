@@ -7,6 +7,10 @@ gives 152,064 + 10 * 64^2 = 193,024. Reading and writing are those of infini-att
 module's state is mixed with what it reads through a gate per channel:
 
     s <- (1 - sigmoid(W_g s)) * s + sigmoid(W_g s) * W_o read(W_q s)
+
+The memory reaches the next segment without gradient, so the key and value maps keep their random
+initialisation, and under HRM's refactored update all maps of the L-module do: of the ten matrices
+added three are trained.
 """
 
 import torch

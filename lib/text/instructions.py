@@ -29,6 +29,8 @@ class CorpusUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Record:
+    """What is asked, what it is asked about (may be empty), and the answer."""
+
     instruction: str
     input: str
     output: str
@@ -78,7 +80,9 @@ def split_records(
 ) -> dict[str, tuple[Record, ...]]:
     """Disjoint train / valid / test records by ``shares`` (sum 1).
 
-    ``seed`` shuffles first (seed 002 shuffles with 42); None keeps the stored order (seed 001).
+    ``seed`` shuffles first, None keeps the stored order (seed 001). Seed 002 also shuffles with 42,
+    but by another library's generator: its order is not this one. Raises ``ValueError`` for shares
+    that are not three positive numbers of sum 1, or for too few records.
     """
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"shares must be three positive numbers with sum 1, not {shares}")
@@ -94,8 +98,11 @@ def split_records(
 
 
 def render(record: Record, template: str) -> str:
-    """The text of one record. ``response``: headed sections (seeds 000, 002); ``plain``: the three
-    fields, one per line, an empty input leaving a blank line (seed 001)."""
+    """The text of one record.
+
+    ``response``: headed sections (seeds 000, 002); ``plain``: the three fields, one per line, an
+    empty input leaving a blank line (seed 001). Raises ``ValueError`` for another template.
+    """
     if template == "response":
         asked = f"### Input:\n{record.input}\n\n" if record.input else ""
         return f"### Instruction:\n{record.instruction}\n\n{asked}### Response:\n{record.output}"

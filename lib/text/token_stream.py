@@ -70,7 +70,10 @@ def joined_windows(
 
 
 def stream_windows(stream: list[int], length: int, name: str) -> TokenWindows:
-    """Windows of an id stream, for text that is one piece (WikiText)."""
+    """Windows of an id stream, for text that is one piece (WikiText).
+
+    Raises ``ValueError`` if the stream does not fill one window.
+    """
     count = (len(stream) - 1) // length
     if count < 1:
         raise ValueError(f"{name}: {len(stream)} tokens give no window of {length} + 1")
@@ -81,7 +84,10 @@ def stream_windows(stream: list[int], length: int, name: str) -> TokenWindows:
 def record_chunks(
     texts: Iterable[str], tokenizer, length: int = 128, name: str = "chunks"
 ) -> TokenWindows:
-    """Chunks of ``length`` + 1 tokens from the start of each text, stride ``length``."""
+    """Chunks of ``length`` + 1 tokens from the start of each text, stride ``length``.
+
+    Raises ``ValueError`` if no text is that long.
+    """
     chunks = []
     for text in texts:
         ids = encode(text, tokenizer)

@@ -29,8 +29,9 @@ CHECKPOINT_SECONDS = 5.0  # the least time between two checkpoints
 class Training:
     """Numbers of the loop; defaults are those of seed 004, Exp 3.
 
-    ``restore``: ``best`` puts back the weights of the best epoch, ``last`` keeps the last ones, as
-    Exp 5-11 of the seed did. ``shuffle=False`` visits batches in the same order every epoch.
+    ``restore``: ``best`` puts back the weights of the best epoch, ``last`` keeps the last ones
+    (``Fit`` describes the best epoch all the same). ``shuffle=False`` visits batches in the same
+    order every epoch. ``clip`` bounds the norm of the whole gradient.
     """
 
     epochs: int = 30
