@@ -3,7 +3,6 @@
 import dataclasses
 import platform
 import warnings
-from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -15,6 +14,7 @@ from lib.parameters import Parameters
 
 P = TypeVar("P", bound=Parameters)
 _known: set[str] = set()
+_refused: set[str] = set()
 
 
 def begin(names: dict[str, Any]) -> None:
@@ -23,7 +23,7 @@ def begin(names: dict[str, Any]) -> None:
     ``names`` is the notebook's ``globals()``.
     """
     _known.clear()
-    _known.update(names)
+    _known.update(names.keys() - _refused)
     style.use()
     # transformers asks for a progress widget that a headless run has no use for
     warnings.filterwarnings("ignore", message="IProgress not found")
@@ -31,20 +31,25 @@ def begin(names: dict[str, Any]) -> None:
 
 
 def configure(schema: type[P], names: dict[str, Any]) -> P:
-    """The checked parameters: every name that has appeared since ``begin``.
+    """The checked parameters: every plain value that has appeared since ``begin``.
+
+    A second run in the same kernel is checked alike: names of the schema always count, a name that
+    was refused once stays refused, and objects that later cells define are no parameters.
 
     Prints them with the size they make and the device. Raises ParameterError, before anything is
     trained, for an unknown name, a wrong type or an impossible value.
     """
+    fields = {field.name for field in dataclasses.fields(schema)}
     given = {
         name: value
         for name, value in names.items()
-        if name not in _known
-        and not name.startswith("_")
-        and name not in ("In", "Out")
-        and not isinstance(value, (ModuleType, type, FunctionType))  # what the cell imports
+        if name in fields or (name not in _known and _is_plain(name, value))
     }
+    _refused.update(given.keys() - fields)
+    if _refused & given.keys():
+        print("after renaming a refused parameter, restart the kernel: the old name still exists")
     run = schema.checked(given)
+    _known.update(names)
     print(f"size: {run.size}")
     for name in (f.name for f in dataclasses.fields(run)):
         value = getattr(run, name)
@@ -52,6 +57,12 @@ def configure(schema: type[P], names: dict[str, Any]) -> P:
         print(f"  {name:<16} {'(given)' if name == 'data_dir' and value else repr(value)}")
     print(f"python {platform.python_version()}, torch {torch.__version__}")
     return run
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether a hand could have meant a name as a parameter: a value, not a module or an object."""
+    hidden = name.startswith("_") or name in ("In", "Out")
+    return not hidden and isinstance(value, (bool, int, float, str, list, tuple, dict, type(None)))
 
 
 def show(table: pd.DataFrame) -> None:

@@ -51,12 +51,14 @@ def words(default: str) -> Any:
 
 def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
     """A list of whole numbers written ``"1,3,6"``; ``numbers`` reads it. Forms have no lists."""
-    return field(default=default, metadata={"check": _each(int, at_least, at_most)})
+    return field(default=default, metadata={"check": _each(int, at_least, at_most), "kind": int})
 
 
 def reals(default: str, at_least: float, at_most: float | None = None) -> Any:
     """A list of numbers written ``"0.5,0.8"``."""
-    return field(default=default, metadata={"check": _each(float, at_least, at_most)})
+    return field(
+        default=default, metadata={"check": _each(float, at_least, at_most), "kind": float}
+    )
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,8 @@ class Parameters:
 
     def numbers(self, name: str) -> list[float]:
         """The list that a ``wholes`` or ``reals`` parameter spells."""
-        return [
-            float(part) if "." in part else int(part) for part in getattr(self, name).split(",")
-        ]
+        kind = next(f.metadata["kind"] for f in dataclasses.fields(self) if f.name == name)
+        return [kind(part) for part in getattr(self, name).split(",")]
 
     def _places(self) -> list[str]:
         return [f.name for f in dataclasses.fields(self) if f.name in self.PLACES]

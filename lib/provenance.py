@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,13 +21,12 @@ PACKAGES = ("torch", "transformers", "datasets", "numpy", "pandas")
 def closure_hash(*modules: str) -> str:
     """Twelve hex digits over the code the modules can reach inside ``lib``.
 
-    Comparable between machines of one Python version: 3.12 and 3.13 print syntax trees otherwise.
     Raises FileNotFoundError for a module that this checkout does not hold.
     """
     digest = hashlib.sha256()
     for name in sorted(closure(*modules)):
         digest.update(name.encode())
-        digest.update(ast.dump(_bare(module_path(name))).encode())
+        digest.update(_dump(_bare(module_path(name))).encode())
     return digest.hexdigest()[:12]
 
 
@@ -72,6 +72,14 @@ def _imports(path: Path) -> list[str]:
 def _exists(module: str) -> bool:
     base = ROOT.joinpath(*module.split("."))
     return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
+
+
+def _dump(tree: ast.AST) -> str:
+    """The tree as text, alike from Python 3.11 to 3.13: newer ones add fields and hide lists."""
+    for node in ast.walk(tree):
+        if getattr(node, "type_params", None) == []:
+            del node.type_params
+    return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
 
 
 def _bare(path: Path) -> ast.Module:

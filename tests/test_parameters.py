@@ -51,6 +51,31 @@ def test_names_from_before_the_parameters_cell_do_not_count():
     assert notebook.configure(Exp03, names).seeds == 2
 
 
+def test_a_second_run_in_the_same_kernel_is_checked_like_the_first():
+    names = {"ROOT": 1}
+    notebook.begin(names)
+    names.update(seeds=2)
+    assert notebook.configure(Exp03, names).seeds == 2
+    names.update(run=Exp03(), results=object())  # later cells define these
+    assert notebook.configure(Exp03, names).seeds == 2
+    notebook.begin(names)  # "run all" again
+    names.update(seeds=4)
+    assert notebook.configure(Exp03, names).seeds == 4
+    names.update(sedes=3)
+    for _ in range(2):
+        with pytest.raises(ParameterError, match="sedes"):
+            notebook.configure(Exp03, names)
+        notebook.begin(names)
+    notebook._refused.clear()
+
+
+def test_lists_take_every_way_to_write_a_number():
+    variants = registry.modules()["19_cascade_that_works"].PARAMETERS
+    written = variants.checked({"study_rates": "1e-4,0.001, 1"})
+    assert written.numbers("study_rates") == [1e-4, 1e-3, 1.0]
+    assert all(isinstance(depth, int) for depth in written.numbers("depths"))
+
+
 def test_sizes_are_named_by_their_values_and_places_do_not_count():
     for size in ("full", "quick", "tiny"):
         assert Exp03.at(size).size == size

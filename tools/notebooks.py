@@ -34,10 +34,12 @@ REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
 BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and only the packages that are missing).
 import importlib.util, os, subprocess, sys
 from pathlib import Path
-if "google.colab" in sys.modules and not Path("repository").exists():
-    subprocess.run(["git", "clone", "--depth", "1", "{REPOSITORY}", "repository"], check=True)
-    missing = [p for p in ("accelerate", "datasets", "gguf") if not importlib.util.find_spec(p)]
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
+if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():
+    PACKAGES = ("accelerate", "datasets", "gguf", "peft")
+    if not Path("repository").exists():
+        subprocess.run(["git", "clone", "--depth", "1", "{REPOSITORY}", "repository"], check=True)
+        missing = [p for p in PACKAGES if not importlib.util.find_spec(p)]
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
     os.chdir("repository")
 here = Path.cwd().resolve()
 # run from elsewhere, the library must be installed: pip install -e .

@@ -46,6 +46,7 @@ class CascadeParameters(Parameters):
         "seeds": 1,
         "workers": 1,
     }
+    PLACES = ("corpus", "data_dir", "workers")
     PACKING = "stream"
 
     def load(self) -> MaterialHandle:

@@ -25,7 +25,7 @@ class CharacterParameters(Parameters):
     corpus: str = choice("auto", NAMES)
     data_dir: str = words("")
     train_chars: int = whole(20_000, 100, 10_000_000)
-    valid_chars: int = whole(5_000, 100, 200_000)
+    valid_chars: int = whole(5_000, 100, 100_000)
     test_chars: int = whole(20_000, 100, 900_000)
     seeds: int = whole(10, 1, 1_000)
     epochs: int = whole(30, 1, 10_000)

@@ -7,6 +7,7 @@ function, its configuration, its seed and the code it can reach.
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -139,13 +140,22 @@ def _in_processes(tasks: list[Task], workers: int, runs: Path, progress: "_Progr
 def _run(task: Task, runs: Path) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    started = time.perf_counter()
     folder = runs / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        outcome = task.function(task.config, task.seed, folder)
-    finally:
-        torch.set_num_threads(threads)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another notebook may be at this very run
+        try:
+            if (record := _read(folder)) is not None:
+                return record
+            return _record(task, folder)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _record(task: Task, folder: Path) -> dict[str, Any]:
+    """Run a task in its folder and leave the record there, complete or not at all."""
+    started = time.perf_counter()
+    outcome = task.function(task.config, task.seed, folder)
     row = {
         "seconds": round(time.perf_counter() - started, 2),
         "device": "cpu",
