@@ -81,7 +81,7 @@ def caption(frame: pd.DataFrame) -> str:
     one = {c: "/".join(sorted(frame[c].unique())) for c in ("size", "device", "code_hash")}
     return (
         f"{names}; size {one['size']}; device {one['device']}; code {one['code_hash']}; mean over "
-        "n seeds [95 % bootstrap interval]; updates up to the best epoch"
+        "n seeds [95 % interval]; updates up to the best epoch"
     )
 
 
