@@ -52,7 +52,7 @@ PATHS: dict[str, Stages] = {
 
 def run(corpora: list[Corpus], parameters: Exp05) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
-    return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+    return train_paths(EXPERIMENT, SLUG, [PATHS], corpora, parameters)
 
 
 FIGURES = {

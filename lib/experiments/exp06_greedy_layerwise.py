@@ -54,7 +54,7 @@ PATHS: dict[str, Stages] = {
 
 def run(corpora: list[Corpus], parameters: Exp06) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
-    return train_paths(EXPERIMENT, SLUG, PATHS, corpora, parameters)
+    return train_paths(EXPERIMENT, SLUG, [PATHS], corpora, parameters)
 
 
 FIGURES = {

@@ -130,16 +130,21 @@ def _without(row: Mapping[str, Any]) -> dict[str, Any]:
 def train_paths(
     experiment: str,
     slug: str,
-    paths: Mapping[str, Stages],
+    groups: Sequence[Mapping[str, Stages]],
     corpora: list[Corpus],
     parameters: TwoCorpora,
 ) -> pd.DataFrame:
-    """Train the growth paths on every corpus with every seed; write and return the main table."""
+    """Train the growth paths on every corpus with every seed; write and return the main table.
+
+    A group of paths is one run a corpus and seed, so a group that is added leaves the finished runs
+    of the others as they are.
+    """
     tasks, floors_ = [], []
     for corpus in corpora:
         model = TransformerConfig(len(corpus.alphabet), initialisation="B")
-        config = GrowthRun(corpus, model, tuple(paths.items()), parameters.ordered())
-        tasks += labelled(experiment, f"paths, {corpus.name}", run, config, parameters)
+        for paths in groups:
+            config = GrowthRun(corpus, model, tuple(paths.items()), parameters.ordered())
+            tasks += labelled(experiment, f"paths, {corpus.name}", run, config, parameters)
         floors_ += count_models(experiment, corpus)
     outcomes = spread(sweep(tasks, parameters.workers), "paths", ("curve",))
     return store.write(slug, outcomes + sweep(floors_), parameters.size)
