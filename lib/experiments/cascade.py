@@ -1,6 +1,8 @@
 """What the CASCADE experiments share: base, corpus, the tables of results and their figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from lib.analysis.checks import CheckFailed
 from lib.cascade.material import MaterialHandle, material_handle
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.cascade.stage import Stage, new_stage, parameter_count
-from lib.models.pretrained import BaseUnavailable
+from lib.models.pretrained import BaseUnavailable, cache_folder
 from lib.parameters import Parameters, choice, whole, words
 from lib.results import store, tables
 from lib.results.claims import Measure, Tables, by_seed, level, ratio
@@ -82,15 +84,26 @@ class CascadeParameters(Parameters):
         return {"train": self.train_windows, "valid": self.valid_windows, "test": self.test_windows}
 
     def _handle(self, base: str) -> MaterialHandle:
-        counts = self.counts()
-        try:
-            return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
-        except CorpusUnavailable as refusal:
-            if "wikitext" not in counts:
-                raise
-            print(f"{refusal} WikiText columns stay empty.", flush=True)
-            counts.pop("wikitext")
-            return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
+        with _cache_alone():
+            counts = self.counts()
+            try:
+                return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
+            except CorpusUnavailable as refusal:
+                if "wikitext" not in counts:
+                    raise
+                print(f"{refusal} WikiText columns stay empty.", flush=True)
+                counts.pop("wikitext")
+                return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
+
+
+@contextmanager
+def _cache_alone() -> Iterator[None]:
+    """Hold the cache: notebooks that need the same features collect them once, not at once."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tasks_of(

@@ -41,7 +41,13 @@ class Exp13(CascadeParameters):
     batch: int = whole(32, 1, 10_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
 
-    QUICK = {**CascadeParameters.QUICK, "text_windows": 24, "tokens": 256, "steps": 12}
+    QUICK = {
+        **CascadeParameters.QUICK,
+        "train_windows": 24,
+        "text_windows": 24,
+        "tokens": 256,
+        "steps": 12,
+    }
     TINY = {**CascadeParameters.TINY, "text_windows": 20, "tokens": 128, "steps": 8}
 
 

@@ -45,7 +45,7 @@ class Exp17(ContextParameters):
         "width": 48,
         "layers": 3,
         "depths": "1,3",
-        "seeds": 2,
+        "seeds": 1,
         "batch": 256,
         "epochs": 3,
     }

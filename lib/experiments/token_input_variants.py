@@ -40,7 +40,7 @@ class Exp16(ContextParameters):
         "test_tokens": 1_000,
         "width": 64,
         "layers": 3,
-        "seeds": 2,
+        "seeds": 1,
         "batch": 256,
         "epochs": 4,
         "windows": 3,
