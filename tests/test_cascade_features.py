@@ -29,7 +29,6 @@ def test_features_are_those_of_the_whole_model(base, windows, tmp_path):
     assert torch.allclose(found.scalars["embedding_to_final"], cosine, atol=1e-5)
     cosine = torch.nn.functional.cosine_similarity(hidden[-3], hidden[-2], dim=-1).flatten()
     assert torch.allclose(found.scalars["last_layer"], cosine, atol=1e-5)
-    assert found.perplexity() == pytest.approx(loss.double().mean().exp().item(), rel=1e-4)
 
 
 def test_a_second_start_computes_nothing(base, windows, tmp_path, monkeypatch):
@@ -40,7 +39,7 @@ def test_a_second_start_computes_nothing(base, windows, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "foreign", "manifest"])
-def test_a_damaged_or_foreign_cache_is_rebuilt(base, windows, tmp_path, harm):
+def test_a_damaged_or_foreign_cache_is_rebuilt(base, windows, tmp_path, harm, caplog):
     first = collect(base, windows, tmp_path).final.clone()
     folder = next(tmp_path.iterdir())
     data = folder / "final.f32"
@@ -55,9 +54,8 @@ def test_a_damaged_or_foreign_cache_is_rebuilt(base, windows, tmp_path, harm):
         manifest.write_text(manifest.read_text().replace('"key": "', '"key": "00'))
     else:
         (folder / "manifest.json").unlink()
-    said = []
-    again = collect(base, windows, tmp_path, log=said.append)
-    assert "damaged or foreign" in said[0]
+    again = collect(base, windows, tmp_path)
+    assert "damaged or foreign" in caplog.text
     assert torch.equal(again.final, first)
 
 

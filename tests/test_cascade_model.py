@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import DynamicCache
 
 from lib.cascade.configuration import CascadeConfig
 from lib.cascade.modeling import CascadeCache, CascadeForCausalLM
@@ -62,6 +63,19 @@ def test_steps_with_a_cache_equal_one_pass_without(base, context):
         for number, stage in enumerate(cache.stages):
             reached = (whole.answered_by > number).sum(1)
             assert torch.equal(stage.lengths, reached)  # only the tokens that reached it
+
+
+@torch.no_grad()
+def test_a_cache_without_room_for_the_stages_is_refused_and_a_used_one_can_be_reset(base):
+    model, x = cascade(base), ids()
+    with pytest.raises(TypeError, match="no room"):
+        model(x, past_key_values=DynamicCache(), use_cache=True)
+    cache = CascadeCache(model.config)
+    first = model(x, past_key_values=cache, use_cache=True).logits
+    cache.reset()
+    assert torch.equal(model(x, past_key_values=cache, use_cache=True).logits, first)
+    own = model.generate(x[:, :9], max_new_tokens=6, do_sample=False, past_key_values=None)
+    assert torch.equal(own, model.generate(x[:, :9], max_new_tokens=6, do_sample=False))
 
 
 @torch.no_grad()

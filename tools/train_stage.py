@@ -116,19 +116,20 @@ def main() -> None:
         head,
         checkpoint,
         accelerator,
+        f"{base.sha256} {given.head} {given.initial}",
     )
     stage = whole_stage(stage)  # every process takes part
     if accelerator.is_main_process:
         stage.cpu()
-        mask = hard_mask(test_features, given.criterion, threshold)
-        scores = score_handed_on(
-            stage, test_features, mask, "packed", base.tokenizer.eos_token_id, head.cpu()
-        )
         base.model.cpu()
         rules = [{"criterion": given.criterion, "threshold": threshold}]
         CascadeForCausalLM.assemble(base, [stage], rules).save_pretrained(given.out)
         base.tokenizer.save_pretrained(given.out)
         checkpoint.unlink(missing_ok=True)
+        mask = hard_mask(test_features, given.criterion, threshold)
+        scores = score_handed_on(
+            stage, test_features, mask, "packed", base.tokenizer.eos_token_id, head.cpu()
+        )
         print(
             json.dumps(
                 {

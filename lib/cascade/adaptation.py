@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -43,9 +44,11 @@ def adapt(
     """Train ``weights`` in place; returns the curve, whose rows hold step, train_loss, val_ppl.
 
     ``loss_of(rows)``: summed loss of the sequences ``rows`` of ``count`` and how many tokens it is
-    of. ``valid()``: validation perplexity. Raises ``FloatingPointError`` for a loss that is not
-    finite.
+    of. ``valid()``: validation perplexity. Raises ``FloatingPointError`` for a loss or perplexity
+    that is not finite, ``ValueError`` for no sequence.
     """
+    if count < 1:
+        raise ValueError("there is no sequence to learn from; allowed: more text or a larger rate")
     weights = [p for p in weights if p.requires_grad]
     optimizer = torch.optim.AdamW(
         weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -72,6 +75,8 @@ def adapt(
         total, seen = total + loss.item(), seen + tokens
         if step + 1 in looks:
             found = valid()
+            if not math.isfinite(found):
+                raise FloatingPointError(f"validation perplexity is {found} at step {step + 1}")
             curve.append({"step": step + 1, "train_loss": total / max(seen, 1), "val_ppl": found})
             total, seen = 0.0, 0
             if found < best:

@@ -33,19 +33,14 @@ class TextPlan:
                 f"windows; allowed: {SOURCES}, and no more looked at than are valid"
             )
 
-    @property
-    def wikitext_windows(self) -> int:
-        """How many windows of WikiText-2 both directions need together."""
-        return self.scored + self.valid + self.train
-
     def spans(self) -> dict[str, tuple[str, int, int]]:
         """Part -> (part of the material, first window, windows)."""
         held_out = {"test": ("test", 0, self.scored), "wikitext": ("wikitext", 0, self.scored)}
         if self.learnt_from == "instructions":
             return {"train": ("train", 0, self.train), "valid": ("valid", 0, self.valid)} | held_out
         own = {
-            "train": ("wikitext", self.scored + self.valid, self.train),
-            "valid": ("wikitext", self.scored, self.valid),
+            "train": ("wikitext_train", 0, self.train),
+            "valid": ("wikitext_valid", 0, self.valid),
         }
         return own | held_out
 

@@ -43,11 +43,12 @@ def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Ten
     """
     marker = torch.tensor(tokenizer(MARKER, add_special_tokens=False).input_ids)
     found = torch.ones(features.tokens, dtype=torch.bool)
-    for offset, part in enumerate(marker):
-        found &= features.labels.roll(-offset) == part
+    for offset, part in enumerate(marker):  # found[i]: labels i, i + 1, ... are the marker
+        found[: features.tokens - offset] &= features.labels[offset:] == part
+        found[features.tokens - offset :] = False
     mask = torch.zeros_like(found)
     for offset in range(len(marker) + TITLE):
-        mask |= found.roll(offset)
+        mask[offset:] |= found[: features.tokens - offset]
     return mask
 
 

@@ -2,14 +2,18 @@
 
 Two a multiply-add, matrix products only: attention scores, norms and elementwise work are left out
 on both sides. Counted are the keys and values that a stage computes for tokens it does not answer,
-and a second pass through the head where the rule needs the base's logits (entropy, confidence,
-margin) before it can choose.
+and a further pass through the head for tokens handed on by a rule that needs the logits (entropy,
+confidence, margin) before it can choose; for tokens that stay those logits are the answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 from transformers import LlamaForCausalLM
+
+from lib.cascade.stage import Stage
 
 NEEDS_LOGITS = ("confidence", "entropy", "margin")
 
@@ -44,3 +48,21 @@ def relative_flops(
     gate = base.config.hidden_size if criterion == "gate" else 0
     again = head if criterion in NEEDS_LOGITS else 0
     return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone
+
+
+def cascade_flops(
+    base: LlamaForCausalLM, stages: Sequence[Stage], reached: Sequence[float], rules: Sequence[str]
+) -> tuple[float, float]:
+    """FLOPs per token of the base alone and of a base with several stages behind one another.
+
+    ``reached[k]``: share of all tokens that reach stage k + 1; ``rules[k]``: the criterion that
+    handed them on. A stage's layers see only what reaches it.
+    """
+    head = base.lm_head.weight.numel()
+    alone = matrix_weights(base.model.layers) + head
+    total = float(alone)
+    for stage, share, rule in zip(stages, reached, rules, strict=True):
+        # the head of the model that answers is counted once a token, whichever model it is
+        again = head if rule in NEEDS_LOGITS else 0
+        total += share * (matrix_weights(stage.layers) + again)
+    return 2.0 * alone, 2.0 * total

@@ -21,10 +21,21 @@ from lib.models.pretrained import Base
 
 
 def perplexity(loss: Tensor) -> float | None:
-    """exp(mean) of token losses in nats; None for no token; at most 1e300, so that it is finite."""
+    """exp(mean) of token losses in nats; None for no token; at most 1e300, so that it is finite.
+
+    Raises ``FloatingPointError`` for a loss that is not: a failed model has no perplexity.
+    """
     if loss.numel() == 0:
         return None
-    return math.exp(min(loss.double().mean().item(), 690.0))
+    mean = loss.double().mean().item()
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the mean loss of {loss.numel()} tokens is {mean}")
+    return math.exp(min(mean, 690.0))
+
+
+def share(hits: Tensor) -> float | None:
+    """Mean of hits (0 or 1) [n]; None for no token."""
+    return hits.float().mean().item() if hits.numel() else None
 
 
 def hard_mask(features: Features, criterion: str, threshold: float) -> Tensor:
@@ -60,7 +71,7 @@ def score_handed_on(
         "hard_tokens": len(chosen),
         "ppl": perplexity(ours),
         "inner_ppl": perplexity(ours[inner]),
-        "accuracy": scores["correct"].mean().item(),
+        "accuracy": share(scores["correct"]),
         "base_ppl": perplexity(theirs),
         "base_inner_ppl": perplexity(theirs[inner]),
         "base_easy_ppl": perplexity(features.scalars["loss"][~mask]),
@@ -111,21 +122,3 @@ class _Embedded:
 
     def __call__(self, input_ids: Tensor, **settings):
         return self.inner(inputs_embeds=input_ids, **settings)
-
-
-def flops_per_token(base: Base, stages: list[Stage], rates: list[float]) -> dict[str, float]:
-    """Multiply-adds times two of the matrix products, per token (attention scores left out).
-
-    ``rates[k]``: share of all tokens that reach stage k + 1. Heads are counted for the tokens they
-    answer. ``base`` is the base alone with its head.
-    """
-
-    def layers(module) -> int:
-        return sum(p.numel() for layer in module for p in layer.parameters() if p.ndim == 2)
-
-    head = 2 * base.model.lm_head.weight.numel()
-    base_layers = 2 * layers(base.model.model.layers)
-    steps = [1.0, *rates, 0.0]
-    handed = sum(2 * layers(stage.layers) * rate for stage, rate in zip(stages, rates, strict=True))
-    heads = sum(head * (here - after) for here, after in zip(steps, steps[1:], strict=False))
-    return {"base": float(base_layers + head), "cascade": base_layers + handed + heads}

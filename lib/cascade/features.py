@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ from lib.cascade import difficulty, linear_cross_entropy
 from lib.cascade.difficulty import hidden_cosine
 from lib.cascade.linear_cross_entropy import head_statistics
 from lib.models.pretrained import Base, cache_folder, sha256_of
+from lib.provenance import code_hash
 from lib.text.token_stream import TokenWindows
+
+log = logging.getLogger(__name__)
 
 SCALARS = (
     "last_two_layers",
@@ -60,22 +64,15 @@ class Features:
     def tokens(self) -> int:
         return self.labels.shape[0]
 
-    def perplexity(self, mask: Tensor | None = None) -> float:
-        """exp(mean loss) of the base over all tokens, or over those where ``mask`` is True."""
-        loss = self.scalars["loss"].double()
-        return (loss if mask is None else loss[mask]).mean().exp().item()
-
 
 def feature_key(base: Base, windows: TokenWindows) -> str:
     """SHA-256 over model, corpus and the code that computes the features."""
-    digest = hashlib.sha256(f"{base.sha256} {windows.sha256}".encode())
-    for path in (__file__, difficulty.__file__, linear_cross_entropy.__file__):
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
+    code = code_hash(__name__, difficulty.__name__, linear_cross_entropy.__name__)
+    return hashlib.sha256(f"{base.sha256} {windows.sha256} {code}".encode()).hexdigest()
 
 
 def collect(
-    base: Base, windows: TokenWindows, folder: Path | None = None, batch: int = 8, log=None
+    base: Base, windows: TokenWindows, folder: Path | None = None, batch: int = 8
 ) -> Features:
     """Features of all tokens of ``windows``, from the cache in ``folder`` or computed now.
 
@@ -86,16 +83,15 @@ def collect(
     ready = root / key[:32]
     rank, world = _processes()
     if rank == 0 and ready.exists() and not _intact(ready, key):
-        if log:
-            log(f"the feature cache {ready.name} is damaged or foreign: it is rebuilt")
+        log.warning("the feature cache %s is damaged or foreign: it is rebuilt", ready.name)
         shutil.rmtree(ready)
     _barrier(world)
     if not ready.exists():
-        _compute(base, windows, ready, key, batch, rank, world, log)
+        _compute(base, windows, ready, key, batch, rank, world)
     return _open(ready, windows, key)
 
 
-def _compute(base, windows, ready, key, batch, rank, world, log) -> None:
+def _compute(base, windows, ready, key, batch, rank, world) -> None:
     partial = ready.with_name(ready.name + ".partial")
     width = base.model.config.hidden_size
     count, length = windows.inputs.shape
@@ -118,6 +114,9 @@ def _compute(base, windows, ready, key, batch, rank, world, log) -> None:
         part = window_features(
             base, windows.inputs[rows].to(device), windows.labels[rows].to(device)
         )
+        broken = [name for name, values in part.items() if not torch.isfinite(values).all()]
+        if broken:
+            raise FloatingPointError(f"the base gives no finite {', '.join(broken)} in {rows}")
         at = slice(rows.start * length, rows.stop * length)
         final[at] = part.pop("final").cpu().numpy()
         scalars[:, at] = torch.stack([part[name] for name in SCALARS]).cpu().numpy()
@@ -125,8 +124,7 @@ def _compute(base, windows, ready, key, batch, rank, world, log) -> None:
             final.flush()
             scalars.flush()
             _write(progress, str(number))
-            if log:
-                log(f"features of {windows.name}: {number} of {len(starts)} batches")
+            log.info("features of %s: %d of %d batches", windows.name, number, len(starts))
     _barrier(world)
     if rank == 0:
         for stale in partial.glob("progress-*"):

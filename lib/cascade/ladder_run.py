@@ -61,6 +61,11 @@ class LadderRun:
             )
         if self.start != "copied" and self.context == "full":
             raise ValueError("context 'full' needs start 'copied'")
+        if self.context == "packed" and (self.rates or self.trained in ("all", "weighted")):
+            raise ValueError(
+                "context 'packed' holds routed tokens only; trained 'all' or 'weighted', and rates "
+                "need context 'full'"
+            )
 
 
 def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
@@ -93,7 +98,9 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
         "params": trained_weights(stage),
         "start_val_ppl": curve[0]["val_ppl"],
         "last_val_ppl": curve[-1]["val_ppl"],
-        "flops": _flops(config, base, stage, masks["test"].float().mean().item()),
+        "flops": relative_flops(
+            base, stage, masks["test"].float().mean().item(), config.rule, config.context
+        ),
     }
     if config.rates:
         fitted = cut_features(text, 0, GATE_LOOKS * config.text.look)
@@ -102,7 +109,7 @@ def run(config: LadderRun, seed: int, folder: Path) -> Outcome:
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),
             template_mask(fitted, material.base.tokenizer),
         )
-        tables["routes"] = routes(base, stage, own, answers, config.rates, folder)
+        tables["routes"] = routes(material.base, stage, own, answers, config.rates, folder)
     return Outcome(row, tables)
 
 
@@ -138,7 +145,7 @@ def scored(material: Material, answers: dict[str, Answers], masks: dict[str, Ten
 
 def _stage(config: LadderRun, base, seed: int, scale: float) -> nn.Module:
     if config.start == "copied":
-        return query_stage(base, config.layers, seed=seed, scale=scale)
+        return query_stage(base, config.layers, scale)
     head, start = {
         "seed": ("scratch", "random"),
         "seed-shared-head": ("shared", "random"),
@@ -247,7 +254,3 @@ def _train(
         return loss, int(own.sum())
 
     return adapt(stage.parameters(), loss_in_text, len(wanted), config.training, seed, valid)
-
-
-def _flops(config: LadderRun, base, stage: nn.Module, rate: float) -> float:
-    return relative_flops(base, stage, rate, config.rule, config.context)

@@ -3,20 +3,21 @@
 Two named configurations: ``stream`` (seeds 000 and 002: headed template, shuffled records, one
 stream in windows of 128) and ``chunks`` (seed 001: plain template, stored order, every record cut
 from its start). Records are split into train, valid and test before anything is cut, so no record
-lies in two parts. ``wikitext`` gives windows of WikiText-2 for the question of generalisation.
+lies in two parts. WikiText-2 stands beside them for the question of generalisation: ``wikitext`` is
+scored (from its test file), ``wikitext_train`` and ``wikitext_valid`` are the beginning and the end
+of its validation file, so that no article lies in two of them either.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from lib.cascade.features import Features, collect, feature_key
 from lib.models.pretrained import Base, load_base
-from lib.text.instructions import CorpusUnavailable, load_instructions, render, split_records
+from lib.text.corpus import FILES, CorpusUnavailable, data_folder
+from lib.text.instructions import load_instructions, render, split_records
 from lib.text.token_stream import (
     TokenWindows,
     encode,
@@ -28,11 +29,17 @@ from lib.text.token_stream import (
 LENGTH = 128
 SHARES = (0.6, 0.2, 0.2)
 PACKINGS = ("stream", "chunks")
+# part -> split of WikiText-2 and whether it is taken from its end
+WIKITEXT = {
+    "wikitext": ("test", False),
+    "wikitext_train": ("valid", False),
+    "wikitext_valid": ("valid", True),
+}
 
 
 @dataclass(frozen=True)
 class Material:
-    """Windows and features of the three parts, keyed train / valid / test (and wikitext)."""
+    """Windows and features of the three parts, keyed train / valid / test (and ``WIKITEXT``)."""
 
     base: Base
     windows: dict[str, TokenWindows]
@@ -56,12 +63,10 @@ def instruction_windows(
     template, cut = ("response", joined_windows) if stream else ("plain", record_chunks)
     windows = {}
     for part, records in parts.items():
-        # a window of 128 needs at most a few records: rendering 2 per window leaves some to spare
-        enough = records[: 2 * counts[part] + 40] if stream else records
-        texts = (render(record, template) for record in enough)
-        windows[part] = cut(texts, base.tokenizer, LENGTH, f"{corpus.name} {packing} {part}").first(
-            counts[part]
-        )
+        texts = (render(record, template) for record in records)
+        name = f"{corpus.name} {packing} {part}"
+        found = cut(texts, base.tokenizer, LENGTH, name, at_most=counts[part])
+        windows[part] = found.first(counts[part])
     return windows, corpus.name, corpus.sha256
 
 
@@ -94,7 +99,7 @@ def material_handle(
 ) -> MaterialHandle:
     """Collect the features of the asked material (or find them) and say how to open them.
 
-    ``counts``: windows of train, valid and test, and optionally of wikitext.
+    ``counts``: windows of train, valid and test, and optionally of the parts of WIKITEXT.
     """
     key = tuple(sorted(counts.items()))
     material, digest = _opened(base, packing, key, source, data_dir)
@@ -107,10 +112,10 @@ def _opened(
 ) -> tuple[Material, str]:
     loaded = _base(base)
     wanted = dict(counts)
-    wikitext = wanted.pop("wikitext", 0)
+    further = {part: wanted.pop(part) for part in WIKITEXT if part in wanted}
     windows, name, corpus = instruction_windows(loaded, packing, wanted, source, data_dir)
-    if wikitext:
-        windows["wikitext"] = wikitext_windows(loaded, wikitext, data_dir)
+    for part, count in further.items():
+        windows[part] = wikitext_windows(loaded, count, data_dir, *WIKITEXT[part])
     features = {part: collect(loaded, table) for part, table in windows.items()}
     keys = " ".join(f"{part} {feature_key(loaded, windows[part])}" for part in sorted(windows))
     digest = hashlib.sha256(keys.encode()).hexdigest()
@@ -122,17 +127,27 @@ def _base(source: str) -> Base:
     return load_base(source)
 
 
-def wikitext_windows(base: Base, windows: int, data_dir: str = "") -> TokenWindows:
-    """The first ``windows`` windows of WikiText-2's test file, in the base's tokens.
+def wikitext_windows(
+    base: Base, windows: int, data_dir: str = "", split: str = "test", last: bool = False
+) -> TokenWindows:
+    """The first (or ``last``) windows of a split of WikiText-2, in the base's tokens.
 
-    Raises ``CorpusUnavailable`` when the file is not there: no other text stands in for it.
+    Raises ``CorpusUnavailable`` when its file is not there: no other text stands in for it; and
+    ``ValueError`` when first and last windows of so many would meet.
     """
-    root = data_dir or os.environ.get("DEPTH_DATA", "")
-    path = Path(root) / "wikitext-2" / "test.txt"
-    if not root or not path.is_file():
+    folder = data_folder(data_dir, "wikitext-2")
+    names = FILES[split]
+    paths = [folder / name for name in names if (folder / name).is_file()] if folder else []
+    if not paths:
         raise CorpusUnavailable(
-            "WikiText-2 needs a folder with wikitext-2/test.txt (DEPTH_DATA or data_dir)."
+            f"WikiText-2 needs a folder with wikitext-2/{names[0]} (DEPTH_DATA or data_dir)."
         )
+    text = paths[0].read_bytes().decode("utf-8")  # bytes: keep line ends
     # 8 characters a window-token are plenty in English; only so much is tokenised
-    text = path.read_text(encoding="utf-8")[: windows * LENGTH * 8 + 1000]
-    return stream_windows(encode(text, base.tokenizer), LENGTH, "wikitext-2 test").first(windows)
+    enough = windows * LENGTH * 8 + 1000
+    if 2 * enough > len(text):
+        raise ValueError(f"{windows} windows are too many for the {split} split of WikiText-2")
+    stream = encode(text[-enough:] if last else text[:enough], base.tokenizer)
+    if last:
+        stream = stream[-(windows * LENGTH + 1) :]
+    return stream_windows(stream, LENGTH, f"wikitext-2 {split}").first(windows)

@@ -7,28 +7,16 @@ that reach them, and each stage's cache holds only those.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationMixin, LlamaForCausalLM, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers import DynamicCache, LlamaForCausalLM
 
+from lib.cascade.around_base import AnsweredOutput, AroundBase, padded_positions
 from lib.cascade.configuration import CascadeConfig
 from lib.cascade.difficulty import COSINES, head_criterion, hidden_cosine, is_hard
 from lib.cascade.linear_cross_entropy import CHUNK
 from lib.cascade.stage import CompactCache, Stage, run_compact, run_single
 from lib.models.pretrained import Base
-
-
-@dataclass
-class CascadeOutput(ModelOutput):
-    """``answered_by`` int64 [batch, length]: 0 = base, k = stage k, -1 = padding."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: object | None = None
-    answered_by: Tensor | None = None
 
 
 class CascadeCache(DynamicCache):
@@ -51,6 +39,11 @@ class CascadeCache(DynamicCache):
         for stage in self.stages:
             stage.reorder(beam_idx)
 
+    def reset(self) -> None:
+        """Forget everything, in base and stages."""
+        super().reset()
+        self.stages = []
+
     def _unsupported(self, *_, **__):
         raise NotImplementedError(
             "a CASCADE's cache cannot be cut or re-batched: its stages hold "
@@ -60,15 +53,11 @@ class CascadeCache(DynamicCache):
     crop = batch_repeat_interleave = batch_select_indices = _unsupported
 
 
-class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
+class CascadeForCausalLM(AroundBase):
     """A frozen base and any number of stages. With no stages, or when nothing is hard, its logits
     are the base's, bit for bit."""
 
     config_class = CascadeConfig
-    base_model_prefix = "base"
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    _tied_weights_keys = {"base.lm_head.weight": "base.model.embed_tokens.weight"}
 
     def __init__(self, config: CascadeConfig):
         super().__init__(config)
@@ -99,24 +88,16 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
             base_name=base.name,
             base_sha256=base.sha256,
         )
-        with torch.device("meta"):
-            model = cls(config)
-        model.base = base.model
+        model = cls.around(base, config)
         model.stages = nn.ModuleList(stages)
-        model.generation_config = base.model.generation_config
         return model.eval()
-
-    def get_input_embeddings(self):
-        return self.base.get_input_embeddings()
-
-    def get_output_embeddings(self):
-        return self.base.get_output_embeddings()
 
     def generate(self, *args, **kwargs):
         """transformers' ``generate`` with a cache that has room for the stages."""
         config = kwargs.get("generation_config") or self.generation_config
-        if kwargs.get("use_cache", config.use_cache) is not False:
-            kwargs.setdefault("past_key_values", CascadeCache(self.config))
+        wanted = kwargs.get("use_cache", config.use_cache) is not False
+        if wanted and kwargs.get("past_key_values") is None:
+            kwargs["past_key_values"] = CascadeCache(self.config)
         return super().generate(*args, **kwargs)
 
     def forward(
@@ -130,7 +111,7 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         **kwargs,
-    ) -> CascadeOutput:
+    ) -> AnsweredOutput:
         """input_ids [batch, length] -> logits [batch, kept, vocabulary] and ``answered_by``.
 
         ``attention_mask`` [batch, past + length], 0 = padding (left). ``labels`` as in transformers
@@ -140,7 +121,7 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values = CascadeCache(self.config)
         if position_ids is None and attention_mask is not None and not attention_mask.all():
             length = (input_ids if input_ids is not None else inputs_embeds).shape[1]
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+            position_ids = padded_positions(attention_mask, length)
         rules = self.config.rules
         out = self.base.model(
             input_ids=input_ids,
@@ -164,18 +145,18 @@ class CascadeForCausalLM(PreTrainedModel, GenerationMixin):
             states, answered = self._hand_on(out, final, real, past_key_values)
         kept = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
         logits = self._speak(states[:, kept], answered[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size
-            )
-        return CascadeOutput(loss, logits, past_key_values if use_cache else None, answered)
+        return self.answer(logits, labels, past_key_values if use_cache else None, answered)
 
     def _hand_on(self, out, final, real, cache) -> tuple[Tensor, Tensor]:
         """Run the stages on the tokens that reach them: states [B, T, width], answered_by."""
         answered = torch.where(real, 0, -1)
         states, reached = final.clone(), real
-        caches = cache.ready(len(real)) if isinstance(cache, CascadeCache) else None
+        if not isinstance(cache, CascadeCache | None):
+            raise TypeError(
+                f"a {type(cache).__name__} has no room for what the stages saw; "
+                "allowed: CascadeCache(model.config)"
+            )
+        caches = cache and cache.ready(len(real))
         before = None  # input of the model that has just spoken, at the reached tokens
         for number, (stage, rule) in enumerate(zip(self.stages, self.config.rules, strict=True)):
             values = self._criterion(rule["criterion"], number, out, states, reached, before)

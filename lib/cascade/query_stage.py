@@ -109,33 +109,22 @@ class QueryStage(nn.Module):
         return y + layer.mlp(layer.post_attention_layernorm(y))
 
 
-def query_stage(
-    base: LlamaForCausalLM, layers: int, start: str = "copied", seed: int = 0, scale: float = 1.0
-) -> QueryStage:
+def query_stage(base: LlamaForCausalLM, layers: int, scale: float = 1.0) -> QueryStage:
     """An untrained stage behind ``base``, equal to it bit for bit.
 
-    ``start``: copied (from the base's last ``layers`` layers) or random, N(0, 0.02²); in both the
-    output projections of attention and feed-forward are zero. The global random state is not
-    touched. ``scale``: see ``stream_scale``. Raises ``ValueError`` for another start or more layers
-    than the base has.
+    Its layers are the base's last ``layers``, with the output projections of attention and
+    feed-forward at zero: nothing is drawn. ``scale``: see ``stream_scale``. Raises ``ValueError``
+    for more layers than the base has.
     """
-    if start not in ("copied", "random"):
-        raise ValueError(f"start {start!r} is not known; allowed: copied, random")
     if layers > len(base.model.layers):
         raise ValueError(f"{layers} layers cannot be copied from {len(base.model.layers)}")
     with torch.random.fork_rng(devices=[]):
         stage = QueryStage(base.config, layers)
-    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         stage.gain.copy_(base.model.norm.weight)
         stage.scale.fill_(scale)
         for own, theirs in zip(stage.layers, base.model.layers[-layers:], strict=True):
-            if start == "copied":
-                own.load_state_dict(theirs.state_dict())
-            else:
-                for module in own.modules():
-                    if isinstance(module, nn.Linear):
-                        module.weight.normal_(0, 0.02, generator=generator)
+            own.load_state_dict(theirs.state_dict())
             own.self_attn.o_proj.weight.zero_()
             own.mlp.down_proj.weight.zero_()
     return stage.requires_grad_(True)

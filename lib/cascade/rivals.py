@@ -1,8 +1,8 @@
 """What a routed stage must beat: adapting the base's own last layers, for every token alike.
 
 Both rivals add no layer: fine-tuning the last layers, and low-rank matrices (LoRA, Hu et al. 2021,
-through peft) that are merged after training. They start from cached states under those layers, so
-the frozen part of the base is run once for all of them.
+through peft), counted as merged: at inference they cost what the base costs. Both start from cached
+states under those layers, so the frozen part of the base is run once for all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 
 from lib.models.pretrained import Base, cache_folder
+from lib.provenance import code_hash
 from lib.text.token_stream import TokenWindows
 
 
@@ -30,7 +31,7 @@ def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -
     depth = len(base.model.model.layers) - last
     if not 0 <= depth < len(base.model.model.layers):
         raise ValueError(f"the base has {len(base.model.model.layers)} layers; {last} are no part")
-    name = f"{base.sha256} {windows.sha256} {depth}"
+    name = f"{base.sha256} {windows.sha256} {depth} {code_hash(__name__)}"
     path = cache_folder() / "states" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.st"
     if path.is_file():
         return load_file(path)["states"]
@@ -42,8 +43,11 @@ def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -
         ]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    save_file({"states": torch.cat(parts)}, partial)
-    os.replace(partial, path)
+    try:
+        save_file({"states": torch.cat(parts)}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return load_file(path)["states"]
 
 

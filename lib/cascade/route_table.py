@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 from lib.cascade.all_tokens import RULES, Answers, route_values
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
 from lib.cascade.gate import Gate, best_gate
+from lib.models.pretrained import Base
 
 GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen
 STAGE_FILE = "stage.safetensors"
 
 
 def routes(
-    base: LlamaForCausalLM,
+    base: Base,
     stage: nn.Module,
     text: Answers,
     parts: dict[str, Answers],
@@ -53,10 +53,12 @@ def routes(
             for name, part in parts.items():
                 values = route_values(part.features, rule, gate, gain[name])
                 line |= _scores("val" if name == "valid" else name, part, values > threshold)
-            line["flops"] = relative_flops(base, stage, line["test_rate"], rule)
+            line["flops"] = relative_flops(base.model, stage, line["test_rate"], rule)
+            # what a choice may look at
+            line["val_flops"] = relative_flops(base.model, stage, line["val_rate"], rule)
             line["threshold"] = threshold
             lines.append(line)
-    _keep(folder, stage, gate)
+    _keep(folder, stage, gate, base.sha256)
     return lines
 
 
@@ -82,9 +84,10 @@ def _scores(name: str, part: Answers, mask: Tensor) -> dict:
     }
 
 
-def _keep(folder: Path, stage: nn.Module, gate: Gate) -> None:
+def _keep(folder: Path, stage: nn.Module, gate: Gate, base_sha256: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"stage.{name}": t.contiguous() for name, t in stage.state_dict().items()}
     partial = folder / (STAGE_FILE + ".partial")
-    save_file({**tensors, "gate.weight": gate.weight, "gate.bias": gate.bias[None]}, partial)
+    tensors |= {"gate.weight": gate.weight, "gate.bias": gate.bias[None]}
+    save_file(tensors, partial, {"base_sha256": base_sha256})
     os.replace(partial, folder / STAGE_FILE)

@@ -7,23 +7,22 @@ transformers' own.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    GenerationMixin,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import DynamicCache, LlamaForCausalLM
 
+from lib.cascade.around_base import (
+    AnsweredOutput,
+    AroundBase,
+    AroundBaseConfig,
+    padded_positions,
+)
 from lib.cascade.cost import NEEDS_LOGITS
 from lib.cascade.difficulty import HARD_IS_HIGH, head_criterion
-from lib.cascade.modeling import CascadeOutput
 from lib.cascade.query_stage import Keys, QueryStage
 from lib.cascade.route_table import STAGE_FILE
 from lib.models.pretrained import Base
@@ -31,7 +30,7 @@ from lib.models.pretrained import Base
 RULES = ("gate", *NEEDS_LOGITS)
 
 
-class RoutedConfig(PretrainedConfig):
+class RoutedConfig(AroundBaseConfig):
     """``base_config``: a Llama configuration as a dict; ``stage_layers``; ``rule`` (gate, entropy,
     confidence, margin) and ``threshold``: a token is routed when the predicted gain or the entropy
     lies above it, confidence or margin below. Plus infinity routes nothing with gate or entropy."""
@@ -44,46 +43,22 @@ class RoutedConfig(PretrainedConfig):
         stage_layers: int = 1,
         rule: str = "gate",
         threshold: float = 0.0,
-        base_name: str = "",
-        base_sha256: str = "",
         **kwargs,
     ):
         if rule not in RULES:
             raise ValueError(f"rule {rule!r} is not known; allowed: {RULES}")
-        self.base_config = base_config or LlamaConfig().to_dict()
+        if rule in ("confidence", "margin") and -math.inf < threshold < 0:
+            raise ValueError(f"{rule} is never below {threshold}; allowed: 0 to 1, or infinite")
         self.stage_layers, self.rule, self.threshold = stage_layers, rule, float(threshold)
-        self.base_name, self.base_sha256 = base_name, base_sha256
-        base = self.llama()
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
-        ):
-            kwargs[name] = getattr(base, name)
-        # caches are made from this: the stage's layers stand behind the base's
-        kwargs["num_hidden_layers"] = base.num_hidden_layers + stage_layers
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            kwargs.setdefault(name, getattr(base, name))
-        kwargs["tie_word_embeddings"] = base.tie_word_embeddings
-        super().__init__(**kwargs)
-
-    def llama(self) -> LlamaConfig:
-        """The base's configuration as an object."""
-        return LlamaConfig(**{k: v for k, v in self.base_config.items() if k != "model_type"})
+        # caches are made from the number of layers: the stage's stand behind the base's
+        super().__init__(base_config, further_layers=stage_layers, **kwargs)
 
 
-class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
+class RoutedForCausalLM(AroundBase):
     """Frozen base, one ``QueryStage`` and a rule. When nothing is routed its logits are the base's,
     bit for bit."""
 
     config_class = RoutedConfig
-    base_model_prefix = "base"
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    _tied_weights_keys = {"base.lm_head.weight": "base.model.embed_tokens.weight"}
 
     def __init__(self, config: RoutedConfig):
         super().__init__(config)
@@ -94,17 +69,26 @@ class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def assemble(cls, base: Base, folder: Path, rule: str, threshold: float) -> RoutedForCausalLM:
-        """The model of a finished run: base, and stage and gate from the run's ``folder``."""
-        tensors = load_file(folder / STAGE_FILE)
+        """The model of a finished run: base, and stage and gate from the run's ``folder``.
+
+        Raises ``ValueError`` if the run had another base.
+        """
+        with safe_open(folder / STAGE_FILE, "pt") as file:
+            if file.metadata()["base_sha256"] != base.sha256:
+                raise ValueError(f"the stage in {folder} stands behind another base")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         layers = 1 + max(
             int(name.split(".")[2]) for name in tensors if name.startswith("stage.layers.")
         )
         config = RoutedConfig(
-            base.model.config.to_dict(), layers, rule, threshold, base.name, base.sha256
+            base.model.config.to_dict(),
+            layers,
+            rule,
+            threshold,
+            base_name=base.name,
+            base_sha256=base.sha256,
         )
-        with torch.device("meta"):
-            model = cls(config)
-        model.base = base.model
+        model = cls.around(base, config)
         model.stage = QueryStage(base.model.config, layers)
         model.stage.load_state_dict(
             {name[6:]: t for name, t in tensors.items() if name.startswith("stage.")}
@@ -113,14 +97,7 @@ class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
         with torch.no_grad():
             model.gate.weight.copy_(tensors["gate.weight"][None])
             model.gate.bias.copy_(tensors["gate.bias"])
-        model.generation_config = base.model.generation_config
         return model.eval()
-
-    def get_input_embeddings(self):
-        return self.base.get_input_embeddings()
-
-    def get_output_embeddings(self):
-        return self.base.get_output_embeddings()
 
     def forward(
         self,
@@ -133,7 +110,7 @@ class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         **kwargs,
-    ) -> CascadeOutput:
+    ) -> AnsweredOutput:
         """input_ids [batch, length] -> logits [batch, kept, vocabulary] and ``answered_by`` (0 =
         base, 1 = stage, -1 = padding). ``attention_mask`` [batch, past + length], 0 = padding
         (left). ``labels`` as in transformers. ``logits_to_keep`` n > 0: the last n places only.
@@ -146,7 +123,7 @@ class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
             real = attention_mask.bool()
             if position_ids is None:
                 length = (input_ids if input_ids is not None else inputs_embeds).shape[1]
-                position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+                position_ids = padded_positions(attention_mask, length)
         final = self.base.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -181,12 +158,7 @@ class RoutedForCausalLM(PreTrainedModel, GenerationMixin):
         if real is not None:
             answered = answered.masked_fill(~real[:, -length:], -1)
         logits = self.base.lm_head(states[:, -logits_to_keep:] if logits_to_keep else states)
-        loss = (
-            None
-            if labels is None
-            else self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        )
-        return CascadeOutput(loss, logits, past_key_values if use_cache else None, answered)
+        return self.answer(logits, labels, past_key_values if use_cache else None, answered)
 
     def _routed(self, final: Tensor) -> Tensor:
         """bool [batch, length]: which tokens the rule hands to the stage."""

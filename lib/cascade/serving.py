@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lib.cascade.evaluation import perplexity
+from lib.cascade.evaluation import perplexity, share
 from lib.cascade.material import Material
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.text.token_stream import TokenWindows
@@ -40,7 +40,7 @@ def serve(model: CascadeForCausalLM, windows: TokenWindows, hard: Tensor, batch:
     ):
         line |= {
             f"{name}_ppl": perplexity(loss[mask]),
-            f"{name}_accuracy": right[mask].mean().item(),
+            f"{name}_accuracy": share(right[mask]),
         }
     return line | {
         f"exit_{k}": (by == k).float().mean().item() for k in range(len(model.stages) + 1)

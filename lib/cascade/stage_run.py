@@ -15,6 +15,7 @@ from lib.cascade.evaluation import (
     natural_perplexity,
     perplexity,
     score_handed_on,
+    share,
 )
 from lib.cascade.features import Features
 from lib.cascade.material import Material, MaterialHandle
@@ -85,6 +86,7 @@ def run(config: StageRun, seed: int, folder: Path) -> Outcome:
         seed,
         base_head,
         folder / "checkpoint.safetensors",
+        identity=f"{material.base.sha256} {config.head} {config.start}",
         report=lambda *_: {"val_ppl": score("valid")["ppl"]},
     )
     valid, test = score("valid"), score("test")
@@ -96,7 +98,7 @@ def run(config: StageRun, seed: int, folder: Path) -> Outcome:
         "threshold": threshold,
         "train_tokens": packs.tokens,
         "updates": settings.steps,
-        "symbols": settings.steps * settings.batch * packs.tokens // len(packs),
+        "symbols": sum(entry["tokens"] for entry in curve),
         "natural_before_ppl": before,
         "natural_after_ppl": natural_perplexity(stage, parts["valid"], windows, base_head)
         if windows
@@ -149,12 +151,12 @@ def run_base_twice(config: BaseTwice, seed: int, folder: Path) -> Outcome:
         "base_ppl": perplexity(once),
         "base_inner_ppl": perplexity(once[inner]),
         "inner_ppl": perplexity(twice["loss"][inner]),
-        "accuracy": twice["correct"].mean().item(),
+        "accuracy": share(twice["correct"]),
         "base_easy_ppl": perplexity(features.scalars["loss"][~mask]),
         "base_all_ppl": perplexity(features.scalars["loss"]),
         "base_all_accuracy": features.scalars["correct"].mean().item(),
         "exit_rate": exits.float().mean().item(),
-        "exit_accuracy": whole["correct"][exits].mean().item(),
+        "exit_accuracy": share(whole["correct"][exits]),
         "twice_all_ppl": perplexity(whole["loss"]),
         "boundary_share": 1 - inner.float().mean().item(),
         "boundary_all_share": boundary_mask(features, eos).float().mean().item(),

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib.cascade.cost import cascade_flops
 from lib.cascade.difficulty import is_hard, threshold_for
-from lib.cascade.evaluation import boundary_mask, flops_per_token, perplexity
+from lib.cascade.evaluation import boundary_mask, perplexity
 from lib.cascade.features import Features
 from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.modeling import CascadeForCausalLM
@@ -78,15 +79,18 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
     parts = {
         name: _start(features, config)
         for name, features in material.features.items()
-        if name != "wikitext"
+        if not name.startswith("wikitext")
     }
     hard_by_base, stages, rules, lines, curve = None, [], [], [], []
     lines.append(_line(0, None, parts, None, None, material))
     for number in range(1, config.stages + 1):
         criterion = config.criterion if number == 1 else "input_to_output"
         threshold = threshold_for(parts["train"].values, config.hard_ratio, criterion)
-        for part in parts.values():
-            part.keep(is_hard(part.values, threshold, criterion))
+        handed_on = {name: is_hard(p.values, threshold, criterion) for name, p in parts.items()}
+        if not _enough(handed_on, config, material):
+            break
+        for name, part in parts.items():
+            part.keep(handed_on[name])
         if number == 1:
             hard_by_base = parts["test"].position
         rules.append({"criterion": criterion, "threshold": threshold})
@@ -94,8 +98,11 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
         stages.append(stage)
         curve += [{"stage": number, **row} for row in rows]
         lines.append(_line(number, threshold, parts, scores, hard_by_base, material))
-        if min(len(part.position) for part in parts.values()) < 2:
-            break
+    if not stages:
+        raise ValueError(
+            f"hard_ratio {config.hard_ratio} leaves too few tokens for a first stage; allowed: a "
+            "larger ratio or more windows"
+        )
     row = {
         **identity(material),
         "params": sum(map(parameter_count, stages)),
@@ -110,14 +117,21 @@ def run(config: StagedRun, seed: int, folder: Path) -> Outcome:
     tables = {"stages": lines, "curve": curve}
     if config.served_windows:
         rates = [line["reached"] for line in lines[1:]]
-        flops = flops_per_token(material.base, stages, rates)
-        row |= {"base_flops": flops["base"], "cascade_flops": flops["cascade"]}
+        criteria = [rule["criterion"] for rule in rules]
+        alone, ours = cascade_flops(material.base.model, stages, rates, criteria)
+        row |= {"base_flops": alone, "cascade_flops": ours}
         tables["served"] = _served(config, material, stages, rules, hard_by_base)
         if config.speed:
             row |= measure_speed(
                 _model(config, material, stages, rules), material, config.served_windows
             )
     return Outcome(row, tables)
+
+
+def _enough(hard: dict[str, Tensor], config: StagedRun, material: Material) -> bool:
+    """Whether a stage can be trained (one sequence) and scored (one token a part)."""
+    one = material.features["train"].length if config.arrangement == "packed" else 1
+    return hard["train"].sum() >= one and all(part.any() for part in hard.values())
 
 
 def _start(features: Features, config: StagedRun) -> _Reached:
@@ -178,6 +192,7 @@ def _train_stage(
         seed,
         head,
         folder / f"checkpoint-{number}.safetensors",
+        identity=f"{material.base.sha256} {config.head} {config.start} stage {number}",
         report=lambda *_: {"val_ppl": perplexity(score(parts["valid"])[0]["loss"])},
     )
     scores = {}

@@ -9,6 +9,7 @@ over the processes; the checkpoint is the same file of whole tensors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -78,18 +79,23 @@ def train(
     base_head: Tensor | None = None,
     path: Path | None = None,
     accelerator=None,
+    identity: str = "",
     report: Callable[[Stage, int], dict] | None = None,
 ) -> list[dict]:
     """Train ``stage`` in place; returns the curve, one dict every ``report_steps``.
 
     inputs [N, width], labels [N]; ``packs`` index into both. ``base_head`` for a stage that shares
-    the base's. ``path``: checkpoint file. ``accelerator``: an ``accelerate.Accelerator``.
+    the base's. ``path``: checkpoint file; ``identity`` says what else it belongs to (the base, the
+    stage's start), beside settings, seed, data and the stage's sizes. ``accelerator``: an
+    ``accelerate.Accelerator``.
     ``report(stage, step)`` adds its numbers to the curve; every process calls it, with the whole
     stage. Under FSDP2 ``stage`` stays sharded; ``whole_stage`` gathers it. Raises
     ``FloatingPointError`` as soon as a loss is not finite, and ``ValueError`` for FSDP version 1
     and other wrappings that ``prepared`` does not allow.
     """
+    sizes = {name: tuple(p.shape) for name, p in stage.named_parameters()}
     loop = _Loop(stage, settings, accelerator)
+    loop.identity = f"{settings} {seed} {_digest(labels, packs)} {sizes} {identity}"
     curve = loop.resume(path)
     per_epoch = -(-len(packs) // settings.batch)
     order_of, order = -1, None
@@ -105,12 +111,21 @@ def train(
         last = step + 1 == settings.steps
         if last or (settings.report_steps and (step + 1) % settings.report_steps == 0):
             entry = {"step": step + 1, "epoch": epoch + 1, "train_loss": total / seen}
+            entry["tokens"] = seen
             curve.append({**entry, **(report(whole_stage(stage), step + 1) if report else {})})
             total = seen = 0
         loop.step, loop.carried = step + 1, (total, seen)
         if path and not last and (step + 1) % settings.checkpoint_steps == 0:
             loop.save(path, curve)
     return curve
+
+
+def _digest(labels: Tensor, packs: Packs) -> str:
+    """Which tokens are learnt in which sequences: SHA-256, 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in (packs.index, packs.counted, labels[packs.index]):
+        found.update(part.contiguous().numpy(force=True).tobytes())
+    return found.hexdigest()[:16]
 
 
 class _Loop:
@@ -134,7 +149,7 @@ class _Loop:
         # sharded weights may be kept in host memory: the device is where they are computed with
         own = next(self.model.parameters()).device
         self.device = accelerator.device if accelerator else own
-        self.step, self.carried = 0, (0.0, 0)
+        self.step, self.carried, self.identity = 0, (0.0, 0), ""
 
     def advance(self, inputs, labels, packs, rows, step, base_head) -> tuple[float, int]:
         """One optimiser step on the global batch ``rows``; its summed loss and counted tokens."""
@@ -187,7 +202,7 @@ class _Loop:
                 "step": self.step,
                 "carried": self.carried,
                 "curve": curve,
-                "settings": repr(self.settings),
+                "identity": self.identity,
             }
             partial = path.with_name(path.name + ".partial")
             save_file(
@@ -200,13 +215,19 @@ class _Loop:
             self.accelerator.wait_for_everyone()
 
     def resume(self, path: Path | None) -> list[dict]:
-        """Load the checkpoint if there is one of the same settings; returns its curve."""
+        """Load the checkpoint if there is one; returns its curve.
+
+        Raises ``ValueError`` for one of another training.
+        """
         if path is None or not path.exists():
             return []
         with safe_open(path, "pt") as file:
             place = json.loads(file.metadata()["place"])
-            if place["settings"] != repr(self.settings):
-                raise ValueError(f"the checkpoint {path.name} is of other settings; delete it")
+            if place["identity"] != self.identity:
+                raise ValueError(
+                    f"the checkpoint {path} is of other settings, another seed, stage or other "
+                    "data; delete it"
+                )
             with torch.no_grad():
                 for name, p in self.plain.named_parameters():
                     p.copy_(scattered(file.get_tensor(f"weight/{name}"), p))
@@ -243,6 +264,8 @@ def stage_scores(
             index, counted = (t[start : start + size] for t in (pack.index, pack.counted))
             outputs.append(stage(inputs[index])[counted])
             positions.append(index[counted])
+    if not positions:
+        outputs, positions = [inputs[:0]], [labels.new_zeros(0)]
     position, order = torch.cat(positions).sort()
     output = torch.cat(outputs)[order]
     scores = head_statistics(output, stage.head_weight(base_head), labels[position])

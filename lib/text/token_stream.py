@@ -57,15 +57,22 @@ def encode(text: str, tokenizer) -> list[int]:
 
 
 def joined_windows(
-    texts: Iterable[str], tokenizer, length: int = 128, name: str = "stream"
+    texts: Iterable[str],
+    tokenizer,
+    length: int = 128,
+    name: str = "stream",
+    at_most: int | None = None,
 ) -> TokenWindows:
     """One stream, end of sequence after each text, windows of ``length`` without overlap.
 
     Of N tokens, floor((N - 1) / length) windows are kept: the last label needs a next token.
+    ``at_most``: texts are read until so many windows are full.
     """
     stream: list[int] = []
     for text in texts:
         stream += encode(text, tokenizer) + [tokenizer.eos_token_id]
+        if at_most is not None and len(stream) > at_most * length:
+            break
     return stream_windows(stream, length, name)
 
 
@@ -82,14 +89,21 @@ def stream_windows(stream: list[int], length: int, name: str) -> TokenWindows:
 
 
 def record_chunks(
-    texts: Iterable[str], tokenizer, length: int = 128, name: str = "chunks"
+    texts: Iterable[str],
+    tokenizer,
+    length: int = 128,
+    name: str = "chunks",
+    at_most: int | None = None,
 ) -> TokenWindows:
     """Chunks of ``length`` + 1 tokens from the start of each text, stride ``length``.
 
-    Raises ``ValueError`` if no text is that long.
+    ``at_most``: texts are read until there are so many. Raises ``ValueError`` if no text is that
+    long.
     """
     chunks = []
     for text in texts:
+        if at_most is not None and len(chunks) >= at_most:
+            break
         ids = encode(text, tokenizer)
         chunks += [ids[start : start + length + 1] for start in range(0, len(ids) - length, length)]
     if not chunks:
