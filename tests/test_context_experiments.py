@@ -11,7 +11,7 @@ import torch
 from lib.analysis.checks import CheckFailed
 from lib.context import scaling_run
 from lib.context.phase_two import PhaseTwoSettings
-from lib.context.scaling_run import Recipe, chosen_columns, column
+from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
 from lib.experiments import (
     context_vector,
@@ -19,11 +19,15 @@ from lib.experiments import (
     exp17_parallel_contexts,
     exp18_scaling,
     parallel_variants,
+    scaling_claims,
     scaling_variants,
     token_input_variants,
 )
 from lib.parameters import ParameterError
 from lib.provenance import ROOT
+from lib.results import store
+from lib.results.store import Absent
+from lib.training.outcome import Outcome
 
 MODULES = (exp16_token_input, exp17_parallel_contexts, exp18_scaling)
 
@@ -70,6 +74,91 @@ def test_sizes_must_end_at_tokens():
         scaling_variants.Exp18.checked({"tokens": 1000})
 
 
+@pytest.mark.parametrize("sizes", ["100,600", "300,200,600", "600"])
+def test_sizes_must_be_three_and_rise(sizes):
+    with pytest.raises(ParameterError, match="'sizes' is .*at least three whole numbers that"):
+        scaling_variants.Exp18.checked({"tokens": 600, "sizes": sizes})
+
+
+def test_no_size_comes_twice():
+    with pytest.raises(ParameterError, match="sizes"):
+        scaling_variants.Exp18.checked({"tokens": 600, "sizes": "200,200,600"})
+
+
+def test_the_wide_rows_count_as_tokens_and_a_batch_fits_into_the_text():
+    wide = token_input_variants.Exp16.checked({"tokens": 2_000, "wide_tokens": 9_000})
+    assert wide.most_tokens == 9_000 and token_input_variants.Exp16().most_tokens == 6_000
+    with pytest.raises(ParameterError, match="'batch' is 512; allowed: below tokens"):
+        token_input_variants.Exp16.checked({"tokens": 512})
+
+
+def test_a_memory_beyond_the_curve_is_not_averaged_away():
+    rows = pd.DataFrame({"iterations": [7.0, 7.0, 7.0], "memory_tokens": [2.0, 3.0, 4.0]})
+    assert context_vector.remembered(rows) == "3.00"
+    rows.loc[1, "memory_tokens"] = None
+    assert context_vector.remembered(rows) == "> 8"
+    assert context_vector.remembered(rows.assign(iterations=None)) == ""
+
+
+def replayed():
+    """Rows and curves of two sizes as `chosen_columns` makes them."""
+    rows, curves = [], []
+    recipes = [
+        Recipe(name, PhaseTwoSettings(max_updates=9 * (name == "equal_updates")), rules)
+        for name, rules in scaling_variants.RULES.items()
+    ]
+    for tokens in (1000, 2000):
+        row = {"variant": scaling_variants.variant("first_layer", tokens), "seed": 0}
+        for recipe in recipes:
+            curve = [
+                {"epoch": i, "updates": 3 * i, "val_loss": v, "val_ppl": np.exp(v), "test_acc": 0.1}
+                | {"test_ppl": 100.0 * i + tokens}
+                for i, v in enumerate([3.0, 3.5, 2.0], start=1)
+            ]
+            row |= chosen_columns(recipe, curve)
+            curves += [{"recipe": recipe.name, **row_of} | row for row_of in curve]
+        rows.append(row)
+    return pd.DataFrame(rows), pd.DataFrame(curves)
+
+
+def test_reported_epochs_are_checked_against_the_curves(monkeypatch, capsys):
+    frame, curve = replayed()
+    monkeypatch.setattr(exp18_scaling.store, "read", lambda *given: curve)
+    exp18_scaling.check_replay(frame, "full")
+    assert "9 updates at every size" in capsys.readouterr().out
+    for name in (
+        column("fixed", 0, "test_ppl"),
+        column("fixed", 1, "val_ppl"),
+        column("seed", 1, "test_ppl"),
+        column("equal_updates", 0, "test_ppl"),
+        last_column("equal_updates", "test_ppl"),
+        last_column("equal_updates", "updates"),
+    ):
+        with pytest.raises(CheckFailed, match=name):
+            exp18_scaling.check_replay(frame.assign(**{name: frame[name] * 1.1}), "full")
+    with pytest.raises(CheckFailed, match="epoch 3 is after 2"):
+        exp18_scaling.check_replay(frame.assign(fixed_patience1_epoch=3), "full")
+
+
+def test_steepness_is_compared_at_one_patience_and_both_together_says_so():
+    rows = [
+        {
+            "variant": scaling_variants.variant("first_layer", t),
+            "seed": s,
+            "tokens": t,
+            "seed_patience1_test_ppl": 1e4 * t**-0.5,
+            "fixed_patience1_test_ppl": 1e4 * t**-0.4,
+            "fixed_test_ppl": 1e4 * t**-0.3,
+        }
+        for t in (1000, 4000, 16000)
+        for s in (0, 1)
+    ]
+    claims = {claim.id.split("-", 1)[1]: claim for claim in exp18_scaling.CLAIMS}
+    for name, gap in (("recipe-steepens", -0.1), ("recipe-and-stopping-steepen", -0.2)):
+        assert claims[name].measure(tables_of(rows)) == pytest.approx([gap] * 2)
+    assert "differ together" in claims["recipe-and-stopping-steepen"].control
+
+
 def test_chosen_columns_replay_the_rule():
     curve = [
         {"val_loss": v, "val_ppl": 10 * v, "test_ppl": 20 * v, "test_acc": 0.1, "updates": i}
@@ -78,6 +167,11 @@ def test_chosen_columns_replay_the_rule():
     found = chosen_columns(Recipe("fixed", PhaseTwoSettings(), (0, 1)), curve)
     assert found["fixed_test_ppl"] == 20 and found[column("fixed", 1, "test_ppl")] == 40
     assert (found["fixed_epoch"], found["fixed_patience1_epoch"]) == (4, 2)
+    assert last_column("fixed", "updates") not in found
+    curve.append({**curve[0], "updates": 5})
+    limited = chosen_columns(Recipe("equal", PhaseTwoSettings(max_updates=5)), curve)
+    assert (limited["equal_updates"], limited[last_column("equal", "updates")]) == (4, 5)
+    assert limited[last_column("equal", "test_ppl")] == 60
 
 
 def test_replayed_patience_equals_really_stopping(tmp_path, monkeypatch):
@@ -109,7 +203,7 @@ def test_best_window_is_chosen_on_validation():
         rows.append({"variant": "1-token MLP", "seed": seed, "val_ppl": 50.0, "test_ppl": 100.0})
         rows.append({"variant": "2-token MLP", "seed": seed, "val_ppl": 60.0, "test_ppl": 80.0})
     assert exp16_token_input.best_window(tables_of(rows)) == pytest.approx([-10, -10])
-    with pytest.raises(KeyError):
+    with pytest.raises(Absent):
         exp16_token_input.best_window(tables_of(rows[:1]))
 
 
@@ -125,11 +219,14 @@ def test_exponents_and_steps_come_from_the_grid():
         for t in (1000, 4000, 16000)
         for s in (0, 1)
     ]
-    assert exp18_scaling.exponents("first_layer")(tables_of(rows)) == pytest.approx([-0.5] * 2)
-    assert exp18_scaling.rank_spread(tables_of(rows)) == pytest.approx([1.5, 1.5])
-    assert exp18_scaling.step("first_layer", "er_pct")(tables_of(rows)) == pytest.approx([1.2] * 2)
-    with pytest.raises(KeyError):
-        exp18_scaling.exponents("every_layer")(tables_of(rows))
+    assert scaling_claims.exponents("first_layer")(tables_of(rows)) == pytest.approx([-0.5] * 2)
+    assert scaling_claims.rank_spread(tables_of(rows)) == pytest.approx([1.5, 1.5])
+    assert scaling_claims.step("first_layer", "er_pct")(tables_of(rows)) == pytest.approx([1.2] * 2)
+    with pytest.raises(Absent, match="token at every layer has no test_ppl"):
+        scaling_claims.exponents("every_layer")(tables_of(rows))
+    with pytest.raises(KeyError, match="test_pll") as misspelt:
+        scaling_claims.exponents("first_layer", "test_pll")(tables_of(rows))
+    assert not isinstance(misspelt.value, Absent)
 
 
 def test_speed_is_a_ratio_to_the_sequential_way():
@@ -140,6 +237,48 @@ def test_speed_is_a_ratio_to_the_sequential_way():
     ]
     measured = exp17_parallel_contexts.speed("every_layer", "table")(tables_of(rows))
     assert measured == pytest.approx([12.0])
+
+
+def test_the_clock_runs_alone_after_the_trainings_and_fills_the_rows_of_the_ways(monkeypatch):
+    calls = []
+
+    def sweep(tasks, workers):
+        calls.append((workers, {task.function.__module__ for task in tasks}))
+        clock = [{"way": way, "collect_seconds": 2.0} for way in parallel_variants.WAYS]
+        return [
+            Outcome({**task.labels, "seed": task.seed}, {"clock": clock} if workers == 1 else {})
+            for task in tasks
+        ]
+
+    written = {}
+    monkeypatch.setattr(parallel_variants, "sweep", sweep)
+    monkeypatch.setattr(parallel_variants.store, "write", lambda *given: written.update(o=given[1]))
+    run = parallel_variants.Exp17.checked(
+        {**parallel_variants.Exp17.TINY, "corpus": "python-docs", "workers": 2, "seeds": 2}
+    )
+    parallel_variants.run(run.load(), run)
+    assert [workers for workers, _ in calls] == [2, 1]
+    assert calls[1][1] == {"lib.context.collection_clock"}
+    timed = [o.row["variant"] for o in written["o"] if o.row.get("collect_seconds") == 2.0]
+    assert len(timed) == 2 * 2 * len(parallel_variants.WAYS) and ": " in timed[0]
+    assert not any("clock" in o.row["variant"] for o in written["o"])
+
+
+def test_positions_are_means_over_seeds_in_the_order_of_the_text(monkeypatch):
+    rows = [
+        {"variant": "a", "position": place, "seed": seed, "cos_mean": 0.9 + seed / 10, "mse": 0.5}
+        for seed in (0, 1)
+        for place in ("first", "middle", "last")
+    ]
+    monkeypatch.setattr(store, "read", lambda slug, table, size: pd.DataFrame(rows))
+    table = exp17_parallel_contexts.positions_table("full")
+    assert list(table.index) == [("a", "first"), ("a", "middle"), ("a", "last")]
+    assert table["cos_mean"].tolist() == [0.95] * 3 and table["mse"].tolist() == [0.5] * 3
+
+
+def test_only_rows_with_a_phase_two_count_as_trained():
+    frame = pd.DataFrame({"variant": ["contexts", "cache"], "updates": [None, 60]})
+    assert exp17_parallel_contexts.trained(frame)["variant"].tolist() == ["cache"]
 
 
 def test_checks_pass_and_can_fail(monkeypatch, capsys):

@@ -1,12 +1,12 @@
 """Context cache, Phase 2 with resumption, early stopping, controls and scaling fits."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,12 +24,12 @@ from lib.context.early_stopping import best_epoch, stop_epoch
 from lib.context.head import NextTokenModel, UntiedHead
 from lib.context.phase_two import Features, PhaseTwoSettings, evaluate, fit
 from lib.context.scaling import (
-    exponent_interval,
     fit_power_law,
     fit_with_floor,
     residual_interval,
 )
 from lib.context.token_block import TokenBlock
+from lib.context.token_stream import UNSCORED
 
 SEED_TOKENS, SEED_PPL = [56602, 110516, 216119, 529173], [1503.3, 1036.3, 757.7, 536.0]
 
@@ -49,9 +49,34 @@ def model():
 
 def test_cache_round_trip_with_layers_of_different_width(tmp_path):
     layers = [torch.randn(7, 3), torch.randn(7, 5)]
-    write_cache(tmp_path / "c", layers, "key")
-    for got, expected in zip(open_cache(tmp_path / "c", "key"), layers, strict=True):
+    write_cache(tmp_path / "c", layers, "key", {"sweeps": 3})
+    found, measured = open_cache(tmp_path / "c", "key")
+    for got, expected in zip(found, layers, strict=True):
         assert torch.equal(got, expected)
+    assert measured == {"sweeps": 3}
+
+
+def test_a_new_cache_takes_the_place_of_the_old_and_of_what_a_killed_write_left(tmp_path):
+    (tmp_path / "c.part").mkdir()
+    (tmp_path / "c.part" / "layer_9.f32").write_bytes(b"half")
+    for key in ("one", "two"):
+        write_cache(tmp_path / "c", [torch.ones(2, 2)], key)
+    assert open_cache(tmp_path / "c", "two")[0][0].sum() == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["about.json", "layer_0.f32"]
+
+
+def test_a_failed_write_leaves_the_old_cache(tmp_path, monkeypatch):
+    write_cache(tmp_path / "c", [torch.ones(2, 2)], "one")
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lib.context.whole_files.os.fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_cache(tmp_path / "c", [torch.zeros(2, 2)], "two")
+    assert open_cache(tmp_path / "c", "one")[0][0].sum() == 4
 
 
 def test_foreign_truncated_changed_and_missing_caches_are_told_apart(tmp_path):
@@ -72,8 +97,8 @@ def test_foreign_truncated_changed_and_missing_caches_are_told_apart(tmp_path):
 
 def test_writing_into_an_opened_cache_leaves_the_file(tmp_path):
     write_cache(tmp_path / "c", [torch.ones(2, 2)], "key")
-    open_cache(tmp_path / "c", "key")[0].zero_()
-    assert open_cache(tmp_path / "c", "key")[0].sum() == 4
+    open_cache(tmp_path / "c", "key")[0][0].zero_()
+    assert open_cache(tmp_path / "c", "key")[0][0].sum() == 4
 
 
 def test_cache_key_follows_weights_text_and_method():
@@ -92,13 +117,26 @@ def test_untrained_model_predicts_uniformly():
     assert evaluate(model(), features())["ppl"] == pytest.approx(4, rel=1e-5)
 
 
+def test_positions_outside_the_vocabulary_do_not_count():
+    data = features()
+    whole = evaluate(model(), data)
+    outputs = data.outputs.clone()
+    outputs[30:] = UNSCORED
+    part = evaluate(model(), Features(data.contexts, data.tokens, outputs))
+    first = Features([c[:30] for c in data.contexts], data.tokens[:30], data.outputs[:30])
+    assert part == pytest.approx(evaluate(model(), first)) and part != whole
+    with pytest.raises(ValueError, match="none of 59"):
+        evaluate(model(), Features(data.contexts, data.tokens, torch.full_like(outputs, UNSCORED)))
+
+
 def test_phase_two_learns_a_rule_that_the_token_gives_away():
     outputs = torch.arange(200) % 4
     tokens = torch.nn.functional.one_hot(outputs, 6).float()
     data = Features([torch.zeros(200, 5)] * 2, tokens, outputs)
     settings = PhaseTwoSettings(batch=20, max_epochs=15, patience=0, learning_rate=1e-2)
     result = fit(model(), data, data, settings)
-    assert result.best_row["val_ppl"] < 1.2 and result.best_row["val_acc"] == 1.0
+    best = result.curve[result.best - 1]
+    assert best["val_ppl"] < 1.2 and best["val_acc"] == 1.0
 
 
 def test_patience_stops_where_the_rule_says_and_restores_the_best_weights():
@@ -111,7 +149,20 @@ def test_patience_stops_where_the_rule_says_and_restores_the_best_weights():
     stopped = fit(stopped_model, train, valid, strict)
     assert len(stopped.curve) == stop_epoch(losses, 1) < 8
     assert stopped.curve == everything.curve[: len(stopped.curve)]
-    assert evaluate(stopped_model, valid)["loss"] == pytest.approx(stopped.best_row["val_loss"])
+    assert evaluate(stopped_model, valid)["loss"] == pytest.approx(
+        stopped.curve[stopped.best - 1]["val_loss"]
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    good = features()
+    broken = Features([part * math.nan for part in good.contexts], good.tokens, good.outputs)
+    settings = PhaseTwoSettings(batch=20, max_epochs=2)
+    for given in ((good, broken, settings), (broken, good, settings)):
+        with pytest.raises(FloatingPointError, match="loss .*is nan"):
+            fit(model(), *given)
+    with pytest.raises(FloatingPointError, match="59 positions"):
+        fit(model(), good, good, settings, report={"test": broken})
 
 
 def test_update_limit_and_report_do_not_choose():
@@ -128,17 +179,21 @@ import sys, os, signal, json, torch
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from test_context_training import features, model
+from lib.context import phase_two
 from lib.context.phase_two import PhaseTwoSettings, fit
-kill = int(sys.argv[3])
-def after(epoch):
-    if epoch == kill:
+kill, save = int(sys.argv[3]), phase_two._save
+def save_and_die(path, about, tensors):
+    save(path, about, tensors)
+    if len(about["curve"]) == kill:
         os.kill(os.getpid(), signal.SIGKILL)
+phase_two._save = save_and_die
+epochs, real = [], phase_two._epoch
+phase_two._epoch = lambda *given: epochs.append(1) or real(*given)
 settings = PhaseTwoSettings(batch=10, max_epochs=4, patience=0)
 net = model()
-result = fit(net, features(), features(seed=1), settings, checkpoint=Path(sys.argv[2]),
-             after_epoch=after)
+result = fit(net, features(), features(seed=1), settings, checkpoint=Path(sys.argv[2]))
 state = {k: v.flatten().tolist() for k, v in net.state_dict().items()}
-print(json.dumps([result.curve, state]))
+print(json.dumps([len(epochs), result.curve, state]))
 """
 
 
@@ -152,7 +207,8 @@ def test_killed_phase_two_continues_with_the_same_bits(tmp_path):
     assert start("killed", 2).returncode == -signal.SIGKILL
     resumed, whole = start("killed", 0), start("whole", 0)
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout) == json.loads(whole.stdout)
+    (left, *numbers), (every, *expected) = (json.loads(run.stdout) for run in (resumed, whole))
+    assert numbers == expected and (left, every) == (2, 4)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
@@ -216,6 +272,23 @@ def test_end_to_end_trains_the_cell_and_reports():
         train_end_to_end(net, torch.randn(9, 6), outputs[:9], settings, 3, print)
 
 
+def test_end_to_end_trains_on_every_token_of_a_lane(monkeypatch):
+    net, seen = end_to_end(), []
+    real = net.loss
+
+    def loss(context, x, targets):
+        seen.append((targets[0].tolist(), bool(context.any())))
+        return real(context, x, targets)
+
+    monkeypatch.setattr(net, "loss", loss)
+    settings = BpttSettings(lanes=2, window=4, updates=4)
+    outputs = torch.arange(23) % 4  # lanes of 11 targets
+    train_end_to_end(net, torch.randn(23, 6), outputs, settings, 3, lambda u, p: None)
+    assert [len(targets) for targets, _ in seen] == [4, 4, 3, 4]
+    assert sum((targets for targets, _ in seen[:3]), []) == outputs[1:12].tolist()
+    assert [carried for _, carried in seen] == [False, True, True, False]
+
+
 def test_power_law_of_the_seed_table():
     law = fit_power_law(SEED_TOKENS, SEED_PPL)
     assert law.alpha == pytest.approx(-0.4591, abs=1e-4)
@@ -232,12 +305,3 @@ def test_floor_is_found_and_never_fits_worse():
     assert fit_with_floor(SEED_TOKENS, SEED_PPL).sse <= fit_power_law(SEED_TOKENS, SEED_PPL).sse
     with pytest.raises(ValueError, match="three"):
         fit_with_floor([1, 2], [5, 4])
-
-
-def test_exponent_interval_covers_the_truth_and_needs_seeds():
-    rng, tokens = np.random.default_rng(0), [1e3, 1e4, 1e5]
-    ppl = [[1e4 * t**-0.4 * np.exp(0.02 * rng.normal()) for t in tokens] for _ in range(5)]
-    low, high = exponent_interval(tokens, ppl)
-    assert low < -0.4 < high and high - low < 0.05
-    with pytest.raises(ValueError, match="two seeds"):
-        exponent_interval(tokens, ppl[:1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lib.context.contexts import relative_error
+
 
 def agreement(parallel: Tensor, exact: Tensor) -> dict[str, float]:
-    """Two tables [N, D] -> cos_mean, cos_min, mse, rel_err (mean of |P-S|/|S|).
+    """Two tables [N, D] -> cos_mean, cos_min, mse, rel_err (mean of |P-S|/|S| over rows).
 
     Raises ValueError when the shapes differ.
     """
@@ -19,7 +21,7 @@ def agreement(parallel: Tensor, exact: Tensor) -> dict[str, float]:
         "cos_mean": cosine.mean().item(),
         "cos_min": cosine.min().item(),
         "mse": gap.square().mean().item(),
-        "rel_err": (gap.norm(dim=1) / exact.norm(dim=1).clamp_min(1e-12)).mean().item(),
+        "rel_err": relative_error(parallel, exact),
     }
 
 

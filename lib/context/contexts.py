@@ -23,18 +23,10 @@ CHUNK = 4096  # tokens per batched pass: bounds the memory of one sweep
 
 @dataclass(frozen=True)
 class Contexts:
-    """Final-layer contexts [N, D] and how they were made.
-
-    ``change`` is the relative change of each sweep; ``error`` the relative error against the exact
-    recurrence over the first ``checked`` tokens (None when nothing was checked or not needed).
-    """
+    """Final-layer contexts [N, D] and the relative change of each sweep (parallel only)."""
 
     final: Tensor
-    method: str
-    sweeps: int = 0
-    change: list[float] = field(default_factory=list)
-    error: float | None = None
-    checked: int = 0
+    changes: list[float] = field(default_factory=list)
 
 
 def zero_start(block: ContextBlock, x: Tensor) -> Tensor:
@@ -72,6 +64,11 @@ def sequential(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> T
     return final
 
 
+def document_starts(lengths: list[int]) -> Tensor:
+    """Rows [number of documents] at which documents of `lengths` tokens begin in their stream."""
+    return torch.tensor([0, *lengths[:-1]]).cumsum(0)
+
+
 @torch.no_grad()
 def documents(block: ContextBlock, x: Tensor, lengths: list[int]) -> Tensor:
     """Exact recurrence inside each document, documents advanced together: [N, D].
@@ -80,7 +77,7 @@ def documents(block: ContextBlock, x: Tensor, lengths: list[int]) -> Tensor:
     """
     if sum(lengths) != x.shape[0] or min(lengths, default=0) < 1:
         raise ValueError("lengths must be positive and add up to the number of tokens")
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
+    starts = document_starts(lengths)
     order = sorted(range(len(lengths)), key=lambda d: -lengths[d])
     first = starts[order]
     final = x.new_empty(x.shape[0], block.context_dim)
@@ -109,13 +106,12 @@ def parallel(
     block: ContextBlock,
     x: Tensor,
     sweeps: int,
-    start: Tensor | None = None,
     tolerance: float = 0.0,
 ) -> tuple[Tensor, list[float]]:
     """At most `sweeps` sweeps from zero contexts; stops once the change is <= tolerance."""
     if sweeps < 1:
         raise ValueError(f"sweeps is {sweeps}; at least one sweep is needed")
-    start = zero_start(block, x) if start is None else start
+    start = zero_start(block, x)
     table = x.new_zeros(x.shape[0], block.context_dim)
     changes: list[float] = []
     for _ in range(sweeps):
@@ -125,6 +121,20 @@ def parallel(
         if changes[-1] <= tolerance:
             break
     return table, changes
+
+
+def cut_contexts(block: ContextBlock, x: Tensor, memory: int) -> Tensor:
+    """Table [N, D] from which `layer_outputs` makes contexts of the last `memory` tokens only.
+
+    `layer_outputs` applies the block once more, so this is `memory` - 1 sweeps (1: all zeros): row
+    i of the layer contexts depends on tokens i - memory + 1 .. i and on no other.
+    Raises ValueError when `memory` is below 1.
+    """
+    if memory < 1:
+        raise ValueError(f"memory is {memory}; a context has seen at least its own token")
+    if memory == 1:
+        return x.new_zeros(x.shape[0], block.context_dim)
+    return parallel(block, x, memory - 1)[0]
 
 
 def relative_error(approximate: Tensor, exact: Tensor) -> float:
@@ -137,30 +147,23 @@ def compute_contexts(
     x: Tensor,
     method: str,
     *,
-    start: Tensor | None = None,
     lengths: list[int] | None = None,
     sweeps: int = 8,
     tolerance: float = 0.0,
-    check: int = 0,
 ) -> Contexts:
     """Contexts of a stream x [N, m*d] by one of METHODS.
 
-    `check` > 0 compares a parallel result with the exact recurrence on the first `check` tokens.
-    Raises ValueError for an unknown method, or for ``documents`` without lengths or with a start.
+    Raises ValueError for an unknown method, or for ``documents`` without lengths.
     """
     if method == "sequential":
-        return Contexts(sequential(block, x, start), method)
+        return Contexts(sequential(block, x))
     if method == "documents":
-        if lengths is None or start is not None:
-            raise ValueError("documents needs `lengths` and always starts from the zero context")
-        return Contexts(documents(block, x, lengths), method)
+        if lengths is None:
+            raise ValueError("documents needs `lengths`")
+        return Contexts(documents(block, x, lengths))
     if method != "parallel":
         raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
-    final, changes = parallel(block, x, sweeps, start, tolerance)
-    error, checked = None, min(check, x.shape[0])
-    if checked:
-        error = relative_error(final[:checked], sequential(block, x[:checked], start))
-    return Contexts(final, method, len(changes), changes, error, checked)
+    return Contexts(*parallel(block, x, sweeps, tolerance))
 
 
 @torch.no_grad()

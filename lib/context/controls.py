@@ -79,7 +79,9 @@ def train_end_to_end(
     """Train in place for `settings.updates` updates; `callback(update, train_ppl)` every `every`.
 
     The stream x [N, m*d] is cut into equal lanes, each walked in order with its state carried over
-    and set to zero when the lanes begin again. Returns the number of updates.
+    and set to zero when the lanes begin again. The last window of a lane is shorter where windows
+    do not divide it; targets that equal lanes leave over, fewer than `lanes`, are not trained on.
+    Returns the number of updates. Raises FloatingPointError when a training loss is not finite.
     Raises ValueError when the stream is too short for one window per lane.
     """
     length = (len(outputs) - 1) // settings.lanes
@@ -93,11 +95,11 @@ def train_end_to_end(
     targets = outputs[1 : used + 1].view(settings.lanes, length)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     zero = x.new_zeros(settings.lanes, model.block.context_dim)
-    context, place, total = zero, 0, 0.0
+    context, place, total, seen = zero, 0, 0.0, 0
     for update in range(1, settings.updates + 1):
-        if place + settings.window > length:
+        if place == length:
             context, place = zero, 0
-        rows = slice(place, place + settings.window)
+        rows = slice(place, min(place + settings.window, length))
         loss, context = model.loss(context, inputs[:, rows], targets[:, rows])
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the training loss is {loss.item()} at update {update}")
@@ -105,8 +107,9 @@ def train_end_to_end(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimiser.step()
-        place, total = place + settings.window, total + loss.item()
+        trained = rows.stop - rows.start
+        place, total, seen = rows.stop, total + loss.item() * trained, seen + trained
         if update % every == 0 or update == settings.updates:
-            callback(update, math.exp(total / ((update - 1) % every + 1)))
-            total = 0.0
+            callback(update, math.exp(total / seen))
+            total, seen = 0.0, 0
     return settings.updates

@@ -2,25 +2,22 @@
 
 The seed uses the frozen table of GPT-2 small (768 wide). Any Hugging Face model's table serves:
 ``gpt2`` (hub, pinned), a folder with any saved model, or a source of the base model door
-(SmolLM2-135M, 576 wide; ``tiny`` for tests). The table is cached on disk with its hash.
+(SmolLM2-135M, 576 wide; ``tiny`` for tests).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from lib.models.pretrained import BaseUnavailable, cache_folder, load_base
+from lib.models.pretrained import BaseUnavailable, load_base
 from lib.text import hub
 
 GPT2 = "openai-community/gpt2"
@@ -29,7 +26,7 @@ GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 
 @dataclass(frozen=True)
 class Embedding:
-    """Frozen table [V, d], its tokenizer, the model's name and the SHA-256 of the table."""
+    """A frozen table [V, d], its tokenizer, a name and the SHA-256 of table and tokenizer."""
 
     table: Tensor
     tokenizer: PreTrainedTokenizerBase
@@ -37,76 +34,59 @@ class Embedding:
     sha256: str
 
 
-def table_sha256(table: Tensor) -> str:
-    """SHA-256 of a table's numbers, row by row."""
-    return hashlib.sha256(table.contiguous().numpy().tobytes()).hexdigest()
+def _embedding(table: Tensor, tokenizer: PreTrainedTokenizerBase, name: str) -> Embedding:
+    digest = hashlib.sha256(table.contiguous().numpy().tobytes())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    return Embedding(table, tokenizer, name, digest.hexdigest())
 
 
+@functools.lru_cache(maxsize=1)
 def load_embedding(source: str = "auto") -> Embedding:
-    """Table and tokenizer of `source`; read from the cache where it lies there.
+    """Table and tokenizer of `source`, kept for the process (115 MB for SmolLM2-135M).
 
-    Raises BaseUnavailable when the model cannot be had and ValueError for an unknown source;
-    a damaged cache entry raises RuntimeError that names the folder to delete.
+    Raises BaseUnavailable when the model cannot be had and ValueError for an unknown source.
     """
-    if source == "tiny" or Path(source).is_dir():
-        return _read_model(source)
-    folder = cache_folder() / "embedding" / hashlib.sha256(source.encode()).hexdigest()[:16]
-    if not (folder / "embedding.json").is_file():
-        _save(folder, _read_model(source))
-    return _load(folder)
-
-
-def _read_model(source: str) -> Embedding:
     if source == "gpt2":
-        return _from_auto(GPT2, GPT2_REVISION)
+        return _from_auto(_fetched(GPT2, GPT2_REVISION), GPT2)
     folder = Path(source)
-    if folder.is_dir() and json.loads((folder / "config.json").read_text()).get(
-        "model_type"
-    ) not in (None, "llama"):
-        return _from_auto(str(folder), None)
+    if (folder / "config.json").is_file():
+        family = json.loads((folder / "config.json").read_text()).get("model_type")
+        if family not in (None, "llama"):
+            return _from_auto(folder, folder.name)
     base = load_base(source)
     table = base.model.get_input_embeddings().weight.detach().clone()
-    return Embedding(table, base.tokenizer, base.name, table_sha256(table))
+    return _embedding(table, base.tokenizer, base.name)
 
 
-def _from_auto(name: str, revision: str | None) -> Embedding:
-    """Any architecture; safetensors only, no remote code."""
-    local = revision is None
-    if not local and not hub.reachable():
-        raise BaseUnavailable(f"The hub did not answer within 3 s, so {name} was not loaded.")
-    options = {"local_files_only": True} if local else {"revision": revision}
-    model = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **options)
-    table = model.get_input_embeddings().weight.detach().clone()
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    return Embedding(table, tokenizer, Path(name).name if local else name, table_sha256(table))
+def _fetched(name: str, revision: str) -> Path:
+    """Folder of a hub model at a pinned revision: fetched before, or now."""
+    from huggingface_hub import snapshot_download
 
-
-def _save(folder: Path, embedding: Embedding) -> None:
-    """Write beside the target and rename, so that a killed start leaves no half entry."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    wanted = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+    offline = not hub.reachable()
     try:
-        save_file({"table": embedding.table.contiguous()}, partial / "table.safetensors")
-        embedding.tokenizer.save_pretrained(partial)
-        (partial / "embedding.json").write_text(
-            json.dumps({"name": embedding.name, "sha256": embedding.sha256})
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=wanted,
+                etag_timeout=5,
+                local_files_only=offline,
+            )
         )
-        try:
-            os.replace(partial, folder)
-        except OSError:  # another process was first
-            if not (folder / "embedding.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except Exception as error:
+        why = "the hub did not answer and no copy is cached" if offline else str(error)
+        raise BaseUnavailable(f"{name} was not loaded: {why}.") from error
 
 
-def _load(folder: Path) -> Embedding:
-    about = json.loads((folder / "embedding.json").read_text())
-    table = load_file(folder / "table.safetensors")["table"]
-    if table_sha256(table) != about["sha256"]:
-        raise RuntimeError(f"The cached embedding in {folder} is damaged; delete that folder.")
+def _from_auto(folder: Path, name: str) -> Embedding:
+    """A saved model of any architecture; safetensors only, no remote code."""
+    model = AutoModel.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    table = model.get_input_embeddings().weight.detach().clone()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Embedding(table, tokenizer, about["name"], about["sha256"])
+    return _embedding(table, tokenizer, name)
 
 
 def narrowed(table: Tensor, width: int) -> Tensor:
@@ -123,11 +103,3 @@ def narrowed(table: Tensor, width: int) -> Tensor:
     leading = vectors[:, -width:].flip(1)
     signs = torch.sign(leading[leading.abs().argmax(0), torch.arange(width)])
     return (table.double() @ (leading * signs)).float()
-
-
-def kept_share(table: Tensor, width: int) -> float:
-    """Share of the table's squared norm inside its `width` leading directions, 0 to 1."""
-    if width in (0, table.shape[1]):
-        return 1.0
-    values = torch.linalg.eigvalsh(table.double().t() @ table.double())
-    return (values[-width:].sum() / values.sum()).item()

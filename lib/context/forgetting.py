@@ -12,16 +12,17 @@ from torch import Tensor
 from lib.context.block import ContextBlock
 from lib.context.contexts import sequential
 
+STEPS = 8  # tokens that the forgetting curve follows
+
 
 @torch.no_grad()
 def forgetting_curve(
-    block: ContextBlock, x: Tensor, *, pairs: int = 128, steps: int = 8, seed: int = 0
+    block: ContextBlock, x: Tensor, *, pairs: int = 128, steps: int = STEPS, seed: int = 0
 ) -> list[dict]:
     """Two states per pair, started apart and driven by the same tokens: how near after 1..steps.
 
     Starts are two independent real contexts of other places in x [N, m*d]. Returns one row per
-    number of tokens seen: cosine, squared distance per dimension, and the latter as a share of
-    the distance at the start (``retained``; above 1 the cell expands).
+    number of tokens seen: cosine and squared distance per dimension.
     Raises ValueError when x is too short.
     """
     if x.shape[0] < steps + 2:
@@ -30,22 +31,19 @@ def forgetting_curve(
     pool = sequential(block, x[: min(x.shape[0], 512)])
     a, b = (pool[torch.randint(pool.shape[0], (pairs,), generator=generator)] for _ in range(2))
     place = torch.randint(x.shape[0] - steps, (pairs,), generator=generator)
-    begin = (a - b).square().mean().item()
-    rows = [_row(0, a, b, begin)]
+    rows = [_row(0, a, b)]
     for t in range(steps):
         tokens = x[place + t]
         a, b = block(a, tokens)[-1], block(b, tokens)[-1]
-        rows.append(_row(t + 1, a, b, begin))
+        rows.append(_row(t + 1, a, b))
     return rows
 
 
-def _row(tokens: int, a: Tensor, b: Tensor, begin: float) -> dict:
-    distance = (a - b).square().mean().item()
+def _row(tokens: int, a: Tensor, b: Tensor) -> dict:
     return {
         "tokens_seen": tokens,
         "cos": torch.cosine_similarity(a, b, dim=1).mean().item(),
-        "mse": distance,
-        "retained": distance / max(begin, 1e-12),
+        "mse": (a - b).square().mean().item(),
     }
 
 

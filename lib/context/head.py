@@ -1,8 +1,7 @@
-"""Next-token heads of seed 003: untied and started at zero, or tied to the frozen embedding."""
+"""Next-token head of seed 003, untied and started at zero, and the model it completes."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -19,17 +18,6 @@ class UntiedHead(nn.Module):
         return self.linear(z)
 
 
-class TiedHead(nn.Module):
-    """Frozen embedding rows as output weights, no bias: [n, d] -> [n, V]; table is [V, d]."""
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", table.detach().clone())
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z @ self.table.t()
-
-
 class NextTokenModel(nn.Module):
     """TokenBlock and head as one model: (contexts per layer, token input) -> logits [n, V]."""
 
@@ -42,13 +30,5 @@ class NextTokenModel(nn.Module):
 
 
 def trainable_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters (tied rows are buffers and do not count)."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def tied_rows(table: Tensor, types: Tensor) -> Tensor:
-    """Output rows [len(types) + 1, d] for a tied head: kept types, then the mean of all others."""
-    rest = torch.ones(table.shape[0], dtype=torch.bool)
-    rest[types] = False
-    unknown = table[rest].mean(0) if rest.any() else table.mean(0)
-    return torch.cat([table[types], unknown[None]])

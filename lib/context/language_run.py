@@ -1,14 +1,13 @@
 """One row of the context experiments: contexts by some way, then Phase 2, then test perplexity.
 
-A run is resumable at every stage: the trained block, the context cache and the Phase 2 state lie in
-the run's folder until its record is written.
+A run with frozen contexts, or a window, is resumable: the trained block and the Phase 2 state lie
+in the run's folder until its record is written, the context cache until Phase 2 has ended (a run
+killed after that makes the contexts again and reads the rest). End-to-end training is not
+resumable: killed, it starts anew.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import torch
 
 from lib.context.block import gain_matched_std
 from lib.context.cache import CacheError, cache_bytes, cache_key, open_cache, write_cache
-from lib.context.contexts import sequential
 from lib.context.controls import (
     BpttSettings,
     EndToEnd,
@@ -38,6 +36,7 @@ from lib.context.sources import (
 )
 from lib.context.token_block import TokenBlock
 from lib.context.token_stream import StreamChoice, Streams, load_streams, unigram_perplexity
+from lib.context.whole_files import remove_folder
 from lib.training.outcome import Outcome
 
 
@@ -51,7 +50,10 @@ class LanguageRun:
 
 
 def run(config: LanguageRun, seed: int, folder: Path) -> Outcome:
-    """Train and measure one row; perplexities are over the restricted vocabulary."""
+    """Train and measure one row; perplexities are over the restricted vocabulary.
+
+    Raises FloatingPointError when any loss is not finite, however the cell is trained.
+    """
     streams = load_streams(config.data)
     if isinstance(config.contexts, TruncatedBptt):
         return _end_to_end(config, streams, seed)
@@ -72,9 +74,8 @@ def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -
 
 
 def drop_contexts(folder: Path) -> None:
-    """Remove the context cache of a finished run."""
-    (folder / "contexts.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "contexts", ignore_errors=True)
+    """Remove the context cache of a run whose trainings have ended, and what lies beside it."""
+    remove_folder(folder / "contexts")
 
 
 def recurrent_parts(
@@ -82,35 +83,29 @@ def recurrent_parts(
 ) -> tuple[list[Features], dict, dict[str, list[dict]]]:
     """Features of train, valid and test, what the block measured, and its tables.
 
-    The trained block and the cache of training contexts, with the seconds that it took, lie in
-    `folder` and are read again there.
+    The trained block and the cache of training contexts lie in `folder` and are read again there; a
+    cache that is damaged or of something else is made again, a damaged block raises RuntimeError.
     """
     x = streams.train.embedded
     block, about, table = trained_block(choice, x, seed, folder / "checkpoint_block.safetensors")
-    place, note = folder / "contexts", folder / "contexts.json"
+    place = folder / "contexts"
     key = cache_key(block, x, repr((choice.way, choice.sweeps, choice.document, choice.memory)))
     try:
-        layers = open_cache(place, key)
-        measured = json.loads(note.read_text(encoding="utf-8"))
-    except (CacheError, FileNotFoundError):  # none yet, or one of a killed run
-        started = time.perf_counter()
-        layers, extra = collect(choice, block, x, table)
-        measured = {"collect_seconds": time.perf_counter() - started, **extra}
-        write_cache(place, layers, key)
-        layers = open_cache(place, key, quick=True)
-        measured["cache_seconds"] = time.perf_counter() - started
-        partial = note.with_suffix(".part")
-        partial.write_text(json.dumps(measured), encoding="utf-8")
-        partial.replace(note)
-    about |= measured
-    about["cache_bytes"] = cache_bytes(layers)
+        layers, measured = open_cache(place, key)
+    except CacheError:
+        layers, measured = collect(choice, block, x, table)
+        write_cache(place, layers, key, measured)
+        layers, measured = open_cache(place, key, quick=True)
+    about |= {**measured, "cache_bytes": cache_bytes(layers)}
     train = Features(layers, x, streams.train.outputs)
-    measured = clean_contexts(choice, block, streams.test.embedded)
-    test = recurrent_features(block, streams.test.embedded, streams.test.outputs, measured)
-    final = clean_contexts(choice, block, streams.valid.embedded)
-    valid = recurrent_features(block, streams.valid.embedded, streams.valid.outputs, final)
+    valid, test = (
+        recurrent_features(
+            block, stream.embedded, stream.outputs, clean_contexts(choice, block, stream.embedded)
+        )
+        for stream in (streams.valid, streams.test)
+    )
     curve = forgetting_curve(block, x)
-    about |= rank_shares(measured) | {
+    about |= rank_shares(test.contexts[-1]) | {
         "noise_gain": noise_gain(block, x),
         "memory_tokens": memory_tokens(curve),
         "context_params": sum(p.numel() for p in block.parameters()),
@@ -142,7 +137,6 @@ def _phase_two(
     if isinstance(config.contexts, Window):  # wider inputs, equal size of pre-activations
         std = gain_matched_std(widths[0] + train.tokens.shape[1])
     model = next_token_model(streams, widths, seed, std)
-    started = time.perf_counter()
     result = fit(
         model,
         train,
@@ -151,7 +145,6 @@ def _phase_two(
         checkpoint=folder / "checkpoint_phase_two.bin",
         report={"test": test},
     )
-    about["phase_two_seconds"] = time.perf_counter() - started
     return _outcome(config, streams, model, result.curve, result.best, about, tables)
 
 
@@ -187,7 +180,7 @@ def corpus_columns(data: StreamChoice, streams: Streams) -> dict:
         "corpus_sha256": data.corpus.sha256,
         "tokens": len(streams.train),
         "vocabulary": streams.vocabulary.size,
-        "test_unknown_pct": 100 * streams.vocabulary.unknown_share(streams.test.ids),
+        "test_unscored_pct": 100 * streams.vocabulary.unscored_share(streams.test.ids),
     }
 
 
@@ -210,13 +203,13 @@ def _end_to_end(config: LanguageRun, streams: Streams, seed: int) -> Outcome:
             row |= {f"{name}_{k}": v for k, v in evaluate(model.model, features).items()}
         curve.append(row)
 
-    started = time.perf_counter()
     train_end_to_end(model, x, streams.train.outputs, settings, per_epoch, measure)
     about = {
-        "phase_two_seconds": time.perf_counter() - started,
         "context_params": sum(p.numel() for p in block.parameters()),
         "noise_gain": noise_gain(block, x),
-    } | rank_shares(sequential(block, streams.test.embedded))
+    } | rank_shares(
+        recurrent_features(block, streams.test.embedded, streams.test.outputs).contexts[-1]
+    )
     best = min(range(len(curve)), key=lambda i: curve[i]["val_loss"]) + 1
     return _outcome(config, streams, model, curve, best, about, {})
 

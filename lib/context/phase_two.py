@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from lib.context.early_stopping import best_epoch, stop_epoch
+from lib.context.token_stream import UNSCORED
+from lib.context.whole_files import write_file
 
 EVALUATION_CHUNK = 1024
 
@@ -68,16 +68,24 @@ class Features:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, features: Features) -> dict[str, float]:
-    """Mean cross-entropy (nats), perplexity and top-1 accuracy over all positions."""
-    loss, right = 0.0, 0
+    """Mean cross-entropy (nats), perplexity and top-1 accuracy (0 to 1) over scored positions.
+
+    Raises FloatingPointError when the loss is not finite and ValueError when nothing is scored.
+    """
+    loss, right, scored = 0.0, 0, 0
     for begin in range(0, features.positions, EVALUATION_CHUNK):
         end = min(begin + EVALUATION_CHUNK, features.positions)
         contexts, tokens, targets = features.batch(begin, end)
         logits = model(contexts, tokens)
         loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
         right += int((logits.argmax(1) == targets).sum())
-    loss /= features.positions
-    return {"loss": loss, "ppl": math.exp(loss), "acc": right / features.positions}
+        scored += int((targets != UNSCORED).sum())
+    if not scored:
+        raise ValueError(f"none of {features.positions} positions is of a type of the vocabulary")
+    loss /= scored
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss over {scored} positions is {loss}")
+    return {"loss": loss, "ppl": math.exp(loss), "acc": right / scored}
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,6 @@ class PhaseTwoResult:
     curve: list[dict]
     best: int
     updates: int
-
-    @property
-    def best_row(self) -> dict:
-        return self.curve[self.best - 1]
 
 
 def _pack(model: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]) -> dict:
@@ -120,12 +124,7 @@ def _unpack(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim
 def _save(path: Path, about: dict, tensors: dict[str, Tensor]) -> None:
     """One atomic file: length of the JSON head, the head, then safetensors."""
     head = json.dumps(about).encode()
-    partial = path.with_suffix(".part")
-    with open(partial, "wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head + save_bytes(tensors))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_file(path, len(head).to_bytes(8, "little") + head + save_bytes(tensors))
 
 
 def _load(path: Path, settings: dict) -> tuple[dict, dict[str, Tensor]]:
@@ -149,14 +148,13 @@ def fit(
     *,
     checkpoint: Path | None = None,
     report: dict[str, Features] | None = None,
-    after_epoch: Callable[[int], None] | None = None,
 ) -> PhaseTwoResult:
     """Train `model` in place; early stopping and choice of the epoch use validation only.
 
     `report` names further features (test) that are evaluated each epoch and never used to choose.
     `checkpoint` is a file; when it exists the run continues from it. On return the model holds the
-    weights of the best epoch. Raises FloatingPointError when a training loss is not finite, and
-    RuntimeError for a checkpoint that is damaged or of other settings.
+    weights of the best epoch. Raises FloatingPointError when a loss, of training or of `evaluate`,
+    is not finite, and RuntimeError for a checkpoint that is damaged or of other settings.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
@@ -176,8 +174,6 @@ def fit(
             best = {k: v.detach().clone() for k, v in model.state_dict().items()}
         if checkpoint is not None:
             _save(checkpoint, {"settings": asked, "curve": curve}, _pack(model, optimiser, best))
-        if after_epoch is not None:
-            after_epoch(len(curve))
     model.load_state_dict(best)
     return PhaseTwoResult(curve, best_epoch([r["val_loss"] for r in curve]), curve[-1]["updates"])
 

@@ -1,4 +1,4 @@
-"""Power laws of perplexity over tokens, with and without a floor, with intervals over seeds.
+"""Power laws of perplexity over tokens, with and without a floor.
 
 ppl = A * tokens^alpha              (seed 003: least squares of ln ppl on ln tokens)
 ppl = floor + A * tokens^alpha      (floor scanned, the rest by least squares)
@@ -68,37 +68,6 @@ def fit_with_floor(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
         raise ValueError("a law with a floor has three parameters; at least three sizes are needed")
     floors = np.linspace(0.0, 0.999 * p.min(), FLOOR_STEPS)
     return min((_law(t, p, floor) for floor in floors), key=lambda law: law.sse)
-
-
-def exponent_interval(
-    tokens: Sequence[float],
-    ppl: Sequence[Sequence[float]],
-    *,
-    floor: bool = False,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of alpha: whole seeds (rows of ppl [seeds, sizes]) drawn with return.
-
-    Raises ValueError with fewer than two seeds, where nothing can be said about spread.
-    """
-    table = np.asarray(ppl, float)
-    if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] != len(tokens):
-        raise ValueError("ppl must be [seeds, sizes] with at least two seeds")
-    rng = np.random.default_rng(seed)
-    fit = fit_with_floor if floor else fit_power_law
-    seen: dict[tuple[int, ...], float] = {}
-    alphas = []
-    for _ in range(draws):
-        rows = tuple(sorted(rng.integers(0, len(table), len(table)).tolist()))
-        if rows not in seen:
-            chosen = table[list(rows)]
-            seen[rows] = fit(np.tile(tokens, len(rows)), chosen.ravel()).alpha
-        alphas.append(seen[rows])
-    tail = 50 * (1 - level)
-    low, high = np.percentile(alphas, [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def residual_interval(

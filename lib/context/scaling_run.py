@@ -2,11 +2,12 @@
 
 The contexts are made once; every recipe starts from the same fresh TokenBlock. Early stopping
 rules are replayed on the curve of a run of fixed length, which stopping would not have changed.
+A killed run reads what it finds: the trained block and the state of every recipe lie in its folder
+until its record is written, the context cache until the last recipe has ended.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,17 @@ def column(recipe: str, patience: int, metric: str) -> str:
     return f"{recipe}_patience{patience}_{metric}" if patience else f"{recipe}_{metric}"
 
 
+def last_column(recipe: str, metric: str) -> str:
+    """Name of a result column at a recipe's last update, for example ``equal_last_test_ppl``."""
+    return f"{recipe}_last_{metric}"
+
+
 def chosen_columns(recipe: Recipe, curve: Sequence[dict]) -> dict[str, float]:
-    """Test perplexity, accuracy, epoch and updates that each stopping rule would report."""
+    """Test perplexity, accuracy, epoch and updates that each stopping rule would report.
+
+    Each reports the best epoch among those run, so with a limit of updates it may lie before the
+    limit; a recipe with one also has columns of its last update, where all runs have made as many.
+    """
     losses, found = [row["val_loss"] for row in curve], {}
     for patience in recipe.patiences:
         epoch = best_epoch(losses, patience)
@@ -62,6 +72,9 @@ def chosen_columns(recipe: Recipe, curve: Sequence[dict]) -> dict[str, float]:
             "updates": row["updates"],
         }.items():
             found[column(recipe.name, patience, metric)] = value
+    if recipe.phase_two.max_updates:
+        for metric in ("test_ppl", "val_ppl", "updates"):
+            found[last_column(recipe.name, metric)] = curve[-1][metric]
     return found
 
 
@@ -72,7 +85,6 @@ def run(config: ScalingRun, seed: int, folder: Path) -> Outcome:
     train, valid, test = parts
     row = corpus_columns(config.data, streams) | about
     curves: list[dict] = []
-    started = time.perf_counter()
     for recipe in config.recipes:
         model = next_token_model(streams, [c.shape[1] for c in train.contexts], seed)
         path = folder / f"checkpoint_{recipe.name}.bin"
@@ -88,7 +100,6 @@ def run(config: ScalingRun, seed: int, folder: Path) -> Outcome:
         "val_ppl": row[column(first, 0, "val_ppl")],
         "test_ppl": row[column(first, 0, "test_ppl")],
         "test_acc_pct": row[column(first, 0, "test_acc_pct")],
-        "phase_two_seconds": time.perf_counter() - started,
         "unigram_test_ppl": unigram_perplexity(streams.train.outputs, streams.test.outputs, size),
     }
     drop_contexts(folder)

@@ -11,15 +11,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lib.context.block import ContextBlock
-from lib.context.contexts import METHODS, compute_contexts, layer_outputs, parallel, sequential
-from lib.context.effective_rank import rank_shares
+from lib.context.contexts import (
+    METHODS,
+    compute_contexts,
+    cut_contexts,
+    document_starts,
+    layer_outputs,
+    sequential,
+)
 from lib.context.phase_one import PhaseOneSettings, run_phase_one
+from lib.context.whole_files import write_file
 
 WAYS = (*METHODS, "table")  # "table": the lagged Phase 1 table, the seed's own parallel cache
 
@@ -28,8 +34,8 @@ WAYS = (*METHODS, "table")  # "table": the lagged Phase 1 table, the seed's own 
 class Recurrent:
     """Contexts of a ContextBlock; `phase_one` None leaves the block random (a reservoir).
 
-    `memory` k > 0 cuts every context, in training and in measuring, to its last k tokens: k
-    parallel sweeps from zero, so that no context has seen more.
+    `memory` k > 0 cuts every layer's context, in training and in measuring, to the last k tokens,
+    its own included: as many as a k-token window sees. 0 cuts nothing.
     """
 
     layout: str = "every_layer"
@@ -82,9 +88,9 @@ class TruncatedBptt:
 
 
 def clean_contexts(choice: Recurrent, block: ContextBlock, x: Tensor) -> Tensor:
-    """Contexts [N, D] that validation and test are measured on: exact, or cut to `memory`."""
+    """Table [N, D] for `layer_outputs` on validation and test: exact, or cut to `memory`."""
     if choice.memory:
-        return parallel(block, x, choice.memory)[0]
+        return cut_contexts(block, x, choice.memory)
     return sequential(block, x)
 
 
@@ -93,17 +99,21 @@ def trained_block(
 ) -> tuple[ContextBlock, dict, Tensor | None]:
     """Block after Phase 1 (or random), what Phase 1 did, and its last table [N, D].
 
-    The result lies at `path` and is read from there the next time.
+    The result of a Phase 1 lies at `path` and is read from there the next time. Raises RuntimeError
+    that names the file when it is damaged.
     """
     block = choice.block(x.shape[1], seed)
     if choice.phase_one is None:
         return block, {"iterations": 0, "phase_one_seconds": 0.0, "curve": []}, None
     if path.is_file():
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        table = tensors.pop("table")
-        block.load_state_dict(tensors)
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            table = tensors.pop("table")
+            block.load_state_dict(tensors)
+        except Exception as error:
+            raise RuntimeError(f"the checkpoint {path.name} is damaged; delete it") from error
         return block, about, table
     started = time.perf_counter()
     result = run_phase_one(block, x, choice.phase_one, seed)
@@ -111,13 +121,10 @@ def trained_block(
         "iterations": result.iterations,
         "phase_one_converged": result.converged,
         "phase_one_seconds": time.perf_counter() - started,
-        "table_er_pct": rank_shares(result.table)["er_pct"],
         "curve": result.curve,
     }
-    partial = path.with_suffix(".part")
     state = {**block.state_dict(), "table": result.table}
-    save_file(state, partial, metadata={"about": json.dumps(about)})
-    partial.replace(path)
+    write_file(path, save(state, metadata={"about": json.dumps(about)}))
     return block, about, result.table
 
 
@@ -128,13 +135,12 @@ def collect(
     if choice.way == "table":
         return layer_outputs(block, table, x), {}
     if choice.memory:
-        return layer_outputs(block, parallel(block, x, choice.memory)[0], x), {}
+        return layer_outputs(block, cut_contexts(block, x, choice.memory), x), {}
     if choice.way == "documents":
         whole, rest = divmod(x.shape[0], choice.document)
         lengths = [choice.document] * whole + ([rest] if rest else [])
         found = compute_contexts(block, x, "documents", lengths=lengths)
-        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-        return layer_outputs(block, found.final, x, starts), {}
+        return layer_outputs(block, found.final, x, document_starts(lengths)), {}
     found = compute_contexts(block, x, choice.way, sweeps=choice.sweeps, tolerance=1e-3)
-    extra = {"sweeps": found.sweeps, "sweep_change": found.change[-1]} if found.sweeps else {}
+    extra = {"sweeps": len(found.changes)} if found.changes else {}
     return layer_outputs(block, found.final, x), extra

@@ -1,9 +1,10 @@
 """Token streams for the context experiments: one training stream, fixed validation and test.
 
 Inputs are LayerNorm'ed embeddings of the full vocabulary; outputs are restricted to the token
-types of the training text (most frequent first, at most `limit`) plus one unknown type, because a
-head over 49,152 types costs far more than the rest of the model. Perplexities are therefore
-comparable inside one vocabulary only.
+types of the training text, because a head over 49,152 types costs far more than the rest of the
+model. Tokens of other types are read but not scored, as language modelling tools do with words
+outside their vocabulary: an unknown type without training examples would reward whoever knows
+least. Perplexities are comparable inside one vocabulary only.
 """
 
 from __future__ import annotations
@@ -22,36 +23,37 @@ from lib.context.embedding import Embedding, load_embedding, narrowed
 from lib.models.pretrained import cache_folder
 from lib.text.corpus import Corpus
 
+UNSCORED = -100  # the output index that cross-entropy leaves out
+
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Output types: `types` [K] token ids, most frequent first; index K means unknown."""
+    """Output types: `types` [K] token ids, most frequent first."""
 
     types: Tensor
     full_size: int
 
     @property
     def size(self) -> int:
-        """Output types, the unknown one included: K + 1."""
-        return len(self.types) + 1
+        """Number of output types K."""
+        return len(self.types)
 
     def encode(self, ids: Tensor) -> Tensor:
-        """Token ids [N] -> output indices [N]; ids that are not kept become `size` - 1."""
-        index = torch.full((self.full_size,), len(self.types), dtype=torch.long)
+        """Token ids [N] -> output indices [N]; UNSCORED where the type is not kept."""
+        index = torch.full((self.full_size,), UNSCORED, dtype=torch.long)
         index[self.types] = torch.arange(len(self.types))
         return index[ids]
 
-    def unknown_share(self, ids: Tensor) -> float:
-        """Share of tokens that fall on the unknown type."""
-        return (self.encode(ids) == len(self.types)).float().mean().item()
+    def unscored_share(self, ids: Tensor) -> float:
+        """Share of tokens [N] of other types."""
+        return (self.encode(ids) == UNSCORED).float().mean().item()
 
 
-def build_vocabulary(ids: Tensor, full_size: int, limit: int = 0) -> Vocabulary:
-    """Types of `ids` by falling count, ties by id; `limit` 0 keeps all."""
+def build_vocabulary(ids: Tensor, full_size: int) -> Vocabulary:
+    """Types of `ids` [N] by falling count, ties by id."""
     counts = torch.bincount(ids, minlength=full_size)
     order = torch.argsort(counts, descending=True, stable=True)
-    kept = order[: int((counts > 0).sum())]
-    return Vocabulary(kept[:limit] if limit else kept, full_size)
+    return Vocabulary(order[: int((counts > 0).sum())], full_size)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,6 @@ class TokenStream:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def head(self, tokens: int) -> TokenStream:
-        """The first `tokens` tokens; raises ValueError when the stream is shorter."""
-        if tokens > len(self):
-            raise ValueError(f"{tokens} tokens were asked for, the stream has {len(self)}")
-        return TokenStream(self.ids[:tokens], self.embedded[:tokens], self.outputs[:tokens])
 
 
 def embed(ids: Tensor, table: Tensor) -> Tensor:
@@ -113,17 +109,18 @@ def make_stream(ids: Tensor, table: Tensor, vocabulary: Vocabulary) -> TokenStre
 
 
 def unigram_perplexity(train: Tensor, outputs: Tensor, size: int) -> float:
-    """Perplexity of `outputs` [N] under the add-one unigram model of `train` (output indices)."""
-    counts = torch.bincount(train, minlength=size).double() + 1
-    return torch.exp(-(counts / counts.sum()).log()[outputs].mean()).item()
+    """Perplexity of the scored `outputs` [N] under the add-one unigram model of `train`, both
+    output indices."""
+    counts = torch.bincount(train[train != UNSCORED], minlength=size).double() + 1
+    return torch.exp(-(counts / counts.sum()).log()[outputs[outputs != UNSCORED]].mean()).item()
 
 
 @dataclass(frozen=True)
 class StreamChoice:
     """Which text, which embedding, how many tokens of each split; hashable into a run id.
 
-    The output vocabulary comes from the first `vocabulary_tokens` of the training text, so that
-    runs on less text are measured on the same vocabulary; `width` 0 keeps the table's own width.
+    The output vocabulary holds the types of the first `vocabulary_tokens` of the training text, so
+    that runs on less of it are scored on the same tokens. `width` 0 keeps the table's own width.
     """
 
     corpus: Corpus
@@ -133,7 +130,6 @@ class StreamChoice:
     valid_tokens: int
     test_tokens: int
     vocabulary_tokens: int
-    vocabulary_limit: int = 0
     width: int = 0
 
     def __post_init__(self) -> None:
@@ -158,7 +154,7 @@ def load_streams(choice: StreamChoice) -> Streams:
         raise RuntimeError(f"the embedding {choice.embedding!r} changed since the run was planned")
     ids = tokenise(choice.corpus.train, embedding, choice.vocabulary_tokens)
     size = embedding.table.shape[0]
-    vocabulary = build_vocabulary(ids, size, choice.vocabulary_limit)
+    vocabulary = build_vocabulary(ids, size)
     table = narrowed(embedding.table, choice.width)
     parts = (
         ids[: choice.tokens],

@@ -8,7 +8,7 @@ and test are fixed: the first rows of ``test_sft``, one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lib.text.alphabet import Alphabet
 from lib.text.corpus import Corpus, CorpusUnavailable
@@ -53,10 +53,13 @@ def join_rows(rows: Iterable[dict], characters: int) -> str:
     raise ValueError(f"{characters:,} characters were asked for, the rows hold {length:,}")
 
 
-def _rows(split: str) -> Iterable[dict]:
+def _rows(split: str) -> Iterator[dict]:
+    """Rows of a split one by one; CorpusUnavailable when the hub refuses or breaks off."""
     from datasets import load_dataset
 
     try:
-        return load_dataset(DATASET, split=split, revision=REVISION, streaming=True)
+        yield from load_dataset(DATASET, split=split, revision=REVISION, streaming=True)
     except Exception as error:
-        raise CorpusUnavailable(f"the hub refused {DATASET} at {REVISION[:8]}: {error}") from error
+        raise CorpusUnavailable(
+            f"the hub did not give {DATASET} at {REVISION[:8]}: {error}"
+        ) from error
