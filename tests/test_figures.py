@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.figures import growth, methods, rows, style, training
+from lib.figures import contexts, exits, growth, methods, rows, style, training
 from lib.provenance import ROOT
 
 matplotlib.use("Agg")
@@ -93,6 +93,22 @@ def test_stages_show_what_follows_the_first_stage():
     assert figure.axes[0].get_title() == "text, 2 seeds"
 
 
+def test_a_band_of_percentages_ends_at_a_hundred():
+    values = ((0, 80.0), (1, 100.0), (2, 100.0))  # the interval of their mean reaches 122
+    frame = pd.DataFrame(
+        {"corpus": "text", "variant": "a", "state": state, "seed": s, "threshold": t, "acc_pct": v}
+        for state in ("best", "last")
+        for s, v in values
+        for t in (0.5, 0.8)
+    )
+    frame["ppl"] = frame["acc_pct"]
+    figure = exits.sweep(frame, "text", ["a"], ["acc_pct", "ppl"], "title")
+    highest = [
+        max(band.get_paths()[0].vertices[:, 1]) for band in (a.collections[0] for a in figure.axes)
+    ]
+    assert highest[0] == 100 < highest[1]
+
+
 def test_a_row_without_values_is_an_error():
     with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
         rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")
@@ -105,3 +121,13 @@ def test_committed_figures_are_small_and_no_wider_than_a_page():
         height, width = plt.imread(path).shape[:2]
         assert path.stat().st_size < 200_000, path.name
         assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
+
+
+def test_a_ninth_series_is_drawn_too():
+    names = [f"{model} {n}" for model in ("LPT", "HRM", "IRT") for n in range(3)]
+    own = pd.DataFrame(
+        [(name, seed, seen, 0.5) for name in names for seed in (0, 1) for seen in (0, 1)],
+        columns=["variant", "seed", "tokens_seen", "cos"],
+    )
+    labels = contexts.forgetting(own, names, "title").axes[0].get_legend_handles_labels()[1]
+    assert set(names) <= set(labels)

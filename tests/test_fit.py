@@ -1,5 +1,6 @@
 """The loop: golden numbers, early stopping, loud failure, and resume after kill -9."""
 
+import json
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ import torch
 from lib.models.transformer import TransformerConfig
 from lib.text.windows import Windows
 from lib.training import checkpoint
+from lib.training import fit as loop
 from lib.training.evaluation import mean_loss
 from lib.training.fit import Diverged, Training, fit
 from lib.training.objectives import Objective, Standard, cross_entropy
@@ -76,8 +78,9 @@ def test_a_loss_that_is_no_number_stops_the_run(corpus):
         fit(TransformerConfig(97).build(), Explosive(), *windows(corpus), Training(), seed=0)
 
 
-def test_an_early_stop_and_a_resume_end_with_the_same_bits(corpus, tmp_path):
-    results = []
+def test_an_early_stop_and_a_resume_end_with_the_same_bits(corpus, tmp_path, monkeypatch):
+    results, trained, real = [], [], loop._epoch
+    monkeypatch.setattr(loop, "_epoch", lambda *given: trained.append(given[5]) or real(*given))
     for limits in ((6,), (2, 6)):
         path = tmp_path / f"checkpoint{len(limits)}.pt"
         for epochs in limits:
@@ -87,6 +90,7 @@ def test_an_early_stop_and_a_resume_end_with_the_same_bits(corpus, tmp_path):
                 model, Standard(), *windows(corpus), Training(epochs=epochs), seed=0, path=path
             )
         results.append((model.state_dict(), record.valid_loss, len(record.curve)))
+    assert trained == 2 * [1, 2, 3, 4, 5, 6], "the resumed run trains no epoch again"
     assert results[0][1:] == results[1][1:]
     assert all(torch.equal(results[0][0][k], results[1][0][k]) for k in results[0][0])
 
@@ -104,10 +108,14 @@ from lib.training.objectives import Standard
 from lib.training.sweep import Task, sweep
 from lib.training import character_run
 loop.CHECKPOINT_SECONDS = 0.0
+trained, real = [], loop._epoch
+loop._epoch = lambda *given: trained.append(given[5]) or real(*given)
 corpus = load_corpus("python-docs", "", 8000, 1000, 1000)
 run = CharacterRun(corpus, TransformerConfig(97, layers=2), Standard(), Training(epochs=12))
 task = Task(character_run.run, run, 0, {"experiment": "exp03", "variant": "Standard"})
-print(repr(sweep([task], runs=Path(sys.argv[1]))[0].row["val_ppl"]))
+found = repr(sweep([task], runs=Path(sys.argv[1]))[0].row["val_ppl"])
+print(trained)
+print(found)
 """
 
 
@@ -118,7 +126,7 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def test_kill_nine_and_rerun_end_with_the_same_bits(tmp_path):
-    whole = start(tmp_path / "whole").communicate(timeout=240)[0].splitlines()[-1]
+    whole = start(tmp_path / "whole").communicate(timeout=240)[0].splitlines()[-2:]
     victim = start(tmp_path / "killed")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
@@ -127,8 +135,11 @@ def test_kill_nine_and_rerun_end_with_the_same_bits(tmp_path):
     os.kill(victim.pid, signal.SIGKILL)
     victim.communicate()
     assert not list((tmp_path / "killed").glob("*/run.json")), "killed too late to test anything"
-    again = start(tmp_path / "killed").communicate(timeout=240)[0].splitlines()[-1]
-    assert again == whole
+    saved = checkpoint.load(next((tmp_path / "killed").glob("*/checkpoint.pt")))["epoch"]
+    again = start(tmp_path / "killed").communicate(timeout=240)[0].splitlines()[-2:]
+    assert again[1] == whole[1]
+    every, left = (json.loads(run[0]) for run in (whole, again))
+    assert saved and left == every[saved:], "it goes on after the saved epoch"
     assert not list(tmp_path.glob("*/*/checkpoint*")), "a finished run keeps no checkpoint"
 
 

@@ -1,11 +1,18 @@
 """Growing: identity growth changes nothing, freezing freezes, slower rates are smaller rates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lib.experiments import exp05_layer_freezing as exp05
+from lib.experiments import exp06_greedy_layerwise as exp06
+from lib.experiments import exp07_progressive_growing as exp07
 from lib.models.growth import deepen
 from lib.models.transformer import TransformerConfig
 from lib.text.corpus import load_corpus
+from lib.training import fit as loop
+from lib.training import fixed_embedding
 from lib.training.fit import Training, fit
 from lib.training.growing import GrowthRun, SlowerOldLayers, Stage, older, run
 from lib.training.objectives import Standard
@@ -68,13 +75,16 @@ def test_a_path_of_one_stage_is_plain_training_bit_for_bit(tmp_path):
     assert row["params"] == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_paths_share_stages_and_resume_to_the_same_rows(tmp_path):
+def test_paths_share_stages_and_resume_to_the_same_rows(tmp_path, monkeypatch):
     frozen = (Stage(1), Stage(2, trains="new"))
     full = (Stage(1), Stage(2, start="best", identity=True))
     config = small_run(frozen, full)
     first = run(config, 0, tmp_path)
     assert len(list(tmp_path.glob("checkpoint_*.pt"))) == 3
-    again = run(config, 0, tmp_path)  # every stage from its checkpoint
+    epochs, real = [], loop._epoch
+    monkeypatch.setattr(loop, "_epoch", lambda *given: epochs.append(given[5]) or real(*given))
+    again = run(config, 0, tmp_path)
+    assert not epochs, "every stage comes from its checkpoint"
     assert [row["val_ppl"] for row in again.tables["paths"]] == [
         row["val_ppl"] for row in first.tables["paths"]
     ]
@@ -116,3 +126,46 @@ def test_a_slower_rate_is_a_smaller_learning_rate(ratio):
 def test_an_unknown_word_in_a_stage_is_refused():
     with pytest.raises(ValueError, match="allowed: all, new"):
         Stage(1, trains="some")
+
+
+def test_going_on_with_a_fixed_embedding_begins_as_greedy_training_and_keeps_the_embedding(
+    tmp_path,
+):
+    config = small_run((Stage(1),), (Stage(1), Stage(1, start="best")))
+    greedy = run(small_run((Stage(1, trains="new"),)), 0, tmp_path / "greedy").tables["paths"][0]
+    once, twice = fixed_embedding.run(config, 0, tmp_path).tables["paths"]
+    times = ("seconds",)
+    assert {k: v for k, v in once.items() if k not in times} == {
+        k: v for k, v in {**greedy, "variant": "path 0"}.items() if k not in times
+    }
+    assert twice["begin_val_ppl"] == once["val_ppl"] != twice["val_ppl"]
+    assert twice["trainable"] == once["trainable"] == once["params"] - 16 * config.model.vocabulary
+    found = [torch.load(f, weights_only=True)["model"] for f in tmp_path.glob("checkpoint_*.pt")]
+    assert len(found) == 2
+    assert torch.equal(found[0]["embedding.weight"], found[1]["embedding.weight"])
+    assert not torch.equal(found[0]["head.weight"], found[1]["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("restarted", "grown"),
+    [
+        (exp05.RESTARTED["3-layer, restarted from best epoch"], exp05.PATHS["full, best epoch"]),
+        (
+            exp06.RESTARTED["greedy 1, restarted three times"],
+            exp06.PATHS["greedy 4"],
+        ),
+        (
+            exp06.RESTARTED["greedy 1, restarted three times, best epochs"],
+            exp06.PATHS["greedy 4, best epochs"],
+        ),
+        (
+            exp07.RESTARTED[exp07.ONE_RESTARTED],
+            exp07.PATHS["Standard progressive 4, best epochs"],
+        ),
+    ],
+)
+def test_a_restart_control_differs_from_growing_in_depth_alone(restarted, grown):
+    assert len(restarted) == len(grown)
+    assert {stage.layers for stage in restarted} == {grown[0].layers}
+    for one, other in zip(restarted, grown, strict=True):
+        assert replace(one, layers=1, trains="all") == replace(other, layers=1, trains="all")

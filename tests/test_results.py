@@ -1,8 +1,13 @@
 """Committed numbers: valid tables, verdicts and README that follow from them, figures present."""
 
+import re
+import subprocess
+import sys
+
 import matplotlib
 import pandas as pd
 import pytest
+from matplotlib.pyplot import imread
 
 from lib.experiments import registry
 from lib.figures import gallery
@@ -43,18 +48,47 @@ def test_claims_file_follows_from_the_tables():
         assert committed[column].fillna("").tolist() == computed[column].fillna("").tolist(), column
     for column in ("reported", "ours", "ci_low", "ci_high"):
         pd.testing.assert_series_equal(
-            committed[column], computed[column].astype(float), rtol=1e-4, check_names=False
+            committed[column], computed[column].astype(float), rtol=1e-8, check_names=False
         )
 
 
 def test_readme_scoreboard_is_the_claims_file():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split(scoreboard.BEGIN)[1].split(scoreboard.END)[0].strip()
+    assert block == scoreboard.markdown(pd.read_csv(scoreboard.PATH))
     assert block == scoreboard.markdown(scoreboard.score(registry.claims()))
 
 
+def test_a_number_is_rounded_once(monkeypatch, tmp_path):
+    """The file, the README and a notebook show the same digits: 0.572749 is no 0.5728."""
+    row = dict.fromkeys(scoreboard.COLUMNS, "x") | {"n": 6, "reported": None}
+    row |= {"ours": 0.572749, "ci_low": -1.99249999, "ci_high": 3.1384999}
+    monkeypatch.setattr(scoreboard, "PATH", tmp_path / "claims.csv")
+    monkeypatch.setattr(scoreboard, "decide", lambda claim, size: [row])
+    frame = scoreboard.write([None])
+    from_file = scoreboard.markdown(pd.read_csv(scoreboard.PATH))
+    shown = "0.5727 [-1.992, 3.138]"
+    assert from_file == scoreboard.markdown(frame) and shown in from_file
+    assert scoreboard.verdicts([None])["ours"].tolist() == [shown]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sole"),
+    [("replicated", "one deterministic value"), ("not measurable here", "one seed")],
+)
+def test_a_single_value_shows_no_interval(verdict, sole, monkeypatch):
+    row = dict.fromkeys(scoreboard.COLUMNS, "x") | {"n": 1, "reported": None, "verdict": verdict}
+    row |= dict.fromkeys(("ours", "ci_low", "ci_high"), 6.993)
+    monkeypatch.setattr(scoreboard, "decide", lambda claim, size: [row])
+    assert scoreboard.verdicts([None])["ours"].tolist() == [f"6.993, {sole}"]
+    assert f"| 6.993, {sole} | 1 |" in scoreboard.markdown(scoreboard.score([None]))
+
+
+LOCKED = re.search(r"^matplotlib==(.+)$", (ROOT / "requirements.lock").read_text(), re.M)[1]
+
+
 @pytest.mark.parametrize("slug", WITH_RESULTS)
-def test_figures_are_there_and_can_be_drawn_from_the_tables(slug, monkeypatch, tmp_path):
+def test_figures_are_those_that_the_tables_give(slug, monkeypatch, tmp_path):
     for what in MODULES[slug].FIGURES:
         assert (ROOT / "figures" / f"{slug}_{what}.png").stat().st_size > 5_000
     real = store.folder
@@ -63,12 +97,25 @@ def test_figures_are_there_and_can_be_drawn_from_the_tables(slug, monkeypatch, t
     )
     for name in gallery.redraw(MODULES[slug], store.FULL):
         assert (tmp_path / name).stat().st_size > 5_000
+        if matplotlib.__version__ == LOCKED:
+            new, committed = (imread(folder / name) for folder in (tmp_path, ROOT / "figures"))
+            assert new.shape == committed.shape, f"{name} is of older results; make figures"
+            # another processor may round an edge's shade; a line that moved changes far more
+            assert abs(new - committed).max() < 0.1, f"{name} is of older results; make figures"
+    if matplotlib.__version__ != LOCKED:
+        pytest.skip(f"pixels are compared under matplotlib {LOCKED} only")
 
 
 def test_reported_values_are_found_and_a_wrong_name_is_not():
     assert store.reported_value("exp03", "IRT", "best_val_ppl") == 11.52
     with pytest.raises(KeyError, match="no single reported value"):
         store.reported_value("exp03", "IRT", "ppl")
+
+
+def test_figures_of_no_experiment_are_refused():
+    command = [sys.executable, str(ROOT / "tools" / "results.py"), "figures", "--only", "03,99"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and done.stderr.startswith("no experiment 99; there are 00, 01")
 
 
 def test_missing_results_name_the_command():

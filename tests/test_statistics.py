@@ -12,7 +12,10 @@ from lib.results.claims import (
     change,
     claim_maker,
     decide,
+    difference,
+    level,
     place,
+    ratio,
 )
 from lib.text.alphabet import Alphabet
 
@@ -115,10 +118,51 @@ def test_a_claim_is_decided_from_its_table(monkeypatch):
     assert row["ours"] == pytest.approx(-9.8, abs=0.05)
 
 
+def test_a_reported_value_stands_only_beside_the_text_it_was_measured_on(monkeypatch):
+    both = [frame(range(5), range(5)).assign(corpus=c) for c in ("repeated", "wikitext-2")]
+    monkeypatch.setattr(store, "read", lambda *a, **k: pd.concat(both))
+    rows = decide(claim(reported_on=("repeated",)))
+    assert {row["corpus"]: row["reported"] for row in rows} == {"repeated": -5, "wikitext-2": None}
+    assert [row["reported"] for row in decide(claim())] == [-5, -5]
+
+
 def test_too_few_seeds_decide_nothing(monkeypatch):
     monkeypatch.setattr(store, "read", lambda *a, **k: frame(range(4), range(4)))
     (row,) = decide(claim())
     assert row["verdict"] == "not measurable here" and row["reason"].startswith("4 seeds, 5 needed")
+
+
+def test_what_is_not_there_decides_nothing_and_what_is_broken_is_loud(monkeypatch):
+    whole = frame(range(5), range(5))
+    for absent in (whole[whole["variant"] == "a"], frame(range(5), range(5)).assign(test_ppl=None)):
+        monkeypatch.setattr(store, "read", lambda *a, found=absent, **k: found)
+        assert decide(claim())[0]["verdict"] == "not measurable here"
+    partial = whole.copy()
+    partial.loc[2, "test_ppl"] = None
+    monkeypatch.setattr(store, "read", lambda *a, **k: partial)
+    with pytest.raises(ValueError, match="'a' has no test_ppl in 1 of 5 rows"):
+        decide(claim())
+    monkeypatch.setattr(store, "read", lambda *a, **k: whole)
+    with pytest.raises(KeyError, match="test_pll") as misspelt:
+        decide(claim(measure=change("a", "b", "test_pll")))
+    assert misspelt.value.__notes__ == ["while deciding claim x on wikitext-2"]
+
+
+def test_only_a_count_model_stands_for_every_seed():
+    rows = frame(range(5), range(1))
+    measure = change("a", "b")
+    with pytest.raises(ValueError, match="do not share their seeds"):
+        measure(lambda table="": rows.assign(params=7))
+    counted = rows.assign(params=[7.0] * 5 + [None])
+    assert measure(lambda table="": counted) == pytest.approx([-10, -9.9, -9.8, -9.7, -9.6])
+
+
+def test_measures_of_unequally_many_seeds_do_not_pair():
+    tables = lambda table="": frame(range(5), range(1))  # noqa: E731
+    for pair in (difference, ratio):
+        with pytest.raises(ValueError, match="5 and 1 values do not pair"):
+            pair(level("a", "test_ppl"), level("b", "test_ppl"))(tables)
+        assert len(pair(level("a", "test_ppl"), level("a", "test_ppl"))(tables)) == 5
 
 
 def test_seeds_that_do_not_pair_are_an_error(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -92,6 +93,15 @@ def test_records_hold_their_configuration(tasks, tmp_path):
     assert record["config"]["model"]["class"] == "TransformerConfig"
     assert record["config"]["corpus"]["sha256"] == tasks[0].config.corpus.sha256
     assert record["environment"]["torch"] and record["row"]["updates"] > 0
+
+
+def test_a_row_names_the_torch_its_run_was_made_with(tasks, tmp_path):
+    assert sweep(tasks[:1], 1, tmp_path)[0].row["torch"] == version("torch")
+    path = tmp_path / tasks[0].run_id / "run.json"
+    record = json.loads(path.read_text())
+    record["environment"]["torch"] = "2.6.0"
+    path.write_text(json.dumps(record))
+    assert sweep(tasks[:1], 1, tmp_path)[0].row["torch"] == "2.6.0"  # not that of the reader
 
 
 def test_the_schema_refuses_bad_rows(tasks, tmp_path):

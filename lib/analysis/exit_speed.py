@@ -5,6 +5,7 @@ thresholds; ``generated``: one symbol at a time with a cache. Each row has the w
 speed-up that the seeds' compute formula promises, and the loss.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,48 +93,52 @@ def batched(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
 
 @torch.no_grad()
 def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
-    """Generation from the beginnings of some windows, up to the length of a window."""
+    """Generation from the beginnings of some windows, up to the length of a window; median seconds
+    of ``repeats`` prompts, the ways taking turns."""
     depth = config.exit_layer / len(model.blocks)
     length = windows.inputs.shape[1]
     prompts = windows.inputs[: config.repeats, : config.prompt]
     count = length - config.prompt
 
-    def decode(threshold: float, keep: str) -> tuple[float, float, list[Tensor]]:
-        seconds, exited, made = 0.0, 0, []
-        for prompt in prompts:
-            decoder = Decoder(model, config.exit_layer, threshold, keep, length)
+    ways = [(FULL, "propagate"), *((t, k) for t in config.thresholds for k in KEEPS)]
+    times: dict[object, list[float]] = {way: [] for way in [None, *ways]}
+    exited: dict[tuple, int] = dict.fromkeys(ways, 0)
+    made: dict[tuple, list[Tensor]] = {way: [] for way in ways}
+    generate(Decoder(model, config.exit_layer, FULL, "propagate", length), prompts[0], count)
+    for prompt in prompts:  # every way once a prompt, so that all meet the same machine
+        for way in times:
+            decoder = way and Decoder(model, config.exit_layer, *way, length)
             started = time.perf_counter()
-            made.append(generate(decoder, prompt, count))
-            seconds, exited = seconds + time.perf_counter() - started, exited + decoder.exited
-        return seconds / len(prompts), exited / (len(prompts) * (count - 1)), made
-
-    decode(FULL, "propagate")  # warm up
-    started = time.perf_counter()
-    for prompt in prompts:
-        generate_uncached(model, prompt, count)
-    uncached = (time.perf_counter() - started) / len(prompts)
-    full_seconds, _, reference = decode(FULL, "propagate")
+            if decoder is None:
+                generate_uncached(model, prompt, count)
+            else:
+                made[way].append(generate(decoder, prompt, count))
+            times[way].append(time.perf_counter() - started)
+            if decoder is not None:
+                exited[way] += decoder.exited
+    seconds = {way: statistics.median(found) for way, found in times.items()}
+    reference = torch.stack(made[ways[0]])
     rows = [
-        {"method": "full, no cache", "seconds": uncached},
-        {"method": "full, cache", "seconds": full_seconds},
+        {"method": "full, no cache", "seconds": seconds[None]},
+        {"method": "full, cache", "seconds": seconds[ways[0]]},
     ]
-    for threshold in config.thresholds:
-        for keep in KEEPS:
-            seconds, share, made = decode(threshold, keep)
-            same = torch.stack(made) == torch.stack(reference)
-            rows.append(
-                {
-                    "method": keep,
-                    "threshold": threshold,
-                    "seconds": seconds,
-                    "exit_pct": 100 * share,
-                    "ideal_speedup": 1 / compute(share, depth),
-                    "same_symbols_pct": 100 * same.float().mean().item(),
-                }
-            )
+    for threshold, keep in ways[1:]:
+        way = (threshold, keep)
+        share = exited[way] / (len(prompts) * (count - 1))
+        rows.append(
+            {
+                "method": keep,
+                "threshold": threshold,
+                "seconds": seconds[way],
+                "exit_pct": 100 * share,
+                "ideal_speedup": 1 / compute(share, depth),
+                "same_symbols_pct": 100
+                * (torch.stack(made[way]) == reference).float().mean().item(),
+            }
+        )
     for row in rows:
         row["symbols_per_second"] = count / row["seconds"]
-        row["speedup"] = full_seconds / row["seconds"]
+        row["speedup"] = seconds[ways[0]] / row["seconds"]
     return rows
 
 
@@ -178,7 +183,7 @@ def alternately(
             started = time.perf_counter()
             function()
             record.append(time.perf_counter() - started)
-    return tuple(sorted(record)[len(record) // 2] for record in times)
+    return tuple(statistics.median(record) for record in times)
 
 
 def _perplexity(logits: Tensor, targets: Tensor) -> float:

@@ -11,14 +11,16 @@ import pandas as pd
 import torch
 
 from lib.analysis.checks import CheckFailed
-from lib.cascade.material import MaterialHandle, material_handle
+from lib.cascade.material import WIKITEXT, MaterialHandle, material_handle
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.cascade.stage import Stage, new_stage, parameter_count
 from lib.models.pretrained import BaseUnavailable, cache_folder
-from lib.parameters import Parameters, choice, whole, words
+from lib.parameters import Parameters, choice, folder, whole, words
 from lib.results import store, tables
 from lib.results.claims import Measure, Tables, by_seed, level, ratio
-from lib.text.instructions import SOURCES, CorpusUnavailable
+from lib.results.store import Absent
+from lib.text.corpus import CorpusUnavailable
+from lib.text.instructions import SOURCES
 from lib.training.sweep import Task, sweep
 
 
@@ -31,7 +33,7 @@ class CascadeParameters(Parameters):
 
     base: str = words("auto")
     corpus: str = choice("auto", SOURCES)
-    data_dir: str = words("")
+    data_dir: str = folder()
     train_windows: int = whole(512, 4, 100_000)
     valid_windows: int = whole(64, 2, 100_000)
     test_windows: int = whole(120, 2, 100_000)
@@ -89,10 +91,11 @@ class CascadeParameters(Parameters):
             try:
                 return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
             except CorpusUnavailable as refusal:
-                if "wikitext" not in counts:
+                further = [part for part in counts if part in WIKITEXT]
+                if not further:
                     raise
                 print(f"{refusal} WikiText columns stay empty.", flush=True)
-                counts.pop("wikitext")
+                counts = {part: n for part, n in counts.items() if part not in further}
                 return material_handle(base, self.PACKING, counts, self.corpus, self.data_dir)
 
 
@@ -152,6 +155,17 @@ def summary(
 def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl") -> Measure:
     """Percent by which a column lies above another one of the same row, seed by seed."""
     return ratio(level(variant, metric), level(variant, base))
+
+
+def on_wikitext(measure: Measure) -> Measure:
+    """The measure where WikiText-2 was scored; elsewhere Absent: small runs leave it out."""
+
+    def guarded(tables: Tables) -> np.ndarray:
+        if not any(column.startswith("wikitext_") for column in tables().columns):
+            raise Absent("WikiText-2 was not scored")
+        return measure(tables)
+
+    return guarded
 
 
 def common_change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.experiments import floors
 from lib.figures import training
-from lib.parameters import Parameters, choice, real, whole, words
+from lib.parameters import Parameters, choice, folder, real, whole
 from lib.results import store, tables
 from lib.text.corpus import NAMES, Corpus, load_corpus
 from lib.training.character_run import CharacterRun, run
@@ -23,7 +23,7 @@ class CharacterParameters(Parameters):
     """Parameters of every character experiment, at the full size of the seeds' own setting."""
 
     corpus: str = choice("auto", NAMES)
-    data_dir: str = words("")
+    data_dir: str = folder()
     train_chars: int = whole(20_000, 100, 10_000_000)
     valid_chars: int = whole(5_000, 100, 100_000)
     test_chars: int = whole(20_000, 100, 900_000)

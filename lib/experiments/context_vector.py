@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 
 from lib.analysis.checks import CheckFailed
@@ -10,11 +11,12 @@ from lib.context.block import LAYOUTS as BLOCK_LAYOUTS
 from lib.context.block import ContextBlock
 from lib.context.contexts import documents, layer_outputs, parallel, sequential
 from lib.context.embedding import load_embedding
+from lib.context.forgetting import STEPS
 from lib.context.phase_one import PhaseOneSettings
 from lib.context.phase_two import PhaseTwoSettings
 from lib.context.token_stream import StreamChoice
 from lib.context.ultrachat import load_ultrachat
-from lib.parameters import Parameters, choice, real, whole, words
+from lib.parameters import Parameters, choice, folder, real, whole, words
 from lib.text.corpus import Corpus, load_corpus
 
 CHARACTERS = 7  # characters asked for per token: WikiText-2 has about four
@@ -29,11 +31,11 @@ class ContextParameters(Parameters):
 
     Cut against the seed: embedding and context width 192 instead of 768 (leading directions of
     the table; weights, rate and chunk scaled so that the cell behaves as at 768), 6,000 instead
-    of 529,173 tokens, outputs limited to types of the training text plus one unknown type.
+    of 529,173 tokens, outputs limited to the types of the training text.
     """
 
     corpus: str = choice("auto", ("auto", "wikitext-2", "python-docs", "ultrachat"))
-    data_dir: str = words("")
+    data_dir: str = folder()
     base: str = words("auto")
     tokens: int = whole(6_000, 100, 10_000_000)
     valid_tokens: int = whole(3_000, 50, 100_000)
@@ -126,6 +128,18 @@ def seed_phase_one(width: int, **changes: Any) -> PhaseOneSettings:
         "learning_rate": SEED_RATE * (SEED_WIDTH / width) ** 0.5,
     }
     return PhaseOneSettings(**{**fields, **changes})
+
+
+def remembered(rows: pd.DataFrame) -> str:
+    """Tokens until two states agree to cosine 0.99, mean over the runs that measured it.
+
+    A run that never got there within STEPS tokens has no number, and then there is no mean: "> 8".
+    Rows without ``iterations`` (windows, end to end, count models) measured nothing: "".
+    """
+    measured = rows.loc[rows["iterations"].notna(), "memory_tokens"]
+    if measured.empty:
+        return ""
+    return f"> {STEPS}" if measured.isna().any() else f"{measured.astype(float).mean():.2f}"
 
 
 def check_causal(layers: int, tokens: int = 24, cut: int = 16, width: int = 16) -> None:

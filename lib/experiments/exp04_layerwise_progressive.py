@@ -127,7 +127,8 @@ CLAIMS = (
         "irt-harm-not-depth",
         "Its harm is not the doubled forward depth",
         change("IRT", "Looped twice, 1 loss"),
-        "equal parameters and forward depth: the four blocks looped twice under one loss",
+        "equal parameters and forward depth: the four blocks looped twice under one loss; IRT also"
+        " steps twice a batch and cuts the gradient between segments",
         expect="above",
     ),
     _claim(

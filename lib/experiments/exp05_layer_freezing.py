@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib.analysis.checks import CheckFailed
 from lib.experiments.two_corpora import (
+    REPORTED_ON,
     TwoCorpora,
     compute_figure,
     perplexity_change,
@@ -14,7 +15,7 @@ from lib.experiments.two_corpora import (
     stages_figure,
     train_paths,
 )
-from lib.results.claims import claim_maker
+from lib.results.claims import claim_maker, difference
 from lib.text.corpus import Corpus
 from lib.training.growing import Stage, Stages
 
@@ -48,15 +49,20 @@ PATHS: dict[str, Stages] = {
     "full, best epoch, to the last epoch": (BASE, Stage(4, start="best", patient=True)),
     "scratch, to the last epoch": (Stage(4, patient=True),),
 }
+RESTARTED: dict[str, Stages] = {
+    "3-layer, restarted from best epoch": (BASE, Stage(3, start="best")),
+}
 
 
 def run(corpora: list[Corpus], parameters: Exp05) -> pd.DataFrame:
     """Train all paths on all corpora; one row a path, corpus and seed."""
-    return train_paths(EXPERIMENT, SLUG, [PATHS], corpora, parameters)
+    return train_paths(EXPERIMENT, SLUG, [PATHS, RESTARTED], corpora, parameters)
 
 
 FIGURES = {
-    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, tuple(PATHS), "A fourth layer"),
+    "perplexity": partial(
+        perplexity_figure, EXPERIMENT, SLUG, (*PATHS, *RESTARTED), "A fourth layer"
+    ),
     "stages": partial(
         stages_figure,
         SLUG,
@@ -80,13 +86,13 @@ FIGURES = {
 }
 
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 5")
+_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 5", reported_on=REPORTED_ON)
 
 
 CLAIMS = (
     _claim(
         "growth-collapses",
-        "Adding a fourth layer to a trained model makes it far worse",
+        "Adding a fourth layer to a trained model makes it worse",
         perplexity_change("4-layer full", "3-layer base"),
         "as the seed ran it: growth starts from the last, overfitted state",
         expect="above",
@@ -96,7 +102,22 @@ CLAIMS = (
         "growth-itself-collapses",
         "Adding a layer makes it worse also when it grows from the best epoch",
         perplexity_change("full, best epoch", "3-layer base"),
-        "growth starts from the weights of the best epoch",
+        "growth starts from the weights of the best epoch; then at least one epoch is trained, and "
+        "the state before it is not scored",
+        expect="above",
+    ),
+    _claim(
+        "restart-itself-worsens",
+        "Going on from the best epoch makes it worse without any new layer",
+        perplexity_change("3-layer, restarted from best epoch", "3-layer base"),
+        "the same three layers, a new optimiser and at least one more epoch",
+        expect="above",
+    ),
+    _claim(
+        "growth-worse-than-going-on",
+        "Growing from the best epoch is worse than only going on from it",
+        perplexity_change("full, best epoch", "3-layer, restarted from best epoch"),
+        "both start from the best epoch with a new optimiser; only one gets a layer",
         expect="above",
     ),
     _claim(
@@ -141,22 +162,32 @@ CLAIMS = (
         "untested idea of the seed; both grow from the best epoch",
     ),
     _claim(
-        "lpt-base-helps",
-        "A base trained with LPT grows better than a standard one",
+        "lpt-base-ends-better",
+        "A base trained with LPT ends better after growing than a standard one",
         perplexity_change("full, best epoch, LPT base", "full, best epoch"),
-        "untested idea of the seed; last-layer loss after growing, best epochs",
+        "untested idea of the seed; best epochs; the LPT base may be better before growing already",
+    ),
+    _claim(
+        "lpt-base-gains-more",
+        "Growing gains more on a base trained with LPT than on a standard one",
+        difference(
+            perplexity_change("full, best epoch, LPT base", "3-layer LPT base"),
+            perplexity_change("full, best epoch", "3-layer base"),
+        ),
+        "percent change from each base to what grew from its best epoch, LPT minus standard",
+        unit="points of % change of perplexity",
     ),
     _claim(
         "grown-matches-scratch",
-        "Growing with identity and slow old layers beats scratch at no less compute",
+        "With identity and slow old layers growing beats scratch given at least as much compute",
         perplexity_change("full, best epoch, identity and slow", "scratch, to the last epoch"),
         "scratch trained for all epochs, its best one kept: at least the grown compute",
     ),
     _claim(
         "slow-growth-beats-scratch",
-        "Growing from the best epoch with slow old layers beats scratch at no less compute",
+        "With slow old layers growing beats scratch given at least as much compute",
         perplexity_change("full, best epoch, slow old layers", "scratch, to the last epoch"),
-        "scratch trained for all epochs, best kept; entered after the results were seen",
+        "scratch trained for all epochs, best one kept; entered after the results were seen",
     ),
 )
 

@@ -114,6 +114,11 @@ def run(material: MaterialHandle, parameters: Exp12) -> pd.DataFrame:
     return finish(SLUG, tasks(material, parameters), parameters)
 
 
+def trained(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trained stages: all but the base's double pass."""
+    return frame[frame["variant"] != TWICE]
+
+
 def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The seed's figures beside ours, each under the name of what it really is."""
     twice = frame[frame["variant"] == TWICE].iloc[0]
@@ -169,8 +174,7 @@ def perplexity_figure(size: str) -> Figure:
 
 def boundary_figure(size: str) -> Figure:
     """Perplexity over all test tokens when the stage answers the hard ones."""
-    frame = store.read(SLUG, size=size)
-    frame = frame[frame["variant"] != TWICE]
+    frame = trained(store.read(SLUG, size=size))
     return training.intervals(
         frame,
         list(dict.fromkeys(frame["variant"])),

@@ -28,8 +28,9 @@ ENTROPY = "Starts as the base, entropy"
 
 @dataclass(frozen=True)
 class Exp15(CascadeParameters):
-    """Two stages of two layers, served with real early exit and timed."""
+    """Two stages of two layers, served with real early exit and timed: hence one worker."""
 
+    workers: int = whole(1, 1, 64)
     train_windows: int = whole(32, 4, 100_000)
     valid_windows: int = whole(8, 2, 100_000)
     test_windows: int = whole(16, 2, 100_000)

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.experiments import token_input_variants
+from lib.experiments.context_vector import remembered
 from lib.experiments.token_input_variants import (
     EVERY,
     EXPERIMENT,
@@ -31,19 +32,22 @@ def properties(frame: pd.DataFrame) -> pd.DataFrame:
         "er_pct": "effective rank %",
         "covariance_er_pct": "centred covariance rank %",
         "noise_gain": "noise gain",
-        "memory_tokens": "tokens to cosine 0.99",
         "iterations": "Phase 1 iterations",
         "phase_one_seconds": "Phase 1 seconds",
         "context_params": "context parameters",
         "test_acc_pct": "test accuracy %",
     }
     known = {column: label for column, label in columns.items() if column in frame}
-    found = frame.groupby("variant", sort=False)[list(known)].mean().rename(columns=known)
+    by_variant = frame.groupby("variant", sort=False)
+    found = by_variant[list(known)].mean().rename(columns=known)
+    memory = pd.Series({variant: remembered(rows) for variant, rows in by_variant})
     reported = store.reported(EXPERIMENT).pivot(index="row", columns="metric", values="value")
     for row, values in reported.iterrows():
         found.loc[f"seed: {row}", "effective rank %"] = values["er_pct"]
         found.loc[f"seed: {row}", "test accuracy %"] = values["acc_pct"]
-    return tables.captioned(found.round(2).fillna(""), frame)
+    found = found.round(2)
+    found.insert(3, "tokens to cosine 0.99", memory.reindex(found.index))
+    return tables.captioned(found.fillna(""), frame)
 
 
 def main_variants(frame: pd.DataFrame) -> list[str]:
@@ -117,7 +121,7 @@ def best_window(metric_tables):
     own = by_seed(frame, EVERY, "test_ppl")
     windows = frame[frame["variant"].str.endswith("-token MLP")]
     if windows.empty:
-        raise KeyError("no k-token MLP among the results")
+        raise store.Absent("no k-token MLP among the results")
     chosen = windows.loc[windows.groupby("seed")["val_ppl"].idxmin()].set_index("seed")
     return (100 * (own / chosen["test_ppl"].reindex(own.index) - 1)).to_numpy()
 

@@ -1,46 +1,40 @@
 """Experiment 18: how does perplexity fall with training tokens; did early stopping distort it?"""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis.checks import CheckFailed
+from lib.analysis.statistics import bootstrap
+from lib.context.early_stopping import stop_epoch
 from lib.context.scaling import (
     PowerLaw,
-    exponent_interval,
     fit_power_law,
     fit_with_floor,
     residual_interval,
 )
-from lib.context.scaling_run import column
-from lib.experiments import scaling_variants
+from lib.context.scaling_run import column, last_column
+from lib.experiments import scaling_claims, scaling_variants
 from lib.experiments.context_vector import LAYOUTS
+from lib.experiments.scaling_claims import grid
 from lib.experiments.scaling_variants import (
     EQUAL,
     EXPERIMENT,
     FIRST,
     FIXED,
-    PATIENCES,
+    RULES,
     SCHEDULES,
-    SEED,
     SEED_TOKENS,
     SLUG,
-    variant,
 )
 from lib.figures import contexts
 from lib.results import store, tables
-from lib.results.claims import by_seed, claim_maker, difference
 
 Exp18 = PARAMETERS = scaling_variants.Exp18
 run = scaling_variants.run
-
-
-def grid(frame: pd.DataFrame, layout: str, metric: str) -> pd.DataFrame:
-    """Values of a metric, seeds x sizes; raises KeyError when the layout has none."""
-    own = frame[frame["variant"].str.startswith(LAYOUTS[layout] + ",")]
-    if metric not in own or own[metric].isna().all():
-        raise KeyError(f"{LAYOUTS[layout]} has no {metric}")
-    return own.pivot(index="seed", columns="tokens", values=metric).astype(float)
+CLAIMS = scaling_claims.CLAIMS
 
 
 def laws(frame: pd.DataFrame, layout: str, metric: str) -> dict[str, PowerLaw]:
@@ -59,34 +53,39 @@ def scaling_table(frame: pd.DataFrame) -> pd.DataFrame:
     low, high = residual_interval(SEED_TOKENS, ppl)
     law = fit_power_law(SEED_TOKENS, ppl)
     floored = fit_with_floor(SEED_TOKENS, ppl)
-    rows["seed: first layer, one run"] = _row(law, (low, high), floored, "", 1)
+    rows["seed: first layer, one run"] = _row(
+        f"{law.alpha:.3f} [{low:.3f}, {high:.3f}]", law, f"{floored.alpha:.3f}", floored, 1
+    )
     for layout in LAYOUTS:
         for name, metric in SCHEDULES.items():
             try:
                 found = grid(frame, layout, metric)
-            except KeyError:
+            except store.Absent:  # a recipe of the seed's layout only
                 continue
-            both, intervals = laws(frame, layout, metric), ("", "")
-            if len(found) > 1:
-                sizes, values = list(found.columns), found.to_numpy()
-                intervals = tuple(
-                    exponent_interval(sizes, values, floor=floor) for floor in (False, True)
-                )
+            both = laws(frame, layout, metric)
             rows[f"{LAYOUTS[layout]}: {name}"] = _row(
-                both["no floor"], intervals[0], both["floor"], intervals[1], len(found)
+                _over_seeds(found, fit_power_law),
+                both["no floor"],
+                _over_seeds(found, fit_with_floor),
+                both["floor"],
+                len(found),
             )
     return tables.captioned(pd.DataFrame(rows).T, frame)
 
 
-def _row(law: PowerLaw, interval, floored: PowerLaw, floor_interval, n: int) -> dict:
-    def spoken(pair) -> str:
-        return f" [{pair[0]:.3f}, {pair[1]:.3f}]" if pair else ""
+def _over_seeds(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> str:
+    """Mean [95 % interval] of the exponents that ``fit`` finds seed by seed."""
+    found = bootstrap([fit(list(wide.columns), row).alpha for row in wide.to_numpy()])
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
+
+def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n: int) -> dict:
+    """``law`` and ``floored`` are fitted through all seeds at once."""
     return {
-        "exponent": f"{law.alpha:.3f}{spoken(interval)}",
+        "exponent": exponent,
         "R²": f"{law.r2:.3f}",
         "2x data": f"{100 * (2**law.alpha - 1):.1f} %",
-        "exponent with floor": f"{floored.alpha:.3f}{spoken(floor_interval)}",
+        "exponent with floor": floor_exponent,
         "floor": f"{floored.floor:.0f}",
         "R² with floor": f"{floored.r2:.3f}",
         "n": n,
@@ -146,148 +145,38 @@ def draw_schedules(size: str) -> Figure:
 FIGURES = {"laws": draw_laws, "schedules": draw_schedules}
 
 
-def exponents(layout: str, metric: str = "test_ppl"):
-    """Exponent of the law without floor, one a seed."""
-
-    def measure(found) -> np.ndarray:
-        wide = grid(found(), layout, metric)
-        return np.array([fit_power_law(list(wide.columns), row).alpha for row in wide.to_numpy()])
-
-    return measure
-
-
-def exponent_gap(layout: str, metric: str, baseline: str):
-    """Difference of exponents between two schedules, seed by seed."""
-    return difference(exponents(layout, metric), exponents(layout, baseline))
-
-
-def step(layout: str, metric: str, last: int = 1):
-    """Change of a metric from the second largest to the largest size, seed by seed."""
-
-    def measure(found) -> np.ndarray:
-        wide = grid(found(), layout, metric)
-        return (wide.iloc[:, -1] - wide.iloc[:, -2]).to_numpy()
-
-    return measure
-
-
-def patience_cost(metric_patience: int):
-    """Percent by which stopping early raises test perplexity at the largest size."""
-
-    def measure(found) -> np.ndarray:
-        early = grid(found(), "first_layer", column(FIXED, metric_patience, "test_ppl"))
-        fixed = grid(found(), "first_layer", column(FIXED, 0, "test_ppl"))
-        return (100 * (early / fixed - 1)).iloc[:, -1].to_numpy()
-
-    return measure
-
-
-def rank_spread(found) -> np.ndarray:
-    """Largest minus smallest effective rank over the sizes, in points, seed by seed."""
-    wide = grid(found(), "first_layer", "er_pct")
-    return (wide.max(axis=1) - wide.min(axis=1)).to_numpy()
-
-
-def worse_than_unigram(found) -> np.ndarray:
-    """Percent change from the unigram model to the seed's recipe at the smallest size."""
-    frame = found()
-    ours = grid(frame, "first_layer", column(SEED, 1, "test_ppl")).iloc[:, 0]
-    name = variant("first_layer", int(ours.name))
-    return (100 * (ours / by_seed(frame, name, "unigram_test_ppl") - 1)).to_numpy()
-
-
 def check_replay(frame: pd.DataFrame, size: str) -> None:
-    """Raises CheckFailed unless replayed stopping never beats the best epoch on validation."""
-    for layout in LAYOUTS:
-        free = grid(frame, layout, column(FIXED, 0, "val_ppl"))
-        for patience in PATIENCES[1:]:
-            early = grid(frame, layout, column(FIXED, patience, "val_ppl"))
-            if (early < free - 1e-9).to_numpy().any():
-                raise CheckFailed(f"patience {patience} found a better epoch than the best one")
-    curve = store.read(SLUG, "curve", size)
-    equal = curve[curve["recipe"] == EQUAL].groupby(["variant", "seed"])["updates"].max()
-    if equal.nunique() > 1:
-        raise CheckFailed(f"updates differ between sizes: {sorted(equal.unique())}")
-    print(f"stopping rules are consistent; {int(equal.iloc[0])} updates at every size")
+    """Raises CheckFailed unless every reported number is found again in the curves.
+
+    For every recipe and stopping rule: the epoch lies where the rule still runs, no epoch before
+    its end has a lower validation perplexity, and the test perplexity is of that epoch. For the
+    equal budget also: the last columns are those of the last epoch, and of equally many updates at
+    every size.
+    """
+    rows = frame.set_index(["variant", "seed"])
+    curves = store.read(SLUG, "curve", size).groupby(["recipe", "variant", "seed"])
+    updates = set()
+    for (recipe, name, seed), own in curves:
+        own = own.sort_values("epoch").set_index("epoch")
+        row, where = rows.loc[(name, seed)], f"{name}, seed {seed}, {recipe}"
+        for patience in RULES[recipe]:
+            end = stop_epoch(own["val_loss"].tolist(), patience)
+            epoch = int(row[column(recipe, patience, "epoch")])
+            if epoch > end:
+                raise CheckFailed(f"{where}, patience {patience}: epoch {epoch} is after {end}")
+            best = {"val_ppl": own["val_ppl"].loc[:end].min(), "test_ppl": own["test_ppl"][epoch]}
+            _compare(row, {column(recipe, patience, key): x for key, x in best.items()}, where)
+        if recipe == EQUAL:
+            last = own.iloc[-1]
+            metrics = ("test_ppl", "val_ppl", "updates")
+            _compare(row, {last_column(EQUAL, key): last[key] for key in metrics}, where)
+            updates.add(int(last["updates"]))
+    if len(updates) > 1:
+        raise CheckFailed(f"updates differ between sizes: {sorted(updates)}")
+    print(f"reported epochs are those of the curves; {updates.pop()} updates at every size")
 
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 4", unit="exponent", min_seeds=3)
-
-CLAIMS = (
-    _claim(
-        "falls",
-        "Perplexity falls with training tokens by a power law (exponent below 0)",
-        exponents("first_layer"),
-        "one validation and one test text, one vocabulary, one batch for all sizes",
-        reported=-0.459,
-    ),
-    _claim(
-        "steepness",
-        "The exponent is as steep as -0.459 under a fixed batch and fixed texts (within 0.05)",
-        lambda found: exponents("first_layer")(found) + 0.459,
-        "sizes are 2,000 to 16,000 tokens of another text, so this speaks of the recipe only",
-        expect="within",
-        threshold=0.05,
-        unit="difference of exponent",
-    ),
-    _claim(
-        "recipe-steepens",
-        "The seed's growing number of updates makes the exponent steeper",
-        exponent_gap("first_layer", column(SEED, 1, "test_ppl"), column(FIXED, 0, "test_ppl")),
-        "same contexts, texts and sizes; batches that give the seed's 8 to 342 updates an epoch",
-        unit="difference of exponent",
-        source="control of seed 003, section 4",
-    ),
-    _claim(
-        "equal-updates",
-        "The exponent stays below 0 when every size gets equally many updates",
-        exponents("first_layer", column(EQUAL, 0, "test_ppl")),
-        "320 updates of one batch for every size, best epoch on valid",
-    ),
-    _claim(
-        "smallest-beats-unigram",
-        "The seed's recipe at the smallest size beats the unigram model",
-        worse_than_unigram,
-        "add-one unigram model of the same training tokens",
-        unit="% change of perplexity",
-        source="control of seed 003, section 4",
-    ),
-    _claim(
-        "rank-constant",
-        "The effective rank hardly depends on the number of tokens (spread below 3 points)",
-        rank_spread,
-        "rank of exact contexts on one fixed test text",
-        threshold=3.0,
-        reported=0.8,
-        unit="points of effective rank",
-    ),
-    _claim(
-        "accuracy-dips",
-        "Accuracy falls from the second largest to the largest size",
-        step("first_layer", column(FIXED, 1, "test_acc_pct")),
-        "fixed test text; patience 1 as in the seed (whose texts differed by size)",
-        reported=-2.2,
-        unit="points of accuracy",
-        source="seed 003, section 5",
-    ),
-    _claim(
-        "early-stopping-costs",
-        "Patience 1 stops too early at the largest size (costs over 1 %)",
-        patience_cost(1),
-        "patience 1 replayed on the curve of the run of fixed length; best epoch on valid in both",
-        expect="above",
-        threshold=1.0,
-        unit="% change of perplexity",
-        source="seed 003, section 5",
-    ),
-    _claim(
-        "patience-3-helps",
-        "Patience 3 still costs over 1 % at the largest size",
-        patience_cost(3),
-        "patience 3 against fixed length, replayed on the same curve",
-        expect="above",
-        threshold=1.0,
-        unit="% change of perplexity",
-        source="seed 003, section 5",
-    ),
-)
+def _compare(row: pd.Series, expected: dict[str, float], where: str) -> None:
+    for name, value in expected.items():
+        if not np.isclose(row[name], value, rtol=1e-4):
+            raise CheckFailed(f"{where}: {name} is {row[name]}, the curve says {value}")

@@ -45,6 +45,11 @@ def run(material: MaterialHandle, parameters: Exp19) -> pd.DataFrame:
     return finish(SLUG, tasks, parameters, timed)
 
 
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that were scored: all but the clocks, which have no perplexity."""
+    return frame[~frame["variant"].str.startswith(CLOCK)]
+
+
 def check_rates(frame: pd.DataFrame, parameters: Exp19) -> None:
     """Raises CheckFailed unless each kind of arm has the learning rate that its study found best
     on valid; a run without a study, or of another size than full, is not checked."""
@@ -182,7 +187,7 @@ def chosen_table(frame: pd.DataFrame, budget: float, size: str) -> pd.DataFrame:
         & (routes["rule"] == "gate")
         & (routes["wanted_rate"] == rate)
     ]
-    rival = best_unrouted(frame, own["flops"].mean())
+    rival = best_unrouted(frame, own["val_flops"].mean())
     other = frame[frame["variant"] == rival]
     found = {
         f"{variant}, {100 * rate:g} % by the gate": own,

@@ -51,25 +51,25 @@ class Exp19(CascadeParameters):
     ``budget``: the most FLOPs per token, over the base's, that a routed model may cost.
     ``study_rates``: learning rates tried on ``study_windows`` windows by every kind of arm, with
     one seed; the learning rates of the arms are the best of them on valid, ``all_learning_rates``
-    that of each depth. ``wikitext_windows`` 0 leaves
-    the second corpus out; the reverse direction needs as many as ``text`` takes for it."""
+    that of each depth. ``wikitext_windows``: how many the reverse direction learns from; 0 leaves
+    the second corpus out."""
 
     text_windows: int = whole(128, 2, 100_000)
     look_windows: int = whole(16, 1, 10_000)
     scored_windows: int = whole(96, 2, 100_000)
-    wikitext_windows: int = whole(384, 0, 100_000)
+    wikitext_windows: int = whole(128, 0, 100_000)
     layers: int = whole(2, 1, 64)
     depths: str = wholes("1,2", 1, 64)
     rival_layers: int = whole(4, 1, 64)
     rate: float = real(0.25, 0.01, 1.0)
-    rates: str = reals("0.03,0.1,0.2,0.25,0.35,0.5,0.7,1.0", 0.0, 1.0)
+    rates: str = reals("0.03,0.1,0.2,0.25,0.35,0.5,0.7,1.0", 0.01, 1.0)
     budget: float = real(1.15, 1.0, 10.0)
     seed_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
-    all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0)
+    all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0, above=True, repeats=True)
     tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0)
+    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0, above=True)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
     ladder_seeds: int = whole(3, 1, 1_000)
@@ -121,8 +121,13 @@ class Exp19(CascadeParameters):
 
     def counts(self) -> dict[str, int]:
         """With WikiText-2 windows, if any are asked for."""
-        more = {"wikitext": self.wikitext_windows} if self.wikitext_windows else {}
-        return super().counts() | more
+        if not self.wikitext_windows:
+            return super().counts()
+        return super().counts() | {
+            "wikitext": self.text.scored,
+            "wikitext_train": self.wikitext_windows,
+            "wikitext_valid": self.text.valid,
+        }
 
 
 def all_tokens(depth: int) -> str:
@@ -181,7 +186,7 @@ def reversed_arms(
 ) -> dict[str, LadderRun | RivalRun]:
     """The first stage on all tokens and the tuned last layers, learnt from WikiText-2."""
     main = decisive(material, parameters)
-    plan = replace(parameters.text, learnt_from="wikitext")
+    plan = replace(parameters.text, train=parameters.wikitext_windows, learnt_from="wikitext")
     return {name + REVERSED: replace(main[name], text=plan) for name in (ALL, TUNED)}
 
 
@@ -249,7 +254,7 @@ def tasks(material: MaterialHandle, parameters: Exp19) -> list[Task]:
     found = _tasks(rate_study(material, p), 1) if p.study_windows else []
     main = decisive(material, p)
     found += _tasks({BASE: replace(main[TUNED], kind="none")}, 1) + _tasks(main, p.seeds)
-    if dict(material.counts).get("wikitext", 0) >= p.text.wikitext_windows:
+    if "wikitext_train" in dict(material.counts):
         found += _tasks(reversed_arms(material, p), p.seeds)
     if p.arms == "all":
         found += _tasks(rungs(material, p), min(p.ladder_seeds, p.seeds))

@@ -1,11 +1,12 @@
 """What Experiment 17 compares: its parameters, its variants and their runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from lib.context import agreement_run, language_run
+from lib.context import agreement_run, collection_clock, language_run
 from lib.context.agreement_run import AgreementRun
+from lib.context.collection_clock import CollectionClock
 from lib.context.language_run import LanguageRun
 from lib.context.sources import Recurrent
 from lib.experiments.context_vector import (
@@ -16,6 +17,7 @@ from lib.experiments.context_vector import (
 )
 from lib.parameters import whole, wholes
 from lib.results import store
+from lib.training.outcome import Outcome
 from lib.training.sweep import Task, sweep
 
 EXPERIMENT, SLUG = "context_parallel", "17_parallel_contexts"
@@ -72,37 +74,56 @@ def cache_name(layout: str, way: str) -> str:
 
 
 def run(text: ContextText, parameters: Exp17) -> pd.DataFrame:
-    """Agreement for every layout and depth, then a Phase 2 on the contexts of every way."""
-    width = parameters.width or text.embedding_width
+    """Agreement for every layout and depth, a Phase 2 on the contexts of every way, and the clock.
+
+    Collection is timed after all trainings, one run after the other, so that nothing beside it
+    disturbs the clock; the rows of the ways get its ``collect_seconds``.
+    """
     data = text.choose(parameters)
-    tasks = []
+    width = parameters.width or text.embedding_width
+    tasks, clocks = [], []
     for seed in range(parameters.seeds):
         for layout in LAYOUTS:
             for depth in parameters.numbers("depths"):
                 for learning in (True, False):
-                    rate = (
-                        {}
-                        if learning
-                        else {"learning_rate": 0.0, "max_iterations": STILL_ITERATIONS}
+                    config = AgreementRun(
+                        data, _block(layout, depth, width, learning), parameters.sweeps
                     )
-                    block = Recurrent(layout, depth, width, seed_phase_one(width, **rate))
                     name = agreement_name(layout, depth, learning)
-                    config = AgreementRun(data, block, parameters.sweeps)
                     tasks.append(Task(agreement_run.run, config, seed, _labels(name, EXPERIMENT)))
-            for way in WAYS:
-                source = Recurrent(
-                    layout,
-                    parameters.layers,
-                    width,
-                    seed_phase_one(width),
-                    way=way,
-                    sweeps=parameters.sweeps,
-                    document=parameters.document,
-                )
+            sources = ways(layout, width, parameters)
+            for way, source in sources.items():
                 config = LanguageRun(data, source, parameters.fixed_length())
                 labels = _labels(cache_name(layout, way), CACHE)
                 tasks.append(Task(language_run.run, config, seed, labels))
-    return store.write(SLUG, sweep(tasks, parameters.workers), parameters.size)
+            config = CollectionClock(data, tuple(sources.values()))
+            labels = _labels(f"{LAYOUTS[layout]}: clock", CACHE)
+            clocks.append((layout, Task(collection_clock.run, config, seed, labels)))
+    found = sweep(tasks, parameters.workers)
+    timed = sweep([task for _, task in clocks], 1)  # alone: nothing may disturb the clock
+    for (layout, task), outcome in zip(clocks, timed, strict=True):
+        add_seconds(found, layout, task.seed, outcome)
+    return store.write(SLUG, found, parameters.size)
+
+
+def ways(layout: str, width: int, parameters: Exp17) -> dict[str, Recurrent]:
+    """One choice of contexts a way, all with the same block and Phase 1."""
+    block = _block(layout, parameters.layers, width, True)
+    changes = {"sweeps": parameters.sweeps, "document": parameters.document}
+    return {way: replace(block, way=way, **changes) for way in WAYS}
+
+
+def _block(layout: str, depth: int, width: int, learning: bool) -> Recurrent:
+    rate = {} if learning else {"learning_rate": 0.0, "max_iterations": STILL_ITERATIONS}
+    return Recurrent(layout, depth, width, seed_phase_one(width, **rate))
+
+
+def add_seconds(found: list[Outcome], layout: str, seed: int, clock: Outcome) -> None:
+    """Put the seconds of a clock into its ways' rows, in place. KeyError if one is not there."""
+    rows = {(outcome.row["variant"], outcome.row["seed"]): outcome.row for outcome in found}
+    for timed in clock.tables["clock"]:
+        row = rows[cache_name(layout, timed["way"]), seed]
+        row["collect_seconds"] = timed["collect_seconds"]
 
 
 def _labels(variant: str, experiment: str) -> dict[str, str]:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.analysis import depth_probe, exit_speed
+from lib.analysis import depth_probe, difficulty_judges, exit_speed
 from lib.experiments.character import count_models, labelled
 from lib.experiments.two_corpora import TwoCorpora
 from lib.figures import exits
 from lib.results import store
-from lib.results.claims import Measure, Tables
+from lib.results.claims import Measure, Tables, filled
+from lib.results.store import Absent
 from lib.text.corpus import Corpus
 from lib.training import kept_run
 from lib.training.character_run import CharacterRun
@@ -57,13 +58,16 @@ def train_and_probe(
         for task in training_tasks(experiment, networks(len(corpus.alphabet)), corpus, parameters)
     ]
     trained = sweep(trainings, parameters.workers)
-    probes, timings = [], []
+    probes, judgements, timings = [], [], []
     exit_layers = {name: network.exit_layer for name, network in networks(97).items()}
     for task in trainings:
         variant = task.labels["variant"]
         judge = _judge(task, trainings) if judged else ""
         config = depth_probe.Probe(task.config, task.run_id, exit_layers[variant], judge)
         probes.append(Task(depth_probe.run, config, task.seed, task.labels))
+        if judge:
+            opinion = difficulty_judges.Judged(task.config, task.run_id, judge)
+            judgements.append(Task(difficulty_judges.run, opinion, task.seed, task.labels))
         if variant in timed:
             widths = (64, 256) if task.config.corpus is corpora[0] else ()
             speed = exit_speed.Speed(
@@ -74,7 +78,8 @@ def train_and_probe(
         Outcome(one.row, {**one.tables, **two.tables})
         for one, two in zip(trained, sweep(probes, parameters.workers), strict=True)
     ]
-    _add_timings(found, sweep(timings, 1))  # alone: nothing beside them may disturb the clock
+    _add_tables(found, sweep(judgements, parameters.workers))
+    _add_tables(found, sweep(timings, 1))  # alone: nothing beside them may disturb the clock
     found += more()
     for corpus in corpora:
         found += sweep(count_models(experiment, corpus))
@@ -103,15 +108,16 @@ def _judge(task: Task, trainings: list[Task]) -> str:
     return "" if after is task else after.run_id
 
 
-def _add_timings(found: list[Outcome], timings: list[Outcome]) -> None:
+def _add_tables(found: list[Outcome], more: list[Outcome]) -> None:
     def key(outcome: Outcome) -> tuple:
         return tuple(outcome.row[name] for name in ("variant", "corpus", "seed"))
 
     by_key = {key(outcome): outcome for outcome in found}
-    for timing in timings:
-        by_key[key(timing)].tables.update(timing.tables)
+    for outcome in more:
+        by_key[key(outcome)].tables.update(outcome.tables)
 
 
+LEAST_EXITS = 5.0  # percent of the symbols; with fewer, exits cannot change what is measured
 PARETO_TITLE = "Perplexity against compute, best epoch (dotted: as many exits drawn by lot)"
 
 
@@ -164,11 +170,12 @@ def probed(
         wanted = {"variant": variant, "state": state, "split": _split(tables, split, column)}
         for name, value in {**wanted, **where}.items():
             frame = frame[frame[name] == value]
-        if frame.empty or frame[column].isna().any():
-            raise KeyError(f"{variant!r} has no {column} in {table}")
+        values = filled(
+            frame.sort_values("seed")[column], f"{variant!r} has no {column} in {table}"
+        )
         if frame["seed"].duplicated().any():
             raise ValueError(f"several rows a seed for {column} of {variant!r}")
-        return frame.sort_values("seed")[column].to_numpy(dtype=float)
+        return values.to_numpy(dtype=float)
 
     return measure
 
@@ -182,3 +189,19 @@ def _split(tables: Tables, split: str, column: str) -> str:
 def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
     """A column of the table of exits by seed, at one threshold of confidence."""
     return probed(variant, column, state, table="exits", threshold=threshold)
+
+
+def if_enough_exit(measure: Measure, exits: Measure) -> Measure:
+    """The measure where on average over seeds at least ``LEAST_EXITS`` percent of the symbols exit.
+
+    Raises Absent where fewer do: a network that hardly ever exits loses nothing by exiting.
+    """
+
+    def guarded(tables: Tables) -> np.ndarray:
+        share = float(np.mean(exits(tables)))
+        if share < LEAST_EXITS:
+            few = f"only {share:.2g} % of the symbols exit (mean over seeds)"
+            raise Absent(f"{few}, and under {LEAST_EXITS:g} % a verdict could not fail")
+        return measure(tables)
+
+    return guarded

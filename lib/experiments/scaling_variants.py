@@ -1,13 +1,14 @@
 """What Experiment 18 compares: its parameters, its recipes and their runs."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from lib.context import scaling_run
 from lib.context.phase_two import PhaseTwoSettings
-from lib.context.scaling_run import Recipe, ScalingRun, column
+from lib.context.scaling_run import Recipe, ScalingRun, column, last_column
 from lib.context.sources import Recurrent
 from lib.experiments.context_vector import (
     LAYOUTS,
@@ -22,7 +23,8 @@ from lib.training.sweep import Task, sweep
 EXPERIMENT, SLUG = "context_scaling", "18_scaling"
 FIRST, EVERY = LAYOUTS["first_layer"], LAYOUTS["every_layer"]
 FIXED, SEED, EQUAL = "fixed", "seed", "equal_updates"
-PATIENCES = (0, 1, 3)
+# the stopping rules (patience; 0: none) that are read off the curve of each recipe
+RULES = {FIXED: (0, 1, 3), SEED: (1,), EQUAL: (0,)}
 # the seed's batches followed free memory: tokens / batch at its four sizes (reconstructed)
 SEED_UPDATES_PER_EPOCH = (8, 17, 40, 342)
 SEED_TOKENS = (56_602, 110_516, 216_119, 529_173)
@@ -31,7 +33,8 @@ SCHEDULES = {
     "fixed batch, patience 1": column(FIXED, 1, "test_ppl"),
     "fixed batch, patience 3": column(FIXED, 3, "test_ppl"),
     "seed's growing number of updates, patience 1": column(SEED, 1, "test_ppl"),
-    "equal updates": column(EQUAL, 0, "test_ppl"),
+    "equal budget of updates, best epoch": column(EQUAL, 0, "test_ppl"),
+    "equal updates, last one": last_column(EQUAL, "test_ppl"),
 }
 
 
@@ -60,8 +63,14 @@ class Exp18(ContextParameters):
     TINY = {**ContextParameters.TINY, "sizes": "150,300,600", "batch": 64, "equal_updates": 4}
 
     def check(self) -> None:
-        """Raises ParameterError unless the largest size is ``tokens``."""
-        if max(self.numbers("sizes")) != self.tokens:
+        """Raises ParameterError unless ``sizes`` are three or more, rise, and end at ``tokens``."""
+        sizes = self.numbers("sizes")
+        if len(sizes) < 3 or any(a >= b for a, b in pairwise(sizes)):
+            raise ParameterError(
+                f"parameter 'sizes' is {self.sizes!r}; allowed: at least three whole numbers that "
+                "strictly rise, since a law with a floor has three parameters."
+            )
+        if sizes[-1] != self.tokens:
             raise ParameterError(
                 f"the largest of sizes ({self.sizes}) must equal tokens ({self.tokens})."
             )
@@ -84,16 +93,22 @@ def seed_batch(tokens: int, place: int, count: int) -> int:
 
 
 def recipes(run: Exp18, layout: str, tokens: int, place: int) -> tuple[Recipe, ...]:
-    """Fixed batch for both layouts; the seed's recipe and equal updates for the seed's layout."""
+    """Fixed batch for both layouts; for the seed's layout also its recipe and an equal budget.
+
+    The equal budget is ``equal_updates`` updates of one batch at every size; the last epoch ends
+    where it is spent.
+    """
     rate, sizes = run.learning_rate, run.numbers("sizes")
-    found = [Recipe(FIXED, run.fixed_length(), PATIENCES)]
+    found = [Recipe(FIXED, run.fixed_length(), RULES[FIXED])]
     if layout == "first_layer":
         batch = seed_batch(tokens, place, len(sizes))
-        found.append(Recipe(SEED, PhaseTwoSettings(batch, rate, run.epochs, patience=1), (1,)))
+        found.append(
+            Recipe(SEED, PhaseTwoSettings(batch, rate, run.epochs, patience=1), RULES[SEED])
+        )
         per_epoch = -(-(tokens - 1) // run.batch)
         epochs = -(-run.equal_updates // per_epoch)
         equal = PhaseTwoSettings(run.batch, rate, epochs, 0, run.equal_updates)
-        found.append(Recipe(EQUAL, equal))
+        found.append(Recipe(EQUAL, equal, RULES[EQUAL]))
     return tuple(found)
 
 

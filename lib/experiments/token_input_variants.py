@@ -15,7 +15,7 @@ from lib.experiments.context_vector import (
     ContextText,
     seed_phase_one,
 )
-from lib.parameters import whole
+from lib.parameters import ParameterError, whole
 from lib.results import store
 from lib.training.sweep import Task, sweep
 
@@ -49,9 +49,22 @@ class Exp16(ContextParameters):
     TINY = {**ContextParameters.TINY, "windows": 2, "wide_tokens": 0}
 
     @property
+    def most_tokens(self) -> int:
+        """Training tokens of the largest run: at the chosen or at the table's own width."""
+        return max(self.tokens, self.wide_tokens)
+
+    @property
     def memories(self) -> int:
         """Largest number of tokens that the cell is cut to: two below the largest window."""
         return max(1, self.windows - 2)
+
+    def check(self) -> None:
+        """Raises ParameterError unless end-to-end training has a whole window in every lane."""
+        if self.batch >= self.tokens:
+            raise ParameterError(
+                f"parameter 'batch' is {self.batch}; allowed: below tokens ({self.tokens}), since "
+                "end-to-end training walks a whole batch of windows at once."
+            )
 
 
 PARAMETERS = Exp16
@@ -102,7 +115,7 @@ def _trained(layout: str, run: Exp16, width: int) -> TruncatedBptt:
 def run(text: ContextText, parameters: Exp16) -> pd.DataFrame:
     """Train every variant with every seed; write and return the main table."""
     width = parameters.width or text.embedding_width
-    data = text.choose(parameters)
+    data = text.choose(parameters, vocabulary_tokens=parameters.tokens)
     tasks = [
         _task(name, data, source, parameters, seed)
         for seed in range(parameters.seeds)

@@ -3,7 +3,7 @@
 The seeds' loaders found no WikiText and fell back, silently, to one sentence repeated for training
 and another for validation. Both corpora stand side by side in every table; ``repeated`` has no test
 text, so claims on it read the validation perplexity, as the seeds did, and on real text the test
-perplexity.
+perplexity. A seed's own figure stands beside ``repeated`` only, the text it was measured on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,13 @@ from lib.parameters import whole
 from lib.results import store, tables
 from lib.results.claims import Measure, Tables, change
 from lib.text.corpus import Corpus, load_corpus
+from lib.training import fixed_embedding, growing
 from lib.training.fit import Training
-from lib.training.growing import GrowthRun, Stages, run
+from lib.training.growing import GrowthRun, Stages
 from lib.training.outcome import Outcome
 from lib.training.sweep import sweep
+
+REPORTED_ON = ("repeated",)  # the text of every figure that the seed reports for Experiments 5-11
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,18 @@ def metric(corpus: str) -> str:
 def metrics(frame: pd.DataFrame) -> dict[str, str]:
     """The deciding column of every corpus in a table."""
     return {name: metric(name) for name in frame["corpus"].unique()}
+
+
+def reported_tables(frame: pd.DataFrame, experiment: str, baseline: str) -> list[pd.DataFrame]:
+    """Ours beside the seed's, one table a corpus in the order of ``frame``.
+
+    The change against ``baseline`` is that of the column that decides on the corpus; the seed's
+    figures stand where they were measured and are blank elsewhere.
+    """
+    return [
+        tables.against_reported(own, experiment, baseline, metric(name), name in REPORTED_ON)
+        for name, own in frame.groupby("corpus", sort=False)
+    ]
 
 
 def perplexity_figure(
@@ -133,16 +148,19 @@ def train_paths(
     groups: Sequence[Mapping[str, Stages]],
     corpora: list[Corpus],
     parameters: TwoCorpora,
+    fixed: Sequence[Mapping[str, Stages]] = (),
 ) -> pd.DataFrame:
     """Train the growth paths on every corpus with every seed; write and return the main table.
 
     A group of paths is one run a corpus and seed, so a group that is added leaves the finished runs
-    of the others as they are.
+    of the others as they are. Groups of ``fixed`` keep the embedding at random in every stage.
     """
+    kinds = [(growing.run, paths) for paths in groups]
+    kinds += [(fixed_embedding.run, paths) for paths in fixed]
     tasks, floors_ = [], []
     for corpus in corpora:
         model = TransformerConfig(len(corpus.alphabet), initialisation="B")
-        for paths in groups:
+        for run, paths in kinds:
             config = GrowthRun(corpus, model, tuple(paths.items()), parameters.ordered())
             tasks += labelled(experiment, f"paths, {corpus.name}", run, config, parameters)
         floors_ += count_models(experiment, corpus)

@@ -1,6 +1,6 @@
 """Claims of seed 002 (Experiment 12), and the rows that decide them."""
 
-from lib.experiments.cascade import against_base, common_change
+from lib.experiments.cascade import against_base, common_change, on_wikitext
 from lib.results.claims import claim_maker
 
 EXPERIMENT, SLUG = "cascade_two_layer", "12_two_layer_stage"
@@ -117,7 +117,7 @@ CLAIMS = (
     _claim(
         "wikitext",
         "The cascade of seed 002 improves WikiText-2 as well",
-        against_base(SEED, "wikitext_cascade_all_ppl", "wikitext_base_all_ppl"),
+        on_wikitext(against_base(SEED, "wikitext_cascade_all_ppl", "wikitext_base_all_ppl")),
         "all tokens of another corpus; seed 002's open list",
     ),
 )

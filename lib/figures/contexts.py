@@ -1,6 +1,7 @@
 """Figures about context vectors: memory, forgetting, effective rank, scaling."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +27,7 @@ def against_tokens(
     """
     figure, axes = plt.subplots()
     colours = methods.colours([*series, *levels])
-    for marker, (label, points) in zip(style.MARKERS, series.items(), strict=False):
+    for marker, (label, points) in zip(cycle(style.MARKERS), series.items(), strict=False):
         if not points:
             continue
         found = [bootstrap(own_values(frame, variant, metric)) for variant in points.values()]
@@ -56,7 +57,7 @@ def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.3), sharey=True)
     colours = methods.colours(variants)
     for axes, (metric, label) in zip(panels, labels.items(), strict=True):
-        for variant, marker in zip(variants, style.MARKERS, strict=False):
+        for variant, marker in zip(variants, cycle(style.MARKERS), strict=False):
             own = frame[frame["variant"] == variant]
             look = {"color": colours[variant], "marker": marker, "s": 26, "label": variant}
             axes.scatter(own[metric], own["test_ppl"], **look)
@@ -71,7 +72,7 @@ def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
     """Cosine of two states that saw the same tokens, mean over seeds, band lowest to highest."""
     figure, axes = plt.subplots()
     for (variant, look), marker in zip(
-        methods.looks(variants).items(), style.MARKERS, strict=False
+        methods.looks(variants).items(), cycle(style.MARKERS), strict=False
     ):
         wide = rows[rows["variant"] == variant].pivot_table(
             index="tokens_seen", columns="seed", values="cos"
@@ -102,7 +103,7 @@ def agreement_bars(
     figure, axes = plt.subplots()
     looks = methods.looks(list(groups))
     for number, ((name, points), marker) in enumerate(
-        zip(groups.items(), style.MARKERS, strict=False)
+        zip(groups.items(), cycle(style.MARKERS), strict=False)
     ):
         shift = 0.05 * (number - (len(groups) - 1) / 2)
         found = {
@@ -132,13 +133,15 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     """
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     colours, drawn = methods.colours(list(series)), {}
-    for number, (label, rows) in enumerate(series.items()):
-        look = {"color": colours[label], "marker": style.MARKERS[number]}
+    for number, ((label, rows), marker) in enumerate(
+        zip(series.items(), cycle(style.MARKERS), strict=False)
+    ):
+        look = {"color": colours[label], "marker": marker}
         shift = 1.025 ** (number - (len(series) - 1) / 2)
         axes.scatter(shift * rows["tokens"], rows["ppl"], s=18, **look)
         grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 50)
         fits = laws.get(label, [])
-        for (name, law), line in zip(fits, style.LINES, strict=False):
+        for (name, law), line in zip(fits, style.LINES[: len(fits)], strict=True):
             axes.plot(grid, law.predict(grid), ls=line, color=colours[label], lw=1.2)
             drawn[name] = line
         found = ", ".join(f"{law.alpha:.2f} ({name})" for name, law in fits).replace("-", "−")

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis.layer_contribution import GROUPS
-from lib.figures import style
+from lib.figures import rows, style
 from lib.figures.panels import band, corpora, counted, grid_of_panels
 
 COLOURS = dict(zip(GROUPS, (style.COLOURS[2], style.COLOURS[0], style.COLOURS[1]), strict=True))
@@ -42,4 +42,24 @@ def by_difficulty(
         panel.set_xlabel("after layer")
     axes[0].set_ylabel(label)
     style.legend(figure, axes[-1], NOTE, 3)
+    return figure
+
+
+def by_judge(judged: pd.DataFrame, judges: list[str], variant: str) -> Figure:
+    """Percent by which hard symbols' loss falls from the first layer to the last, a row a judge;
+    a panel a corpus, seeds, mean and interval."""
+    own = judged[(judged["variant"] == variant) & (judged["group"] == "hard")]
+    title = f"Loss of hard symbols, first layer to last, {variant}"
+    figure, axes = grid_of_panels(counted(own), title, rows.HEIGHT * len(judges) + 1.6, sharey=True)
+    for panel, corpus in zip(axes, corpora(own), strict=True):
+        here = own[own["corpus"] == corpus]
+        for y, judge in enumerate(judges):
+            wide = here[here["judge"] == judge].pivot(index="seed", columns="layer", values="loss")
+            fall = 100 * (1 - wide[wide.columns.max()] / wide[wide.columns.min()])
+            rows.draw(panel, y, fall.to_numpy(), style.COLOURS[y])
+        rows.name_rows(panel, judges)
+        panel.axvline(0, color="black", linewidth=0.8)
+        panel.set_xlabel("fall of the loss, % (left of 0: it grows)")
+    axes[0].set_ylabel("who says what is hard")
+    style.legend(figure, rows.key(False), columns=3)
     return figure

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis.statistics import bootstrap
 from lib.figures import methods, style
-from lib.figures.panels import band, corpora, counted, grid_of_panels
+from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels
 
 COLUMNS = {
     "ppl": "perplexity",
@@ -20,7 +20,10 @@ COLUMNS = {
 def sweep(
     exits: pd.DataFrame, corpus: str, variants: list[str], columns: list[str], title: str
 ) -> Figure:
-    """A panel a column against the threshold; solid the best epoch, dashed the last one."""
+    """A panel a column against the threshold; solid the best epoch, dashed the last one.
+
+    Bands of percentages are cut at 0 and 100.
+    """
     own = exits[exits["corpus"] == corpus]
     names = [COLUMNS[column] for column in columns]
     figure, axes = grid_of_panels(names, f"{title}, {style.seeds(own)}", 3.0)
@@ -29,7 +32,9 @@ def sweep(
             for state, line in (("best", "-"), ("last", "--")):
                 rows = own[(own["variant"] == variant) & (own["state"] == state)]
                 name = variant if state == "best" else None
-                band(panel, rows, "threshold", column, color=colour, linestyle=line, label=name)
+                possible = (0.0, 100.0) if column.endswith("_pct") else EVERYTHING
+                look = {"color": colour, "linestyle": line, "label": name}
+                band(panel, rows, "threshold", column, possible, **look)
         panel.set_xlabel("confidence threshold")
         if column == "ppl":
             style.plain_log(panel, "y")

@@ -12,7 +12,7 @@ CUT = 1.5  # times the lowest perplexity
 
 
 def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """Validation perplexity of every seed against compute; a dot where a stage begins.
+    """Validation perplexity of every seed against compute; a dot after a stage's first epoch.
 
     The axis of a panel ends above the highest value of any stage but the first: what is shown is
     what adding layers does, not the first epochs.
@@ -34,7 +34,7 @@ def stages(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
             panel.set_ylim(top=1.15 * max(later))
         panel.set_xlabel(COMPUTE)
     axes[0].set_ylabel("validation perplexity (logarithmic)")
-    note = "a line a seed; a dot where a stage begins; what variants share is drawn over"
+    note = "a line a seed; a dot: after a stage's first epoch; what variants share is drawn over"
     style.legend(figure, axes[-1], note)
     return figure
 

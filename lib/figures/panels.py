@@ -1,6 +1,9 @@
 """Figures with a panel a corpus, so that real and repeated text stand side by side."""
 
+import math
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,16 +43,26 @@ def grid_of_panels(
     return figure, panels[: len(names)]
 
 
-def band(axes: Axes, frame: pd.DataFrame, x: str, y: str, **look) -> None:
-    """Mean of y over seeds against x with its 95 % interval."""
+EVERYTHING = (-math.inf, math.inf)
+
+
+def band(
+    axes: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    possible: tuple[float, float] = EVERYTHING,
+    **look,
+) -> None:
+    """Mean of y over seeds against x with its 95 % interval, cut at the ``possible`` values."""
     frame = frame[frame[y].notna()]
     found = {at: bootstrap(rows[y]) for at, rows in frame.groupby(x)}
     places, values = list(found), list(found.values())
     (line,) = axes.plot(places, [v.mean for v in values], **look)
     axes.fill_between(
         places,
-        [v.low for v in values],
-        [v.high for v in values],
+        np.clip([v.low for v in values], *possible),
+        np.clip([v.high for v in values], *possible),
         color=line.get_color(),
         alpha=0.15,
         linewidth=0,

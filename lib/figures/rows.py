@@ -22,10 +22,10 @@ def reported(experiment: str) -> dict[str, float]:
 
 
 def own_values(frame: pd.DataFrame, variant: str, metric: str) -> np.ndarray:
-    """One value a seed (n,); raises KeyError for a variant without any."""
+    """One value a seed (n,); raises Absent for a variant without any."""
     found = frame.loc[frame["variant"] == variant, metric].dropna().to_numpy(dtype=float)
     if not len(found):
-        raise KeyError(f"variant {variant!r} has no {metric}")
+        raise store.Absent(f"variant {variant!r} has no {metric}")
     return found
 
 

@@ -40,8 +40,9 @@ class Claim:
 
     ``expect``: the measure must lie ``below`` or ``above`` ``threshold``, or ``within`` +-
     ``threshold`` of zero (for claims of equality). ``reported`` is the seed's own value of the
-    measure, None for a control that the seed did not run. ``control`` says in words what is
-    compared and held equal. ``corpora`` limits the claim to corpora whose name begins so.
+    measure, None for a control that the seed did not run; it is shown for corpora whose name begins
+    as one of ``reported_on`` (none named: all). ``control`` says in words what is compared and held
+    equal. ``corpora`` limits the claim to corpora whose name begins so.
     """
 
     id: str
@@ -57,10 +58,16 @@ class Claim:
     threshold: float = 0.0
     min_seeds: int = 5
     corpora: tuple[str, ...] = ()
+    reported_on: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.expect not in EXPECTATIONS:
             raise ValueError(f"expect is {self.expect!r}; allowed: {', '.join(EXPECTATIONS)}")
+
+    def reported_for(self, corpus: str) -> float | None:
+        """The seed's value beside a corpus: None where the seed measured it on another one."""
+        here = not self.reported_on or corpus.startswith(self.reported_on)
+        return self.reported if here else None
 
 
 def claim_maker(area: str, slug: str, source: str, **shared: Any) -> Callable[..., Claim]:
@@ -83,17 +90,24 @@ def claim_maker(area: str, slug: str, source: str, **shared: Any) -> Callable[..
 def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
     """Percent change of a metric from one variant to another, seed by seed (paired).
 
-    A baseline with a single row (a count model, say) is compared with every seed.
-    Raises KeyError if a variant is absent, ValueError if the seeds do not match.
+    A baseline that is a count model, a single row without ``params``, is the same for every seed.
+    Raises Absent if a variant is not there, ValueError if the seeds do not match.
     """
 
     def measure(tables: Tables) -> np.ndarray:
-        new, old = (by_seed(tables(), variant, metric) for variant in (treatment, baseline))
-        if len(old) > 1 and list(new.index) != list(old.index):
+        frame = tables()
+        new, old = (by_seed(frame, variant, metric) for variant in (treatment, baseline))
+        if not _is_constant(frame, baseline) and list(new.index) != list(old.index):
             raise ValueError(f"{treatment} and {baseline} do not share their seeds")
         return percent_change(new.to_numpy(), old.to_numpy())
 
     return measure
+
+
+def _is_constant(frame: pd.DataFrame, variant: str) -> bool:
+    """Whether a variant is a count model: one row, and no parameters that a seed could set."""
+    rows = frame[frame["variant"] == variant]
+    return len(rows) == 1 and "params" in rows and bool(rows["params"].isna().all())
 
 
 def level(variant: str, metric: str) -> Measure:
@@ -102,21 +116,39 @@ def level(variant: str, metric: str) -> Measure:
 
 
 def difference(one: Measure, other: Measure) -> Measure:
-    """One measure minus another, seed by seed."""
-    return lambda tables: one(tables) - other(tables)
+    """One measure minus another, seed by seed; ValueError if they have unequally many values."""
+    return lambda tables: np.subtract(*_paired(one(tables), other(tables)))
 
 
 def ratio(one: Measure, other: Measure) -> Measure:
-    """Percent change from the other measure to the one, seed by seed."""
-    return lambda tables: percent_change(one(tables), other(tables))
+    """Percent change from the other measure to the one, seed by seed; ValueError as above."""
+    return lambda tables: percent_change(*_paired(one(tables), other(tables)))
+
+
+def _paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if np.shape(one) != np.shape(other):
+        raise ValueError(f"{np.size(one)} and {np.size(other)} values do not pair seed by seed")
+    return one, other
 
 
 def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
-    """A metric of a variant indexed by seed. Raises KeyError if the variant is absent."""
+    """A metric of a variant indexed by seed.
+
+    Raises Absent if the variant is not there or has no value, ValueError if only some of its seeds
+    have one, and KeyError for a metric that is no column.
+    """
     rows = frame[frame["variant"] == variant].set_index("seed").sort_index()
-    if rows.empty or rows[metric].isna().any():
-        raise KeyError(f"variant {variant!r} has no {metric}")
-    return rows[metric].astype(float)
+    return filled(rows[metric], f"variant {variant!r} has no {metric}").astype(float)
+
+
+def filled(values: pd.Series, complaint: str) -> pd.Series:
+    """The values, none of them empty. Raises Absent with the complaint if there is none at all,
+    ValueError if only some are empty: a run failed, which must not pass for one not made."""
+    if values.isna().all():
+        raise store.Absent(complaint)
+    if values.isna().any():
+        raise ValueError(f"{complaint} in {values.isna().sum()} of {len(values)} rows")
+    return values
 
 
 def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
@@ -140,7 +172,12 @@ def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
         wanted = f"no results on {' or '.join(claim.corpora)}"
         return [{**head, **_empty("", wanted), "unit": claim.unit}]
     return [
-        {**head, **_verdict(claim, Tables(claim.slug, corpus, size)), "unit": claim.unit}
+        {
+            **head,
+            "reported": claim.reported_for(corpus),
+            **_verdict(claim, Tables(claim.slug, corpus, size)),
+            "unit": claim.unit,
+        }
         for corpus in corpora
     ]
 
@@ -148,8 +185,11 @@ def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
 def _verdict(claim: Claim, tables: Tables) -> dict:
     try:
         values = claim.measure(tables)
-    except (KeyError, FileNotFoundError) as missing:
-        return _empty(tables.corpus, f"no results: {missing.args[0]}")
+    except (store.Absent, FileNotFoundError) as missing:
+        return _empty(tables.corpus, f"not decided: {missing.args[0]}")
+    except (KeyError, ValueError) as error:
+        error.add_note(f"while deciding claim {claim.id} on {tables.corpus}")
+        raise
     found = bootstrap(values)
     row = {
         "ours": found.mean,

@@ -17,6 +17,7 @@ COLUMNS = (
     "test_ppl",
     "seconds",
     "device",
+    "torch",  # the version a run was made with; tables older than this column have it empty
     "code_hash",
     "run_id",
 )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.provenance import ROOT
 from lib.results import store
-from lib.results.claims import Claim, decide
+from lib.results.claims import NOT_MEASURABLE, Claim, decide
 
 COLUMNS = (
     "id",
@@ -52,30 +52,49 @@ def verdicts(claims: Iterable[Claim], size: str = store.FULL) -> pd.DataFrame:
 
 
 def write(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Decide all claims from the committed results and save ``results/claims.csv``."""
+    """Decide all claims from the committed results and save ``results/claims.csv``.
+
+    The file holds all digits that count: rounded once, wherever a number is shown.
+    """
     frame = score(claims)
     partial = PATH.with_suffix(".partial")
-    frame.to_csv(partial, index=False, float_format="%.5g", lineterminator="\n")
+    frame.to_csv(partial, index=False, float_format="%.10g", lineterminator="\n")
     os.replace(partial, PATH)
     return frame
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """The README's scoreboard from the rows of ``claims.csv``."""
+    """The README's scoreboard from the rows of ``claims.csv``: verdicts counted by experiment, then
+    the claims of each experiment folded away."""
     counts = frame["verdict"].value_counts()
+    kinds = list(counts.index)
     lines = [
         ", ".join(f"**{count}** {verdict}" for verdict, count in counts.items()) + ".",
         "",
-        "| Exp. | claim | corpus | reported | ours [95 % CI] | n | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| Experiment | " + " | ".join(kinds) + " |",
+        "|---|" + "---|" * len(kinds),
     ]
-    for row in frame.itertuples():
-        unit = f" {row.unit}" if isinstance(row.unit, str) else ""
-        lines.append(
-            f"| {row.experiment} | {row.statement} ({unit.strip()}) | {row.corpus} | "
-            f"{_number(row.reported)} | {_measured(row)} | {row.n} | {row.verdict} |"
-        )
+    by_experiment = list(frame.groupby("experiment", sort=False))
+    for name, own in by_experiment:
+        found = own["verdict"].value_counts()
+        lines.append(f"| {name} | " + " | ".join(str(found.get(kind, "")) for kind in kinds) + " |")
+    for name, own in by_experiment:
+        lines += ["", f"<details><summary><b>{name}</b>: {len(own)} rows</summary>", ""]
+        lines += [
+            "| claim | corpus | reported | ours [95 % CI] | n | verdict |",
+            "|---|" + "---|" * 5,
+        ]
+        lines += [_row(row) for row in own.itertuples()]
+        lines += ["", "</details>"]
     return "\n".join(lines)
+
+
+def _row(row) -> str:
+    unit = f" ({row.unit})" if isinstance(row.unit, str) and row.unit else ""
+    return (
+        f"| {row.statement}{unit} | {row.corpus} | {_number(row.reported)} | {_measured(row)} | "
+        f"{row.n} | {row.verdict} |"
+    )
 
 
 def update_readme(frame: pd.DataFrame) -> None:
@@ -86,7 +105,9 @@ def update_readme(frame: pd.DataFrame) -> None:
         raise ValueError("README.md has lost the marks around its scoreboard")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n{markdown(frame)}\n{END}{tail}", encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(f"{head}{BEGIN}\n{markdown(frame)}\n{END}{tail}", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _number(value: float | None) -> str:
@@ -94,6 +115,10 @@ def _number(value: float | None) -> str:
 
 
 def _measured(row) -> str:
+    """The measured value with its interval; a single value has none, and says what it is."""
     if pd.isna(row.ours):
         return ""
+    if row.n == 1:
+        sole = "one seed" if row.verdict == NOT_MEASURABLE else "one deterministic value"
+        return f"{_number(row.ours)}, {sole}"
     return f"{_number(row.ours)} [{_number(row.ci_low)}, {_number(row.ci_high)}]"

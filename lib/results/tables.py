@@ -15,16 +15,22 @@ def interval(frame: pd.DataFrame, variant: str, metric: str) -> Interval | None:
 
 
 def against_reported(
-    frame: pd.DataFrame, experiment: str, baseline: str, metric: str = "test_ppl"
+    frame: pd.DataFrame,
+    experiment: str,
+    baseline: str,
+    metric: str = "test_ppl",
+    measured_here: bool = True,
 ) -> pd.DataFrame:
     """One row a variant of one corpus: size, budget, ours with interval, the seed's figure.
 
+    The seed's figure is blank unless it was ``measured_here``, on this corpus.
+
     ``Δ`` is the paired percent change of ``metric`` against ``baseline``; blank for the baseline
-    and for count models, which have one row and no seed. Raises KeyError without that baseline.
+    and for count models, which have one row and no seed. Raises Absent without that baseline.
     """
     reference = _by_seed(frame, baseline, metric)
     if reference.empty:
-        raise KeyError(f"no variant {baseline!r} to compare with")
+        raise store.Absent(f"no variant {baseline!r} to compare with")
     seed_figures = store.reported(experiment)
     seed_figures = seed_figures[seed_figures["metric"] == REPORTED_METRIC].set_index("row")["value"]
     rows = []
@@ -42,7 +48,7 @@ def against_reported(
                 "best epoch": _mean(own["best_epoch"]),
                 "n": len(own),
                 "valid PPL": str(interval(frame, variant, "val_ppl") or ""),
-                "seed's valid PPL": seed_figures.get(variant, ""),
+                "seed's valid PPL": seed_figures.get(variant, "") if measured_here else "",
                 "test PPL": str(interval(frame, variant, "test_ppl") or ""),
                 f"Δ {metric.split('_')[0]} against {baseline}": delta,
                 "seconds": _mean(own["seconds"]),

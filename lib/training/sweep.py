@@ -120,6 +120,7 @@ def sweep(tasks: Sequence[Task], workers: int = 1, runs: Path = RUNS) -> list[Ou
         if record is None:
             raise RuntimeError(f"the run of {task.name} left no record")
         row = {**task.labels, "seed": task.seed, **record["row"], "run_id": task.run_id}
+        row["torch"] = record["environment"]["torch"]
         outcomes.append(Outcome(row, record["tables"]))
     return outcomes
 
