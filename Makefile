@@ -13,15 +13,15 @@ help: ## this list
 setup: $(READY) ## make the environment (.venv), versions held by requirements.lock
 
 $(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-dev.txt -e .
 	touch $(READY)
 
 run: $(READY) ## every notebook at the quick size, then the table of results (NB=03,04 for some)
-	$(BIN)/python tools/notebooks.py run --size quick --only "$(NB)"
-	$(BIN)/python tools/results.py table --size quick
+	$(BIN)/python tools/notebooks.py run --size quick --only "$(NB)"; ran=$$?; \
+	$(BIN)/python tools/results.py table --size quick && exit $$ran
 
 test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all notebooks at the tiny size
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all noteb
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	$(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
 
-reproduce: $(READY) ## full size, in place, resumable (NB=04 for one); outputs and figures are kept
+reproduce: $(READY) ## full size, resumable (NB=04 for one); keeps outputs, tables and figures
 	$(BIN)/python tools/notebooks.py run --size full --only "$(NB)"
 	$(BIN)/python tools/results.py claims
 
@@ -51,4 +51,4 @@ lint: $(READY) ## format and lint
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what small runs left; finished full runs and the environment stay
-	rm -rf results/quick results/tiny results/custom figures/quick figures/tiny figures/custom
+	rm -rf results/full results/quick results/tiny results/custom figures/quick figures/tiny figures/custom

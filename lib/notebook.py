@@ -1,6 +1,7 @@
 """What every notebook does at its start and when it shows something."""
 
 import dataclasses
+import os
 import platform
 import warnings
 from typing import Any, TypeVar
@@ -10,18 +11,33 @@ import torch
 from IPython.display import HTML, display
 
 from lib.figures import style
-from lib.parameters import Parameters
+from lib.parameters import ParameterError, Parameters, no_folder
+from lib.provenance import ROOT
 
 P = TypeVar("P", bound=Parameters)
 _known: set[str] = set()
 _refused: set[str] = set()
+_reserved: dict[str, Any] = {}  # what Python and the first cell define, and nobody else
+_space: list[dict[str, Any]] = []  # the notebook that ``_reserved`` is about
 
 
 def begin(names: dict[str, Any]) -> None:
     """Remember which names exist before the parameters cell, and set the look of figures.
 
-    ``names`` is the notebook's ``globals()``.
+    ``names`` is the notebook's ``globals()``. Raises FileNotFoundError if the library was installed
+    without its repository, whose tables it reads.
     """
+    if not (ROOT / "results" / "reported.csv").is_file():
+        raise FileNotFoundError(
+            "the library stands without its repository; install it with `pip install -e .` in a "
+            "clone, or run the notebook there"
+        )
+    first = not _space or _space[0] is not names
+    before = names.keys() if first else _reserved.keys()
+    reserved = {name: value for name, value in names.items() if name in before}
+    _space[:] = [names]
+    _reserved.clear()
+    _reserved.update(reserved)
     _known.clear()
     _known.update(names.keys() - _refused)
     style.use()
@@ -31,24 +47,29 @@ def begin(names: dict[str, Any]) -> None:
 
 
 def configure(schema: type[P], names: dict[str, Any]) -> P:
-    """The checked parameters: every plain value that has appeared since ``begin``.
+    """The checked parameters: every plain value that has appeared since ``begin``, and every one
+    that has taken the name of something there before it.
 
     A second run in the same kernel is checked alike: names of the schema always count, a name that
     was refused once stays refused, and objects that later cells define are no parameters.
 
     Prints them with the size they make and the device. Raises ParameterError, before anything is
-    trained, for an unknown name, a wrong type or an impossible value.
+    trained, for an unknown name, a wrong type or an impossible value, and for a DEPTH_DATA that is
+    no folder.
     """
     fields = {field.name for field in dataclasses.fields(schema)}
     given = {
         name: value
         for name, value in names.items()
-        if name in fields or (name not in _known and _is_plain(name, value))
+        if name in fields or (_is_new(name, value) and _is_plain(name, value))
     }
     _refused.update(given.keys() - fields)
     if _refused & given.keys():
         print("after renaming a refused parameter, restart the kernel: the old name still exists")
     run = schema.checked(given)
+    data = os.environ.get("DEPTH_DATA", "")
+    if complaint := no_folder(data):
+        raise ParameterError(f"the environment variable DEPTH_DATA is {data!r}; {complaint}.")
     _known.update(names)
     print(f"size: {run.size}")
     for name in (f.name for f in dataclasses.fields(run)):
@@ -57,6 +78,11 @@ def configure(schema: type[P], names: dict[str, Any]) -> P:
         print(f"  {name:<16} {'(given)' if name == 'data_dir' and value else repr(value)}")
     print(f"python {platform.python_version()}, torch {torch.__version__}")
     return run
+
+
+def _is_new(name: str, value: Any) -> bool:
+    """Whether a name is not known from before, or holds something else than it did there."""
+    return name not in _known or (name in _reserved and _reserved[name] is not value)
 
 
 def _is_plain(name: str, value: Any) -> bool:

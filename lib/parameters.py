@@ -2,7 +2,7 @@
 or an edit by hand.
 
 An experiment declares a frozen dataclass derived from ``Parameters``; every field carries its
-limits (``whole``, ``real``, ``choice``, ``switch``, ``words``, ``wholes``, ``reals``).
+limits (``whole``, ``real``, ``choice``, ``switch``, ``words``, ``folder``, ``wholes``, ``reals``).
 ``Parameters.checked`` stops on an unknown name, a wrong type or an impossible value, in one
 sentence that names the parameter and says what is allowed.
 """
@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 
@@ -45,20 +46,44 @@ def switch(default: bool) -> Any:
 
 
 def words(default: str) -> Any:
-    """Any text, for example a folder."""
+    """Any text."""
     return field(default=default, metadata={"check": lambda value: None})
 
 
+def folder() -> Any:
+    """A folder that exists, or nothing: a typing error must not pass for an absent text."""
+    return field(default="", metadata={"check": no_folder})
+
+
+def no_folder(name: str) -> str | None:
+    """What is wrong with the name of a folder; None if it exists or nothing is named."""
+    found = not name or Path(name).expanduser().is_dir()
+    return None if found else "there is no such folder; allowed: a folder that exists, or nothing"
+
+
 def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
-    """A list of whole numbers written ``"1,3,6"``; ``numbers`` reads it. Forms have no lists."""
-    return field(default=default, metadata={"check": _each(int, at_least, at_most), "kind": int})
+    """A list of different whole numbers written ``"1,3,6"``; ``numbers`` reads it.
+
+    Text, because forms have no lists.
+    """
+    check = _each(_within(int, at_least, at_most, False), int, False)
+    return field(default=default, metadata={"check": check, "kind": int})
 
 
-def reals(default: str, at_least: float, at_most: float | None = None) -> Any:
-    """A list of numbers written ``"0.5,0.8"``."""
-    return field(
-        default=default, metadata={"check": _each(float, at_least, at_most), "kind": float}
-    )
+def reals(
+    default: str,
+    at_least: float,
+    at_most: float | None = None,
+    above: bool = False,
+    repeats: bool = False,
+) -> Any:
+    """A list of numbers written ``"0.5,0.8"``.
+
+    ``above`` excludes the lower limit; ``repeats`` allows a number twice, for a list that goes
+    along with another.
+    """
+    check = _each(_within(float, at_least, at_most, above), float, repeats)
+    return field(default=default, metadata={"check": check, "kind": float})
 
 
 @dataclass(frozen=True)
@@ -149,8 +174,7 @@ def _within(kind: type, low: float, high: float | None, above: bool) -> Any:
     return check
 
 
-def _each(kind: type, low: float, high: float | None) -> Any:
-    single = _within(kind, low, high, False)
+def _each(single: Any, kind: type, repeats: bool) -> Any:
     example = "'1,2,3'" if kind is int else "'0.5,0.8'"
 
     def check(value: str) -> str | None:
@@ -158,6 +182,8 @@ def _each(kind: type, low: float, high: float | None) -> Any:
             parts = [kind(part) for part in value.split(",")]
         except ValueError:
             return f"allowed: numbers parted by commas, such as {example}"
+        if not repeats and len(set(parts)) < len(parts):
+            return "allowed: each number once"
         return next((found for part in parts if (found := single(part))), None)
 
     return check

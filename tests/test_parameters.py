@@ -28,6 +28,7 @@ BAD = [
     ({"seeds": "[1,2]"}, "'seeds' is '\\[1,2\\]', of type str"),
     ({"train_chars": -5}, "'train_chars' is -5; allowed: a whole number at least 100"),
     ({"corpus": "wikitext"}, "'corpus' is 'wikitext'; allowed: auto, wikitext-2, python-docs"),
+    ({"data_dir": "no/such"}, "'data_dir' is 'no/such'; there is no such folder"),
 ]
 
 
@@ -44,11 +45,52 @@ def test_good_values_pass_and_whole_numbers_widen():
     assert run.seeds == 3 and run.size == "custom"
 
 
+def test_folders_that_exist_pass_and_a_wrong_environment_does_not(tmp_path, monkeypatch):
+    notebook._known.clear()
+    monkeypatch.delenv("DEPTH_DATA", raising=False)
+    for given in ("", str(tmp_path), "~"):
+        assert notebook.configure(Exp03, {"data_dir": given}).data_dir == given
+    monkeypatch.setenv("DEPTH_DATA", str(tmp_path))
+    notebook.configure(Exp03, {})
+    monkeypatch.setenv("DEPTH_DATA", str(tmp_path / "absent"))
+    with pytest.raises(ParameterError, match="DEPTH_DATA is '.*absent'; there is no such folder"):
+        notebook.configure(Exp03, {})
+
+
+def test_every_experiment_checks_its_folder():
+    for module in registry.modules().values():
+        with pytest.raises(ParameterError, match="there is no such folder"):
+            module.PARAMETERS.checked({"data_dir": "no/such"})
+
+
 def test_names_from_before_the_parameters_cell_do_not_count():
     names = {"ROOT": 1}
     notebook.begin(names)
     names.update(seeds=2, _private=5, module=json)
     assert notebook.configure(Exp03, names).seeds == 2
+
+
+def test_a_parameter_with_the_name_of_something_there_before_is_refused():
+    names = {"here": Path.cwd(), "exit": object()}
+    for name in list(names):
+        notebook.begin(names)
+        before, names[name] = names[name], 5
+        with pytest.raises(ParameterError, match=f"unknown parameter '{name}'"):
+            notebook.configure(Exp03, names)
+        names[name] = before  # the first cell runs again
+        notebook.begin(names)
+        notebook.configure(Exp03, names)
+    names["label"] = "left by a loop of a later cell"
+    notebook.begin(names)  # "run all" again, after which that cell runs as well
+    names["label"] = "another"
+    notebook.configure(Exp03, names)
+    notebook._refused.clear()
+
+
+def test_a_library_without_its_repository_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(notebook, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="pip install -e"):
+        notebook.begin({})
 
 
 def test_a_second_run_in_the_same_kernel_is_checked_like_the_first():
@@ -76,6 +118,27 @@ def test_lists_take_every_way_to_write_a_number():
     assert all(isinstance(depth, int) for depth in written.numbers("depths"))
 
 
+@pytest.mark.parametrize(
+    ("slug", "given", "sentence"),
+    [
+        ("19_cascade_that_works", {"study_rates": "0.0,0.1"}, "a finite number above 0"),
+        ("19_cascade_that_works", {"all_learning_rates": "0,0.1"}, "a finite number above 0"),
+        ("19_cascade_that_works", {"rates": "0.1,0.10"}, "allowed: each number once"),
+        ("19_cascade_that_works", {"depths": "1,2,"}, "numbers parted by commas"),
+        ("11_lpt_routing", {"scales": "20000,20000"}, "allowed: each number once"),
+        ("18_scaling", {"sizes": "2000,-4000"}, "a whole number at least 50"),
+    ],
+)
+def test_lists_are_checked_number_by_number(slug, given, sentence):
+    with pytest.raises(ParameterError, match=sentence):
+        registry.modules()[slug].PARAMETERS.checked(given)
+
+
+def test_a_list_beside_another_may_repeat_itself():
+    schema = registry.modules()["19_cascade_that_works"].PARAMETERS
+    assert schema.checked({"all_learning_rates": "0.001,0.001"})
+
+
 def test_sizes_are_named_by_their_values_and_places_do_not_count():
     for size in ("full", "quick", "tiny"):
         assert Exp03.at(size).size == size
@@ -95,6 +158,10 @@ def test_every_size_of_every_experiment_is_valid(slug):
         (["-p", "sedes", "3"], "unknown parameter 'sedes'"),
         (["-y", "{learning_rate: 1e-3}"], "'learning_rate' is '1e-3'"),
         (["-p", "workers", "false"], "'workers' is"),
+        (["-p", "train_chars", "-5"], "'train_chars' is -5; allowed: a whole number at least 100"),
+        (["-p", "corpus", "wikitext"], "'corpus' is 'wikitext'; allowed: auto, wikitext-2"),
+        (["-p", "here", "5"], "unknown parameter 'here'"),
+        (["-p", "data_dir", "no/such"], "'data_dir' is 'no/such'; there is no such folder"),
     ],
 )
 def test_papermill_is_stopped_before_training(argument, sentence, tmp_path):
@@ -106,8 +173,8 @@ def test_papermill_is_stopped_before_training(argument, sentence, tmp_path):
     assert done.returncode != 0
     book = nbformat.read(out, as_version=4)
     errors = [o for c in book.cells for o in c.get("outputs", []) if o.output_type == "error"]
-    assert len(errors) == 2 or errors[-1].ename == "ParameterError"  # papermill adds a marker cell
-    assert any(sentence in error.evalue for error in errors)
+    assert [error.ename for error in errors] == ["ParameterError"]
+    assert sentence in errors[0].evalue
     trained = [c for c in book.cells if c.cell_type == "code" and "experiment.run" in c.source]
     assert trained and all(cell.execution_count is None for cell in trained)
 

@@ -1,6 +1,6 @@
 """Speed of the CASCADE parts, as ratios within one run.
 
-    python tools/bench_cascade.py                 the real base (about three minutes on one core)
+    python tools/bench_cascade.py                 the real base (about six minutes on one core)
     python tools/bench_cascade.py --base tiny     a smoke run
 
 Everything is timed in turns (first one, then the other, again) in CPU seconds of one thread, so
@@ -179,8 +179,8 @@ def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="auto")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--memory", choices=("naive", "chunked"), help=argparse.SUPPRESS)
     given = parser.parse_args()

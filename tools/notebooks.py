@@ -2,21 +2,23 @@
 
     python tools/notebooks.py prepare            shared cells, mocks and metadata from the library
     python tools/notebooks.py run --size quick   execute copies into results/quick/notebooks
-    python tools/notebooks.py run --size full    execute in place, outputs kept (resumable)
+    python tools/notebooks.py run --size full    execute, outputs kept in place (resumable)
     python tools/notebooks.py check              the gate: outputs present, current and clean
 
-``--only 03,04`` takes a subset. A full run is papermill in place without parameters, then
-normalised so that two runs of the same thing differ in no line of metadata.
+``--only 03,04`` takes a subset. Every run is papermill into ``results/<size>/notebooks``. A full
+run, which has no parameters, takes the notebook's place when it has come to its end, normalised so
+that two runs of the same thing differ in no line of metadata; one that fails stays where it is.
 """
 
 import argparse
 import dataclasses
-import hashlib
+import fcntl
 import json
 import re
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,22 +26,25 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
 from lib.experiments import registry  # noqa: E402
-from lib.provenance import closure_hash  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
-BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and only the packages that are missing).
-import importlib.util, os, subprocess, sys
+BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are missing or too old).
+import os, subprocess, sys
 from pathlib import Path
 if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():
-    PACKAGES = ("accelerate", "datasets", "gguf", "peft")
-    if not Path("repository").exists():
-        subprocess.run(["git", "clone", "--depth", "1", "{REPOSITORY}", "repository"], check=True)
-        missing = [p for p in PACKAGES if not importlib.util.find_spec(p)]
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
+    source = os.environ.get("DEPTH_REPOSITORY", "{REPOSITORY}")
+    clone = ["git", "clone", "--quiet", "--depth", "1", source, "repository"]
+    if not Path("repository/lib/notebook.py").is_file() and subprocess.run(clone).returncode:
+        sys.exit(f"{{source}} could not be fetched: remove the folder repository and try again.")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-r", "repository/requirements.txt"]
+    if subprocess.run(pip).returncode:
+        sys.exit("pip could not install repository/requirements.txt; run this cell again.")
     os.chdir("repository")
 here = Path.cwd().resolve()
 # run from elsewhere, the library must be installed: pip install -e .
@@ -64,16 +69,11 @@ def chosen(only: str) -> list[Path]:
     return [numbers[number] for number in wanted]
 
 
-def tagged(book: nbformat.NotebookNode, tag: str) -> nbformat.NotebookNode:
-    """The one cell with a tag. Raises ValueError if there is not exactly one."""
-    cells = [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ValueError(f"{len(cells)} cells are tagged {tag!r}; exactly one must be")
-    return cells[0]
-
-
 def prepare(path: Path) -> None:
-    """Put the shared parts of a notebook right: badge, bootstrap, mock, kernel, cell ids."""
+    """Put the shared parts of a notebook right: badge, bootstrap, mock, kernel, cell ids.
+
+    One that ``docs/PENDING.md`` lists as not run loses its outputs and what they stood on.
+    """
     book = nbformat.read(path, as_version=4)
     module = registry.modules()[path.stem]
     tagged(book, "bootstrap").source = BOOTSTRAP
@@ -90,86 +90,70 @@ def prepare(path: Path) -> None:
             **{k: v for k, v in book.metadata.items() if k == "provenance"},
         }
     )
+    if path.stem in registry.pending():
+        book.metadata.pop("provenance", None)
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
     for number, cell in enumerate(book.cells):
         cell.id = f"cell-{number:02d}"
-    write(book, path)
-
-
-def normalise(path: Path) -> None:
-    """Take out what differs between two runs of the same notebook: times, ids, widgets."""
-    book = nbformat.read(path, as_version=4)
-    for key in ("papermill", "widgets"):
-        book.metadata.pop(key, None)
-    for cell in book.cells:
-        for key in ("papermill", "execution", "trusted"):
+        for key in TRACES:
             cell.metadata.pop(key, None)
-        if cell.cell_type == "code":
-            merge_streams(cell)
     write(book, path)
-
-
-def merge_streams(cell: nbformat.NotebookNode) -> None:
-    """Join neighbouring outputs of one stream: where they were cut depends on timing."""
-    merged = []
-    for output in cell.outputs:
-        last = merged[-1] if merged else None
-        if output.output_type == "stream" and last and last.get("name") == output.name:
-            last.text += output.text
-        else:
-            merged.append(output)
-    cell.outputs = merged
-
-
-def stamp(path: Path, before: dict[str, str]) -> None:
-    """Record what a full run stood on, as it was before the first cell ran."""
-    book = nbformat.read(path, as_version=4)
-    book.metadata["provenance"] = {**before, "executed": time.strftime("%Y-%m-%d")}
-    write(book, path)
-
-
-def identity(path: Path) -> dict[str, str]:
-    """Hashes of the code cells and of the library code behind a notebook."""
-    book = nbformat.read(path, as_version=4)
-    code = "\x1e".join(cell.source for cell in book.cells if cell.cell_type == "code")
-    module = registry.modules()[path.stem].__name__
-    return {
-        "cells": hashlib.sha256(code.encode()).hexdigest()[:12],
-        "code": closure_hash(module),
-    }
-
-
-def write(book: nbformat.NotebookNode, path: Path) -> None:
-    """Save a notebook with the indentation and key order that all of them have."""
-    nbformat.validate(book)
-    text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def execute(path: Path, size: str, workers: int) -> tuple[Path, float, str]:
-    """Run one notebook in a process of its own; returns (path, seconds, failure or '')."""
+    """Run one notebook in a process of its own; returns (path, seconds, failure or '').
+
+    A full run shows what its cells print as it goes. Fails if another process is at this very run.
+    """
     started = time.perf_counter()
-    if size == "full":
-        before, target, parameters = identity(path), path, {}
-    else:
-        module = registry.modules()[path.stem]
-        target = ROOT / "results" / size / "notebooks" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        parameters = {**getattr(module.PARAMETERS, size.upper()), "workers": workers}
-        fields = {field.name for field in dataclasses.fields(module.PARAMETERS)}
-        parameters = {name: value for name, value in parameters.items() if name in fields}
+    target = ROOT / "results" / size / "notebooks" / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(path), str(target), "-k", "python3"]
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]
-    if parameters:
-        command += ["-y", json.dumps(parameters)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        hint = " (the kernel died: out of memory?)" if done.returncode in (137, 138) else ""
-        return path, seconds, f"exit {done.returncode}{hint}\n{done.stderr[-3000:]}"
-    if size == "full":
-        normalise(path)
-        stamp(path, before)
-    return path, seconds, ""
+    if size != "full":
+        command += ["-y", json.dumps(small(path, size, workers))]
+    with target.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return path, 0.0, f"another process is running it at the {size} size; wait for its end"
+        text, before = path.read_bytes(), identity(path)
+        failure = papermill(command, shown=size == "full")
+        if not failure and size == "full":
+            if path.read_bytes() == text:
+                adopt(target, path, before)
+            else:
+                copy = target.relative_to(ROOT)
+                failure = f"it was edited while it ran; the executed copy is {copy}"
+    return path, time.perf_counter() - started, failure
+
+
+def papermill(command: list[str], shown: bool) -> str:
+    """Run papermill and return why it failed, or ''; ``shown`` passes its log on line by line."""
+    log: deque[str] = deque(maxlen=100)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as child:
+        for line in child.stdout:
+            log.append(line)
+            if shown:
+                print(line, end="", flush=True)
+    if not child.returncode:
+        return ""
+    tail = "".join(log)[-3000:]
+    # papermill itself was killed, or says that its kernel was
+    hint = " (killed: out of memory?)" if child.returncode == 138 or child.returncode < 0 else ""
+    return f"exit {child.returncode}{hint}\n{tail}"
+
+
+def small(path: Path, size: str, workers: int) -> dict:
+    """Parameters of a small size of the experiment behind a notebook."""
+    schema = registry.modules()[path.stem].PARAMETERS
+    parameters = {**getattr(schema, size.upper()), "workers": workers}
+    fields = {field.name for field in dataclasses.fields(schema)}
+    return {name: value for name, value in parameters.items() if name in fields}
 
 
 def run(size: str, only: str, parallel: int) -> None:
@@ -212,11 +196,17 @@ def faults(path: Path) -> list[str]:
 
     Library code that has changed since the run is no fault: ``check`` says it beside the ok.
     """
-    book, found = nbformat.read(path, as_version=4), []
+    book = nbformat.read(path, as_version=4)
+    notes = [book.metadata, *(cell.metadata for cell in book.cells)]
+    found = [f"its metadata hold {key}" for key in TRACES if any(key in note for note in notes)]
+    if any(MACHINE_PATH.search(text) for text in texts(notes)):
+        found.append("its metadata hold a path of the machine it ran on")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
     if path.stem in registry.pending():
-        half_run = any(cell.outputs or cell.execution_count for cell in code)
-        return ["docs/PENDING.md lists it as not run, but it holds outputs"] if half_run else []
+        if any(cell.outputs or cell.execution_count for cell in code):
+            clear = f".venv/bin/python tools/notebooks.py prepare --only {path.stem[:2]}"
+            found.append(f"docs/PENDING.md lists it as not run, but it holds outputs: {clear}")
+        return found
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):
         found.append("not every cell has been run")
@@ -229,8 +219,6 @@ def faults(path: Path) -> list[str]:
         found.append("it holds no figure")
     if any(MACHINE_PATH.search(text) for text in texts(outputs)):
         found.append("an output holds a path of the machine it ran on")
-    if "widgets" in book.metadata:
-        found.append("it holds widget state")
     if path.stat().st_size > 1_000_000:
         found.append("it is larger than 1 MB")
     return found

@@ -48,9 +48,15 @@ def claims() -> None:
 
 
 def figures(only: str) -> None:
-    """Draw the figures of all experiments whose results are committed."""
+    """Draw the figures of all experiments whose results are committed.
+
+    Exits if a number in ``only`` is that of no experiment.
+    """
     matplotlib.use("Agg")
     wanted = {number.strip().zfill(2) for number in only.split(",")} if only else None
+    numbers = {slug[:2] for slug in registry.modules()}
+    if wanted and (missing := sorted(wanted - numbers)):
+        sys.exit(f"no experiment {', '.join(missing)}; there are {', '.join(sorted(numbers))}")
     for slug, module in registry.modules().items():
         if slug in registry.pending():
             print(f"{slug}: not yet run at the full size (docs/PENDING.md)")
