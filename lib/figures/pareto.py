@@ -90,7 +90,8 @@ def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float 
 def kept_gain(slug: str, size: str, stage: str) -> Figure:
     """Share of a stage's whole gain in nats that a rule keeps, against the share routed.
 
-    Left all tokens, right those outside the template; the diagonal is random routing.
+    Left all tokens, right those outside the template; the diagonal is random routing. A seed whose
+    stage kept its start, as short trainings do, has no gain to share and is left out.
     """
     frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
     routes = routes[routes["variant"] == stage]
@@ -103,8 +104,11 @@ def kept_gain(slug: str, size: str, stage: str) -> Figure:
     ):
         base = frame[f"base_{column}"].dropna().iloc[0]
         whole = routes[routes["wanted_rate"] == 1].groupby("seed")[column].first()
+        whole = whole[~np.isclose(whole, base, rtol=1e-5)]
+        if whole.empty:
+            axes.text(0.5, 0.5, "no seed's stage differs from its base", ha="center")
         for rule, look in _rules().items():
-            own = routes[routes["rule"] == rule]
+            own = routes[(routes["rule"] == rule) & routes["seed"].isin(whole.index)]
             gain = np.log(base / own[column]) / np.log(base / own["seed"].map(whole))
             _through_origin(axes, own.assign(gain=gain), look)
         axes.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
