@@ -42,6 +42,16 @@ def in_turns(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
     return {name: min(times) for name, times in found.items()}
 
 
+def peak_megabytes() -> int:
+    """Peak resident memory of this process. Linux hands ``ru_maxrss`` of the parent on to a child
+    that is started from it, so the kernel's own high-water mark is read where there is one."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(part for part in status.read_text().splitlines() if part.startswith("VmHWM"))
+        return int(line.split()[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * 1024)  # macOS: bytes
+
+
 def table(title: str, seconds: dict[str, float], tokens: int, reference: str) -> None:
     """Print tokens per CPU second, and the ratio to ``reference``."""
     print(f"\n{title}")
@@ -188,7 +198,7 @@ def main() -> None:
     base = load_base(given.base)
     if given.memory:
         stage_job(base, given.memory == "chunked", True, given.batch, given.layers)()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print(peak_megabytes())
         return
     print(f"{base.name}, {base.parameters:,} parameters, one thread, torch {torch.__version__}")
     base_forward(base, given.rounds)
