@@ -12,7 +12,7 @@ from IPython.display import HTML, display
 
 from lib.figures import style
 from lib.parameters import ParameterError, Parameters, no_folder
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 
 P = TypeVar("P", bound=Parameters)
 _known: set[str] = set()

@@ -1,34 +1,68 @@
-"""The one door for parameters, whichever way they came: papermill, a Colab form, a nbmake mock
-or an edit by hand.
+"""How every parameter is declared, typed and checked, whichever way it came: papermill, a Colab
+form, a nbmake mock, a command line or an edit by hand.
 
-An experiment declares a frozen dataclass derived from ``Parameters``; every field carries its
-limits (``whole``, ``real``, ``choice``, ``switch``, ``words``, ``folder``, ``wholes``, ``reals``).
+An experiment declares a class derived from ``Parameters``; every field carries its limits
+(``whole``, ``real``, ``choice``, ``switch``, ``words``, ``folder``, ``wholes``, ``reals``).
 ``Parameters.checked`` stops on an unknown name, a wrong type or an impossible value, in one
-sentence that names the parameter and says what is allowed.
+sentence that names the parameter and says what is allowed. The checking is pydantic's, strict.
 """
 
-import dataclasses
 import difflib
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lib.runs import devices
+from lib.runs.key import digest
+
+FULL = "full"
+SIZES = (FULL, "third", "tenth", "quick", "tiny")
 
 
 class ParameterError(ValueError):
     """A parameter that no experiment can run with; the message says what is allowed."""
 
 
+def _span(noun: str, low: float, high: float | None, above: bool) -> str:
+    span = f"above {low:g}" if above else f"at least {low:g}"
+    return f"allowed: {noun} {span}" + ("" if high is None else f", at most {high:g}")
+
+
+def _each(kind: type, low: float, high: float | None, above: bool, repeats: bool) -> Any:
+    noun = "a whole number" if kind is int else "a finite number"
+    example = "'1,2,3'" if kind is int else "'0.5,0.8'"
+
+    def check(value: str) -> str | None:
+        try:
+            parts = [kind(part) for part in value.split(",")]
+        except ValueError:
+            return f"allowed: numbers parted by commas, such as {example}"
+        if not repeats and len(set(parts)) < len(parts):
+            return "allowed: each number once"
+        for part in parts:
+            inside = math.isfinite(part) and part >= low and (high is None or part <= high)
+            if not inside or (above and part == low):
+                return _span(noun, low, high, above)
+        return None
+
+    return check
+
+
 def whole(default: int, at_least: int, at_most: int | None = None) -> Any:
     """A whole number between two limits, both included."""
-    return field(default=default, metadata={"check": _within(int, at_least, at_most, False)})
+    said = {"allowed": _span("a whole number", at_least, at_most, False)}
+    return Field(default, ge=at_least, le=at_most, json_schema_extra=said)
 
 
 def real(
     default: float, at_least: float = 0.0, at_most: float | None = None, above: bool = False
 ) -> Any:
     """A finite number between two limits; ``above`` excludes the lower one."""
-    return field(default=default, metadata={"check": _within(float, at_least, at_most, above)})
+    said = {"allowed": _span("a finite number", at_least, at_most, above)}
+    low = {"gt" if above else "ge": at_least}
+    return Field(default, **low, le=at_most, allow_inf_nan=False, json_schema_extra=said)
 
 
 def choice(default: str, options: tuple[str, ...]) -> Any:
@@ -37,22 +71,22 @@ def choice(default: str, options: tuple[str, ...]) -> Any:
     def check(value: str) -> str | None:
         return None if value in options else f"allowed: {', '.join(options)}"
 
-    return field(default=default, metadata={"check": check, "options": options})
+    return Field(default, json_schema_extra={"check": check, "options": options})
 
 
 def switch(default: bool) -> Any:
     """True or False."""
-    return field(default=default, metadata={"check": lambda value: None})
+    return Field(default)
 
 
 def words(default: str) -> Any:
     """Any text."""
-    return field(default=default, metadata={"check": lambda value: None})
+    return Field(default)
 
 
 def folder() -> Any:
     """A folder that exists, or nothing: a typing error must not pass for an absent text."""
-    return field(default="", metadata={"check": no_folder})
+    return Field("", json_schema_extra={"check": no_folder})
 
 
 def no_folder(name: str) -> str | None:
@@ -66,8 +100,8 @@ def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
 
     Text, because forms have no lists.
     """
-    check = _each(_within(int, at_least, at_most, False), int, False)
-    return field(default=default, metadata={"check": check, "kind": int})
+    check = _each(int, at_least, at_most, False, False)
+    return Field(default, json_schema_extra={"check": check, "kind": int})
 
 
 def reals(
@@ -82,108 +116,122 @@ def reals(
     ``above`` excludes the lower limit; ``repeats`` allows a number twice, for a list that goes
     along with another.
     """
-    check = _each(_within(float, at_least, at_most, above), float, repeats)
-    return field(default=default, metadata={"check": check, "kind": float})
+    check = _each(float, at_least, at_most, above, repeats)
+    return Field(default, json_schema_extra={"check": check, "kind": float})
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(BaseModel):
     """Base of every experiment's parameters: defaults are the full size.
 
-    ``QUICK`` and ``TINY`` are the overrides that make the quick run and the tests; the three
-    sizes differ in nothing else. ``PLACES`` are fields that say where text, base and processes
-    are, not how much is computed: they do not count when the size is named. Corpus and base do
-    change the numbers, which is why every row of a table names them.
+    ``QUICK`` and ``TINY`` are the overrides that make the quick run and the tests, ``LADDER`` those
+    of the sizes between (third, tenth); sizes differ in nothing else. ``PLACES`` are fields that
+    say where text, base and processes are, not how much is computed: they do not count when the
+    size is named. Corpus and base do change the numbers, which is why every row names them.
     """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     QUICK: ClassVar[dict[str, Any]] = {}
     TINY: ClassVar[dict[str, Any]] = {}
+    LADDER: ClassVar[dict[str, dict[str, Any]]] = {}
     PLACES: ClassVar[tuple[str, ...]] = ("corpus", "data_dir", "base", "device", "workers")
+    HIDDEN: ClassVar[tuple[str, ...]] = ("data_dir", "workers")  # change no number
+
+    device: str = choice("auto", devices.DEVICES)
+    workers: int = whole(2, 1, 64)
 
     @classmethod
     def checked(cls, given: dict[str, Any]) -> Self:
         """Parameters from names and values. Raises ParameterError as said above."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        accepted = {}
-        for name, value in given.items():
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
-                raise ParameterError(
-                    f"unknown parameter {name!r}{hint} Allowed: {', '.join(sorted(fields))}."
-                )
-            accepted[name] = _checked(fields[name], value)
-        made = cls(**accepted)
-        made.check()
-        return made
+        try:
+            return cls(**given)
+        except ValidationError as refusal:
+            raise ParameterError(cls._sentence(refusal.errors()[0])) from None
 
     def check(self) -> None:
         """Rules between parameters; raise ParameterError. Nothing by default."""
 
     @classmethod
+    def names(cls) -> list[str]:
+        """The names of all parameters, in their order."""
+        return list(cls.model_fields)
+
+    @classmethod
+    def preset(cls, size: str) -> dict[str, Any]:
+        """The overrides that make a size. KeyError for one that the experiment does not have."""
+        return {FULL: {}, "quick": cls.QUICK, "tiny": cls.TINY, **cls.LADDER}[size]
+
+    @classmethod
     def at(cls, size: str) -> Self:
-        """The parameters of a size: full, quick or tiny. KeyError for another word."""
-        return cls.checked({"full": {}, "quick": cls.QUICK, "tiny": cls.TINY}[size])
+        """The parameters of a size. KeyError for one that the experiment does not have."""
+        return cls.checked(cls.preset(size))
+
+    @classmethod
+    def sizes(cls) -> tuple[str, ...]:
+        """The sizes that this experiment has, the largest first."""
+        return tuple(size for size in SIZES if size in (FULL, "quick", "tiny", *cls.LADDER))
 
     @property
     def size(self) -> str:
-        """full, quick or tiny if all values are those of that size, else custom."""
-        for size in ("full", "quick", "tiny"):
-            preset = dataclasses.replace(
-                type(self).at(size), **{name: getattr(self, name) for name in self._places()}
-            )
-            if preset == self:
+        """The size whose values these are, else custom."""
+        own = self._counted()
+        for size in type(self).sizes():
+            if type(self).at(size)._counted() == own:
                 return size
         return "custom"
 
+    @property
+    def key(self) -> str:
+        """Twelve hex digits over every value that can change a number."""
+        values = self.model_dump()
+        return digest({name: values[name] for name in values if name not in self.HIDDEN})
+
+    def changed(self, **changes: Any) -> Self:
+        """These parameters with some values replaced, checked again."""
+        return type(self).checked({**self.model_dump(), **changes})
+
     def numbers(self, name: str) -> list[float]:
         """The list that a ``wholes`` or ``reals`` parameter spells."""
-        kind = next(f.metadata["kind"] for f in dataclasses.fields(self) if f.name == name)
+        kind = type(self).model_fields[name].json_schema_extra["kind"]
         return [kind(part) for part in getattr(self, name).split(",")]
 
-    def _places(self) -> list[str]:
-        return [f.name for f in dataclasses.fields(self) if f.name in self.PLACES]
+    def _counted(self) -> dict[str, Any]:
+        values = self.model_dump()
+        return {name: values[name] for name in values if name not in self.PLACES}
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _each_value(cls, value: Any, info: Any) -> Any:
+        extra = cls.model_fields[info.field_name].json_schema_extra or {}
+        complaint = extra["check"](value) if "check" in extra else None
+        if complaint:
+            raise ParameterError(complaint)
+        return value
 
-def _checked(declared: dataclasses.Field, value: Any) -> Any:
-    expected = type(declared.default)
-    if expected is float and type(value) is int:
-        value = float(value)
-    if type(value) is not expected:
-        example = "1.0e-3, not 1e-3" if expected is float else repr(declared.default)
-        raise ParameterError(
-            f"parameter {declared.name!r} is {value!r}, of type {type(value).__name__}; allowed: "
-            f"a value of type {expected.__name__}, such as {declared.default!r}"
-            + (f" (in YAML write {example})." if expected is float else ".")
-        )
-    complaint = declared.metadata["check"](value)
-    if complaint:
-        raise ParameterError(f"parameter {declared.name!r} is {value!r}; {complaint}.")
-    return value
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        self.check()
+        return self
 
-
-def _within(kind: type, low: float, high: float | None, above: bool) -> Any:
-    span = f"above {low:g}" if above else f"at least {low:g}"
-    span += "" if high is None else f", at most {high:g}"
-    noun = "a whole number" if kind is int else "a finite number"
-
-    def check(value: float) -> str | None:
-        inside = math.isfinite(value) and value >= low and (high is None or value <= high)
-        return None if inside and not (above and value == low) else f"allowed: {noun} {span}"
-
-    return check
-
-
-def _each(single: Any, kind: type, repeats: bool) -> Any:
-    example = "'1,2,3'" if kind is int else "'0.5,0.8'"
-
-    def check(value: str) -> str | None:
-        try:
-            parts = [kind(part) for part in value.split(",")]
-        except ValueError:
-            return f"allowed: numbers parted by commas, such as {example}"
-        if not repeats and len(set(parts)) < len(parts):
-            return "allowed: each number once"
-        return next((found for part in parts if (found := single(part))), None)
-
-    return check
+    @classmethod
+    def _sentence(cls, error: dict[str, Any]) -> str:
+        """One sentence for the first thing that pydantic found wrong."""
+        name = str(error["loc"][0]) if error["loc"] else ""
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, cls.names(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            return f"unknown parameter {name!r}{hint} Allowed: {', '.join(sorted(cls.names()))}."
+        if error["type"] == "value_error":
+            said = str(error["ctx"]["error"])
+            return f"parameter {name!r} is {error['input']!r}; {said}." if name else said
+        field, value = cls.model_fields[name], error["input"]
+        if type(value) is not field.annotation and not (
+            field.annotation is float and type(value) is int
+        ):
+            example = "1.0e-3, not 1e-3" if field.annotation is float else repr(field.default)
+            return (
+                f"parameter {name!r} is {value!r}, of type {type(value).__name__}; allowed: "
+                f"a value of type {field.annotation.__name__}, such as {field.default!r}"
+                + (f" (in YAML write {example})." if field.annotation is float else ".")
+            )
+        return f"parameter {name!r} is {value!r}; {field.json_schema_extra['allowed']}."

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.cascade.material import material_handle
-from lib.models.pretrained import load_base
+from lib.base.pretrained import load_base
 from lib.text.corpus import Corpus, load_corpus
 
 ROOT = Path(__file__).resolve().parents[1]

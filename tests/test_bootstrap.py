@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_notebooks import tool
 
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 
 # a kernel on Colab, whose pip only says what it was asked for
 KERNEL = """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.analysis.calibration import (
+from lib.character.analysis.calibration import (
     calibrated,
     expected_calibration_error,
     fit_temperature,

@@ -92,7 +92,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 torch.distributed.init_process_group("gloo")
 from lib.cascade.features import collect
-from lib.models.pretrained import load_base
+from lib.base.pretrained import load_base
 from lib.text.instructions import load_instructions, render
 from lib.text.token_stream import joined_windows
 base = load_base("tiny")

@@ -24,8 +24,9 @@ from lib.cascade.route_table import cut
 from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
 from lib.cascade.speed_run import SpeedRun
 from lib.cascade.speed_run import run as run_speed
-from lib.experiments import exp19_cascade_that_works, ladder_claims
-from lib.experiments import ladder_variants as variants
+from lib.cascade.experiments import e19_cascade_that_works as exp19_cascade_that_works
+from lib.cascade.experiments import ladder_claims
+from lib.cascade.experiments import ladder_variants as variants
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}
 PLAN = TextPlan(train=12, valid=4, look=2, scored=4)

@@ -13,8 +13,8 @@ from lib.cascade.stage_run import BaseTwice, StageRun, run, run_base_twice
 from lib.cascade.staged_run import StagedRun
 from lib.cascade.staged_run import run as run_staged
 from lib.cascade.training import StageTraining
-from lib.experiments import exp12_two_layer_stage
-from lib.models.pretrained import load_base
+from lib.cascade.experiments import e12_two_layer_stage as exp12_two_layer_stage
+from lib.base.pretrained import load_base
 from lib.text.corpus import CorpusUnavailable
 
 COUNTS = {"train": 16, "valid": 4, "test": 6}

@@ -23,8 +23,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from lib.cascade.sharding import gathered, is_sharded, scattered, whole_stage
 from lib.cascade.stage import new_stage
-from lib.models.pretrained import load_base
-from lib.provenance import ROOT
+from lib.base.pretrained import load_base
+from lib.runs.places import ROOT
 
 SHARDED = replace(SETTINGS, clip=0.1)  # below the norms met, so that clipping does something
 KILLED_AT = 3

@@ -9,7 +9,7 @@ from test_cascade_sharding import in_two_processes
 from transformers import AutoTokenizer
 
 from lib.cascade.modeling import CascadeForCausalLM
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 
 ARGUMENTS = [
     "--base",

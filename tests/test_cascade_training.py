@@ -14,7 +14,7 @@ from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.packing import Packs, arrange, arrange_all
 from lib.cascade.stage import new_stage, parameter_count
 from lib.cascade.training import StageTraining, stage_scores, train
-from lib.models.pretrained import load_base
+from lib.base.pretrained import load_base
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.analysis.checks import CheckFailed
+from lib.checks import CheckFailed
 from lib.context import scaling_run
 from lib.context.phase_two import PhaseTwoSettings
 from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
@@ -24,10 +24,10 @@ from lib.experiments import (
     token_input_variants,
 )
 from lib.parameters import ParameterError
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 from lib.results import store
 from lib.results.store import Absent
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 MODULES = (exp16_token_input, exp17_parallel_contexts, exp18_scaling)
 

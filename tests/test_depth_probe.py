@@ -7,30 +7,32 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.analysis import depth_probe, difficulty_judges, exit_speed
-from lib.analysis.depth_probe import Probe, splits
-from lib.analysis.exit_speed import Speed
-from lib.analysis.ngrams import bigram_perplexity
+from lib.character.analysis import depth_probe
+from lib.character.analysis import difficulty_judges
+from lib.character.analysis import exit_speed
+from lib.character.analysis.depth_probe import Probe, splits
+from lib.character.analysis.exit_speed import Speed
+from lib.character.analysis.ngrams import bigram_perplexity
 from lib.experiments import (
     exp08_layer_contribution,
     exp09_early_exit,
     exp10_confidence_routing,
     exp11_lpt_routing,
 )
-from lib.experiments.exp07_progressive_growing import at_equal_compute
-from lib.experiments.probed import if_enough_exit
-from lib.experiments.two_corpora import reported_tables, spread
-from lib.models.transformer import TransformerConfig
+from lib.character.experiments.e07_progressive_growing import at_equal_compute
+from lib.character.experiments.probed import if_enough_exit
+from lib.character.experiments.two_corpora import reported_tables, spread
+from lib.character.models.transformer import TransformerConfig
 from lib.results import store
 from lib.text.corpus import load_corpus
 from lib.text.windows import Windows
-from lib.training import kept_run
-from lib.training.character_run import CharacterRun
-from lib.training.evaluation import mean_loss
+from lib.character import kept_run
+from lib.character.character_run import CharacterRun
+from lib.character.evaluation import mean_loss
 from lib.training.fit import Training
-from lib.training.objectives import Standard
-from lib.training.outcome import Outcome
-from lib.training.routing import Routed
+from lib.character.objectives import Standard
+from lib.runs.task import Outcome
+from lib.character.routing import Routed
 
 
 @pytest.fixture(scope="module")

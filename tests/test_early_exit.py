@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.analysis.early_exit import Readings, at_threshold, best_threshold, compute
-from lib.analysis.layer_contribution import by_group, difficulty, residual_norms
+from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold, compute
+from lib.character.analysis.layer_contribution import by_group, difficulty, residual_norms
 
 
 def readings(confidence, correct, prediction=(0, 0, 0, 0), loss=(1.0, 1.0, 1.0, 1.0)):

@@ -6,8 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.figures import contexts, exits, growth, methods, pareto, rows, style, training
-from lib.provenance import ROOT
+from lib.context import figures as contexts
+from lib.character.figures import exits
+from lib.character.figures import growth
+from lib.figures import methods
+from lib.cascade import pareto
+from lib.figures import rows
+from lib.figures import style
+from lib.figures import training
+from lib.runs.places import ROOT
 
 matplotlib.use("Agg")
 

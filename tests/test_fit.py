@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.models.transformer import TransformerConfig
+from lib.character.models.transformer import TransformerConfig
 from lib.text.windows import Windows
 from lib.training import checkpoint
 from lib.training import fit as loop
-from lib.training.evaluation import mean_loss
+from lib.character.evaluation import mean_loss
 from lib.training.fit import Diverged, Training, fit
-from lib.training.objectives import Objective, Standard, cross_entropy
+from lib.character.objectives import Objective, Standard, cross_entropy
 
 ROOT = Path(__file__).resolve().parents[1]
 # mean training loss of four epochs of five steps, torch 2.13 on CPU
@@ -99,14 +99,14 @@ KILLED = """
 import sys
 from pathlib import Path
 import torch
-from lib.models.transformer import TransformerConfig
+from lib.character.models.transformer import TransformerConfig
 from lib.text.corpus import load_corpus
 from lib.training import fit as loop
-from lib.training.character_run import CharacterRun
+from lib.character.character_run import CharacterRun
 from lib.training.fit import Training
-from lib.training.objectives import Standard
-from lib.training.sweep import Task, sweep
-from lib.training import character_run
+from lib.character.objectives import Standard
+from lib.runs.sweep import Task, sweep
+from lib.character import character_run
 loop.CHECKPOINT_SECONDS = 0.0
 trained, real = [], loop._epoch
 loop._epoch = lambda *given: trained.append(given[5]) or real(*given)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lib.models.hrm import HRMConfig
-from lib.models.infini_attention import InfiniAttention, Memory
-from lib.training.objectives import Segments
+from lib.character.models.hrm import HRMConfig
+from lib.character.models.infini_attention import InfiniAttention, Memory
+from lib.character.objectives import Segments
 
 SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
 

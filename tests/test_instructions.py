@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lib.models.pretrained import load_base
+from lib.base.pretrained import load_base
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import (
     Record,

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from test_notebooks import tool
 
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 
 NAME = "03_iterative_refinement.ipynb"
 

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 from lib.experiments import registry
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 from lib.results import store
 from lib.results.schema import check
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lib.models.lct import LCTConfig
-from lib.models.transformer import TransformerConfig
+from lib.character.models.lct import LCTConfig
+from lib.character.models.transformer import TransformerConfig
 from lib.text.windows import Windows
 from lib.training.fit import Training, fit
-from lib.training.objectives import Dispersion, LayerLosses, Segments, Standard, dispersion
+from lib.character.objectives import Dispersion, LayerLosses, Segments, Standard, dispersion
 
 
 def trained(corpus, objective, config=None, **numbers):

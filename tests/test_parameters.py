@@ -10,7 +10,7 @@ import pytest
 
 from lib import notebook
 from lib.experiments import registry
-from lib.experiments.exp03_iterative_refinement import Exp03
+from lib.character.experiments.e03_iterative_refinement import Exp03
 from lib.parameters import ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.models import packaged_smollm2, pretrained
-from lib.models.pretrained import Base, BaseUnavailable, load_base
+from lib.base import packaged_smollm2
+from lib.base import pretrained
+from lib.base.pretrained import Base, BaseUnavailable, load_base
 
 
 def test_tiny_is_deterministic_frozen_and_leaves_the_random_state_alone():

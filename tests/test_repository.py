@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.provenance import ROOT, closure
+from lib.runs.places import ROOT, closure
 
 CLONE = (ROOT / ".git").exists() and shutil.which("git") is not None
 needs_git = pytest.mark.skipif(not CLONE, reason="not a git clone")

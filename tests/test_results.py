@@ -11,7 +11,7 @@ from matplotlib.pyplot import imread
 
 from lib.experiments import registry
 from lib.figures import gallery
-from lib.provenance import ROOT
+from lib.runs.places import ROOT
 from lib.results import scoreboard, store
 from lib.results.schema import check
 

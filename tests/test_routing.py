@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lib.models.generation import Decoder, generate, generate_uncached
-from lib.models.routed import compacted, confidence, routed
-from lib.models.transformer import TransformerConfig
-from lib.training.objectives import LayerLosses
-from lib.training.routing import Routed
+from lib.character.models.generation import Decoder, generate, generate_uncached
+from lib.character.models.routed import compacted, confidence, routed
+from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import LayerLosses
+from lib.character.routing import Routed
 
 CONFIG = TransformerConfig(20, layers=4, width=32, heads=2, length=24)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.analysis.ngrams import bigram_perplexity, unigram_perplexity
-from lib.analysis.statistics import bootstrap, percent_change
+from lib.character.analysis.ngrams import bigram_perplexity, unigram_perplexity
+from lib.results.statistics import bootstrap, percent_change
 from lib.results import claims, store
 from lib.results.claims import (
     Claim,

@@ -3,7 +3,7 @@
 import pytest
 
 from lib.results import store
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,14 @@ from importlib.metadata import version
 
 import pytest
 
-from lib.models.transformer import TransformerConfig
-from lib.provenance import closure, closure_hash
+from lib.character.models.transformer import TransformerConfig
+from lib.runs.places import closure, closure_hash
 from lib.results.schema import SchemaError, check
-from lib.training import character_run
-from lib.training.character_run import CharacterRun
+from lib.character import character_run
+from lib.character.character_run import CharacterRun
 from lib.training.fit import Training
-from lib.training.objectives import Standard
-from lib.training.sweep import Task, fingerprint, sweep
+from lib.character.objectives import Standard
+from lib.runs.sweep import Task, fingerprint, sweep
 
 
 @pytest.fixture
@@ -55,16 +55,16 @@ def test_the_run_id_names_what_is_computed(tasks):
 
 
 def test_the_code_hash_follows_imports_and_ignores_words(tasks):
-    reached = closure("lib.training.character_run")
+    reached = closure("lib.character.character_run")
     assert {"lib.training.fit", "lib.text.corpus", "lib.training.checkpoint"} <= reached
-    assert "lib.figures.style" not in reached and "lib.training.sweep" not in reached
+    assert "lib.figures.style" not in reached and "lib.runs.sweep" not in reached
     assert tasks[0].code_hash == closure_hash(
-        "lib.training.character_run",
-        "lib.models.transformer",
+        "lib.character.character_run",
+        "lib.character.models.transformer",
         "lib.text.alphabet",
         "lib.text.corpus",
         "lib.training.fit",
-        "lib.training.objectives",
+        "lib.character.objectives",
     )
 
 

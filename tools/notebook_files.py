@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib.experiments import registry  # noqa: E402
-from lib.provenance import closure_hash  # noqa: E402
+from lib.runs.places import closure_hash  # noqa: E402
 
 # what papermill, kernels and front ends leave, different in every run
 TRACES = ("papermill", "widgets", "execution", "trusted")

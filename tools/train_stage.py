@@ -43,7 +43,7 @@ from lib.cascade.packing import arrange, select  # noqa: E402
 from lib.cascade.sharding import whole_stage  # noqa: E402
 from lib.cascade.stage import HEADS, new_stage  # noqa: E402
 from lib.cascade.training import StageTraining, train  # noqa: E402
-from lib.models.pretrained import load_base  # noqa: E402
+from lib.base.pretrained import load_base  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GenerationMixin, LlamaConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from lib.models.pretrained import Base
+from lib.base.pretrained import Base
 
 FORWARDED = (  # what generation and caches ask a configuration for
     "vocab_size",

@@ -17,7 +17,7 @@ from lib.cascade.features import Features, window_features
 from lib.cascade.packing import Packs, arrange_all
 from lib.cascade.stage import Stage
 from lib.cascade.training import stage_scores
-from lib.models.pretrained import Base
+from lib.base.pretrained import Base
 
 
 def perplexity(loss: Tensor) -> float | None:

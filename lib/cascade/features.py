@@ -27,8 +27,8 @@ from torch import Tensor
 from lib.cascade import difficulty, linear_cross_entropy
 from lib.cascade.difficulty import hidden_cosine
 from lib.cascade.linear_cross_entropy import head_statistics
-from lib.models.pretrained import Base, cache_folder, sha256_of
-from lib.provenance import code_hash
+from lib.base.pretrained import Base, cache_folder, sha256_of
+from lib.runs.places import code_hash
 from lib.text.token_stream import TokenWindows
 
 log = logging.getLogger(__name__)

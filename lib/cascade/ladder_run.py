@@ -22,7 +22,7 @@ from lib.cascade.query_stage import query_stage, stream_scale
 from lib.cascade.rivals import trained_weights
 from lib.cascade.route_table import routes
 from lib.cascade.stage import new_stage
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 STARTS = ("seed", "seed-shared-head", "residual", "copied")
 GATE_LOOKS = 4  # the gate is fitted on so many times the windows that early stopping looks at

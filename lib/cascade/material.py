@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 
 from lib.cascade.features import Features, collect, feature_key
-from lib.models.pretrained import Base, load_base
+from lib.base.pretrained import Base, load_base
 from lib.text.corpus import FILES, CorpusUnavailable, data_folder
 from lib.text.instructions import load_instructions, render, split_records
 from lib.text.token_stream import (

@@ -16,7 +16,7 @@ from lib.cascade.configuration import CascadeConfig
 from lib.cascade.difficulty import COSINES, head_criterion, hidden_cosine, is_hard
 from lib.cascade.linear_cross_entropy import CHUNK
 from lib.cascade.stage import CompactCache, Stage, run_compact, run_single
-from lib.models.pretrained import Base
+from lib.base.pretrained import Base
 
 
 class CascadeCache(DynamicCache):

@@ -15,7 +15,7 @@ from lib.cascade.ladder_run import scored
 from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.rivals import Tail, states_under, trained_weights
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 KINDS = ("tuned", "low-rank", "none")
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaModel
 
-from lib.models.pretrained import Base, cache_folder
-from lib.provenance import code_hash
+from lib.base.pretrained import Base, cache_folder
+from lib.runs.places import code_hash
 from lib.text.token_stream import TokenWindows
 
 

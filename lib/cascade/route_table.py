@@ -13,7 +13,7 @@ from lib.cascade.all_tokens import RULES, Answers, route_values
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
 from lib.cascade.gate import Gate, best_gate
-from lib.models.pretrained import Base
+from lib.base.pretrained import Base
 
 GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen
 STAGE_FILE = "stage.safetensors"

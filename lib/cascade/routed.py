@@ -25,7 +25,7 @@ from lib.cascade.cost import NEEDS_LOGITS
 from lib.cascade.difficulty import HARD_IS_HIGH, head_criterion
 from lib.cascade.query_stage import Keys, QueryStage
 from lib.cascade.route_table import STAGE_FILE
-from lib.models.pretrained import Base
+from lib.base.pretrained import Base
 
 RULES = ("gate", *NEEDS_LOGITS)
 

@@ -12,7 +12,7 @@ import torch
 from lib.cascade.cost import relative_flops
 from lib.cascade.material import MaterialHandle
 from lib.cascade.query_stage import query_stage
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

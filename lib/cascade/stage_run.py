@@ -22,7 +22,7 @@ from lib.cascade.material import Material, MaterialHandle
 from lib.cascade.packing import Packs, arrange, arrange_all, select
 from lib.cascade.stage import new_stage, parameter_count
 from lib.cascade.training import StageTraining, train
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lib.cascade.serving import measure_speed, serve
 from lib.cascade.stage import Stage, new_stage, parameter_count
 from lib.cascade.stage_run import identity
 from lib.cascade.training import StageTraining, stage_scores, train
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lib.context.language_run import corpus_columns
 from lib.context.phase_one import run_phase_one
 from lib.context.sources import Recurrent
 from lib.context.token_stream import StreamChoice, load_streams
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.context.sources import Recurrent, collect, trained_block
 from lib.context.token_stream import StreamChoice, load_streams
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from lib.models.pretrained import BaseUnavailable, load_base
+from lib.base.pretrained import BaseUnavailable, load_base
 from lib.text import hub
 
 GPT2 = "openai-community/gpt2"

@@ -37,7 +37,7 @@ from lib.context.sources import (
 from lib.context.token_block import TokenBlock
 from lib.context.token_stream import StreamChoice, Streams, load_streams, unigram_perplexity
 from lib.context.whole_files import remove_folder
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lib.context.language_run import (
 from lib.context.phase_two import PhaseTwoSettings, fit
 from lib.context.sources import Recurrent
 from lib.context.token_stream import StreamChoice, load_streams, unigram_perplexity
-from lib.training.outcome import Outcome
+from lib.runs.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib.context.embedding import Embedding, load_embedding, narrowed
-from lib.models.pretrained import cache_folder
+from lib.base.pretrained import cache_folder
 from lib.text.corpus import Corpus
 
 UNSCORED = -100  # the output index that cross-entropy leaves out

@@ -8,8 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.analysis.statistics import bootstrap
-from lib.figures import methods, rows, style
+from lib.results.statistics import bootstrap
+from lib.figures import methods
+from lib.figures import rows
+from lib.figures import style
 
 
 def corpora(frame: pd.DataFrame) -> list[str]:

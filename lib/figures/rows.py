@@ -6,7 +6,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lib.analysis.statistics import bootstrap
+from lib.results.statistics import bootstrap
 from lib.results import store
 
 HEIGHT = 0.27  # inches a row

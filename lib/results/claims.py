@@ -1,8 +1,12 @@
-"""Claims of the seeds, each decided by a comparison that is computed from committed results.
+"""Claims of the reports, each decided by a comparison that is computed from committed results.
 
-A claim holds what the seed said and reported, a *measure* (one value a seed of the experiment,
-for one corpus) and where that value must lie for the claim to hold. The verdict follows from the
-bootstrap interval of the measure over seeds, never from a hand.
+A claim holds what a report said and reported, a *measure* (one value a random seed, for one text
+and size) and where that value must lie for the claim to hold. The verdict follows from the interval
+of the measure over seeds, and from how many claims were tried, never from a hand.
+
+Kinds of rows. ``reported``: a report states it, on the text of the report. ``transfer``: the same
+on another text, size or base. ``explanation``: a control that explains a reported claim, its
+``parent``. ``own``: ours.
 """
 
 from collections.abc import Callable
@@ -12,77 +16,87 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.analysis.statistics import bootstrap, percent_change
-from lib.results import store
+from lib.parameters import FULL
+from lib.results import statistics, store
+from lib.results.schema import DIVERGED
+from lib.results.statistics import Interval, percent_change
+from lib.results.store import Absent, Results
 
-REPLICATED, REVERSED = "replicated", "reversed"
-NO_DIFFERENCE, NOT_MEASURABLE = "no difference seen", "not measurable here"
+REPORTED, TRANSFER, EXPLANATION, OWN = KINDS = ("reported", "transfer", "explanation", "own")
+REPLICATED, REVERSED = "replicated", "reversed"  # of reported and transfer rows
+SUPPORTED, CONTRADICTED = "supported", "contradicted"  # of explanation and own rows
+UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable here"
 EXPECTATIONS = ("below", "above", "within")
+SIGNIFICANT = 0.05
+SEEDS = 5  # at least so many for a decided row of the committed results
+PERCENT = "% change of perplexity"
 
-
-class Tables:
-    """The committed tables of one experiment restricted to one corpus."""
-
-    def __init__(self, slug: str, corpus: str, size: str = store.FULL):
-        self.slug, self.corpus, self.size = slug, corpus, size
-
-    def __call__(self, table: str = "") -> pd.DataFrame:
-        frame = store.read(self.slug, table, self.size)
-        return frame[frame["corpus"] == self.corpus]
-
-
-Measure = Callable[[Tables], np.ndarray]
+Measure = Callable[[Results], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a seed and the comparison that decides it.
+    """One statement and the comparison that decides it.
 
     ``expect``: the measure must lie ``below`` or ``above`` ``threshold``, or ``within`` +-
-    ``threshold`` of zero (for claims of equality). ``reported`` is the seed's own value of the
-    measure, None for a control that the seed did not run; it is shown for corpora whose name begins
-    as one of ``reported_on`` (none named: all). ``control`` says in words what is compared and held
-    equal. ``corpora`` limits the claim to corpora whose name begins so.
+    ``threshold`` of zero (claims of equality, decided by two one-sided tests). ``reported`` is the
+    report's own value of the measure. ``texts``: names of corpora begin so on which the report
+    measured it; elsewhere the row is a ``transfer`` and shows no reported value. ``only``: the
+    claim is decided on corpora that begin so (none named: all). ``control`` says in words what is
+    compared and held equal. ``bounds`` of a share or accuracy keep its interval inside.
+    ``deterministic`` comparisons have no interval.
     """
 
     id: str
     experiment: str
-    slug: str
     source: str
     statement: str
-    reported: float | None
-    unit: str
     measure: Measure
-    expect: str
     control: str
+    kind: str = REPORTED
+    parent: str = ""
+    reported: float | None = None
+    unit: str = PERCENT
+    expect: str = "below"
     threshold: float = 0.0
-    min_seeds: int = 5
-    corpora: tuple[str, ...] = ()
-    reported_on: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    bounds: tuple[float, float] | None = None
+    deterministic: bool = False
 
     def __post_init__(self):
         if self.expect not in EXPECTATIONS:
             raise ValueError(f"expect is {self.expect!r}; allowed: {', '.join(EXPECTATIONS)}")
+        if self.kind not in (REPORTED, EXPLANATION, OWN):
+            raise ValueError(f"kind is {self.kind!r}; allowed: reported, explanation, own")
+        if (self.kind == EXPLANATION) != bool(self.parent):
+            raise ValueError(f"{self.id}: an explanation has a parent, other kinds have none")
 
-    def reported_for(self, corpus: str) -> float | None:
-        """The seed's value beside a corpus: None where the seed measured it on another one."""
-        here = not self.reported_on or corpus.startswith(self.reported_on)
-        return self.reported if here else None
+    def kind_on(self, corpus: str, size: str) -> str:
+        """The kind of this claim's row for a text and size."""
+        here = corpus.startswith(self.texts) and size == FULL
+        return TRANSFER if self.kind == REPORTED and not here else self.kind
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """The interval of the measure, as its unit asks: percent changes by logarithms."""
+        if self.bounds:
+            return statistics.bounded_interval(values, self.bounds)
+        percent = self.unit.startswith("% change") and bool((np.asarray(values) > -100).all())
+        return (statistics.percent_interval if percent else statistics.interval)(values)
 
 
-def claim_maker(area: str, slug: str, source: str, **shared: Any) -> Callable[..., Claim]:
+def claim_maker(experiment: str, source: str, **shared: Any) -> Callable[..., Claim]:
     """``claim(name, statement, measure, control, **own)`` for the claims of one experiment.
 
-    The id is ``area-name``. Unless ``shared`` or ``own`` (fields of Claim) say otherwise, the
-    experiment is the area itself, the seed reported nothing, and a percent change of perplexity is
-    expected below zero.
+    The id is ``experiment-name``. ``shared`` and ``own`` are fields of Claim; ``explains=NAME``
+    makes an explanation of the claim of that name.
     """
-    usual = {"experiment": area, "reported": None, "unit": "% change of perplexity"}
-    fields = {**usual, "expect": "below", "slug": slug, "source": source, **shared}
 
     def claim(name: str, statement: str, measure: Measure, control: str, **own: Any) -> Claim:
-        written = {"statement": statement, "measure": measure, "control": control}
-        return Claim(id=f"{area}-{name}", **written, **{**fields, **own})
+        fields = {**shared, **own}
+        if explains := fields.pop("explains", ""):
+            fields |= {"kind": EXPLANATION, "parent": f"{experiment}-{explains}"}
+        return Claim(f"{experiment}-{name}", experiment, source, statement, measure, control, **fields)
 
     return claim
 
@@ -94,14 +108,21 @@ def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
     Raises Absent if a variant is not there, ValueError if the seeds do not match.
     """
 
-    def measure(tables: Tables) -> np.ndarray:
-        frame = tables()
-        new, old = (by_seed(frame, variant, metric) for variant in (treatment, baseline))
-        if not _is_constant(frame, baseline) and list(new.index) != list(old.index):
-            raise ValueError(f"{treatment} and {baseline} do not share their seeds")
+    def measure(results: Results) -> np.ndarray:
+        new, old = (by_seed(results, variant, metric) for variant in (treatment, baseline))
+        if not _is_constant(results(), baseline):
+            new, old = _common(new, old)
         return percent_change(new.to_numpy(), old.to_numpy())
 
     return measure
+
+
+def _common(one: pd.Series, other: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The seeds that both have: an unfinished sweep may hold more of the one."""
+    shared = one.index.intersection(other.index)
+    if shared.empty:
+        raise Absent("no seed that both variants have")
+    return one[shared], other[shared]
 
 
 def _is_constant(frame: pd.DataFrame, variant: str) -> bool:
@@ -112,17 +133,17 @@ def _is_constant(frame: pd.DataFrame, variant: str) -> bool:
 
 def level(variant: str, metric: str) -> Measure:
     """The metric of one variant itself, seed by seed."""
-    return lambda tables: by_seed(tables(), variant, metric).to_numpy()
+    return lambda results: by_seed(results, variant, metric).to_numpy()
 
 
 def difference(one: Measure, other: Measure) -> Measure:
     """One measure minus another, seed by seed; ValueError if they have unequally many values."""
-    return lambda tables: np.subtract(*_paired(one(tables), other(tables)))
+    return lambda results: np.subtract(*_paired(one(results), other(results)))
 
 
 def ratio(one: Measure, other: Measure) -> Measure:
     """Percent change from the other measure to the one, seed by seed; ValueError as above."""
-    return lambda tables: percent_change(*_paired(one(tables), other(tables)))
+    return lambda results: percent_change(*_paired(one(results), other(results)))
 
 
 def _paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,95 +152,146 @@ def _paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return one, other
 
 
-def by_seed(frame: pd.DataFrame, variant: str, metric: str) -> pd.Series:
-    """A metric of a variant indexed by seed.
+def by_seed(results: Results, variant: str, metric: str, table: str = "") -> pd.Series:
+    """A metric of a variant indexed by seed; the runs behind it are noted in ``results.used``.
 
-    Raises Absent if the variant is not there or has no value, ValueError if only some of its seeds
-    have one, and KeyError for a metric that is no column.
+    Raises Absent if the variant is not there, has no value, or diverged; ValueError if only some of
+    its seeds have a value, and KeyError for a metric that is no column.
     """
+    frame = results(table)
     rows = frame[frame["variant"] == variant].set_index("seed").sort_index()
-    return filled(rows[metric], f"variant {variant!r} has no {metric}").astype(float)
+    if "status" in rows and (rows["status"] == DIVERGED).any():
+        count = int((rows["status"] == DIVERGED).sum())
+        raise Absent(f"variant {variant!r} diverged in {count} of {len(rows)} seeds")
+    values = filled(rows[metric], f"variant {variant!r} has no {metric}").astype(float)
+    results.used.update(rows["run_id"])
+    return values
 
 
 def filled(values: pd.Series, complaint: str) -> pd.Series:
     """The values, none of them empty. Raises Absent with the complaint if there is none at all,
     ValueError if only some are empty: a run failed, which must not pass for one not made."""
     if values.isna().all():
-        raise store.Absent(complaint)
+        raise Absent(complaint)
     if values.isna().any():
         raise ValueError(f"{complaint} in {values.isna().sum()} of {len(values)} rows")
     return values
 
 
-def decide(claim: Claim, size: str = store.FULL) -> list[dict]:
-    """Rows of ``claims.csv`` for a claim: one for every corpus its results hold, of those in
-    ``claim.corpora`` if it names any; one without a corpus if there are
-    no results on any."""
-    head = {
+def decide(claim: Claim, results: Results | None, least: int = SEEDS) -> list[dict]:
+    """Rows for a claim: one for every text and size of its results, one without if there are none.
+
+    ``least``: seeds that a decided row needs. The verdict is not yet corrected for how many claims
+    were tried; ``corrected`` does that.
+    """
+    if results is None:
+        return [_empty(claim, "", "", "no results are committed")]
+    frame = results()
+    if claim.only:
+        frame = frame[frame["corpus"].str.startswith(claim.only)]
+    cases = frame[["corpus", "size"]].drop_duplicates().itertuples(index=False)
+    rows = [_row(claim, results.on(c.corpus, c.size), c.corpus, c.size, least) for c in cases]
+    return rows or [_empty(claim, "", "", f"no results on {' or '.join(claim.only)}")]
+
+
+def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> dict:
+    results.used.clear()
+    try:
+        values = np.asarray(claim.measure(results), dtype=float)
+    except (Absent, FileNotFoundError) as missing:
+        return _empty(claim, corpus, size, f"not decided: {missing.args[0]}")
+    except (KeyError, ValueError) as error:
+        error.add_note(f"while deciding claim {claim.id} on {corpus}, size {size}")
+        raise
+    found = claim.interval(values)
+    tested = statistics.equivalence_p if claim.expect == "within" else statistics.p_value
+    p = None if claim.deterministic or found.n < 2 else tested(values, claim.threshold)
+    row = _head(claim, corpus, size) | {
+        "ours": found.mean,
+        "ci_low": None if found.n < 2 or claim.deterministic else found.low,
+        "ci_high": None if found.n < 2 or claim.deterministic else found.high,
+        "n": found.n,
+        "p": p,
+        **_runs(results),
+    }
+    if claim.deterministic:
+        verdict, why = place(found.mean, found.mean, claim, p)
+        return row | {"verdict": verdict, "reason": f"{why} (deterministic); {claim.control}"}
+    if found.n < least:
+        reason = f"{found.n} seeds, {least} needed; {claim.control}"
+        return row | {"verdict": UNDECIDED, "reason": reason}
+    verdict, why = place(found.low, found.high, claim, p)
+    return row | {"verdict": verdict, "reason": f"{why}; {claim.control}"}
+
+
+def _runs(results: Results) -> dict[str, str]:
+    """The runs that a measure has looked at, and the commits that made them."""
+    frame = results()
+    own = frame[frame["run_id"].isin(results.used)] if results.used else frame
+    commits = own["commit"].dropna().unique() if "commit" in own else ()
+    return {
+        "run_ids": " ".join(sorted(results.used)),
+        "commit": " ".join(sorted(str(c) for c in commits)),
+    }
+
+
+def place(low: float, high: float, claim: Claim, p: float | None) -> tuple[str, str]:
+    """The verdict of an interval in the words of the claim's kind, and where it lies."""
+    line = claim.threshold
+    holds, fails = (
+        (REPLICATED, REVERSED) if claim.kind == REPORTED else (SUPPORTED, CONTRADICTED)
+    )
+    if claim.expect == "within":
+        if low > line or high < -line:
+            return fails, f"the interval lies outside +-{line:g}"
+        inside = p <= SIGNIFICANT if p is not None else -line <= low and high <= line
+        if inside:
+            return holds, f"equal within +-{line:g} (two one-sided tests)"
+        return UNDECIDED, f"not shown equal within +-{line:g}"
+    if low > line or high < line:
+        side = "above" if low > line else "below"
+        return (holds if side == claim.expect else fails), f"the interval lies {side} {line:g}"
+    return UNDECIDED, f"the interval holds {line:g}"
+
+
+def corrected(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``q``, the false discovery rate over their kind; decided rows whose q is above
+    5 % become undecided."""
+    frame = frame.copy()
+    frame["q"] = np.nan
+    for _, own in frame[frame["p"].notna()].groupby("kind"):
+        frame.loc[own.index, "q"] = statistics.discovery_rate(own["p"])
+    decided = ~frame["verdict"].isin((UNDECIDED, NOT_MEASURABLE))
+    fallen = decided & (frame["q"] > SIGNIFICANT)
+    frame.loc[fallen, "reason"] = (
+        "the interval alone would decide, but not among so many claims (q "
+        + frame.loc[fallen, "q"].map("{:.3f}".format)
+        + "); "
+        + frame.loc[fallen, "reason"]
+    )
+    frame.loc[fallen, "verdict"] = UNDECIDED
+    return frame
+
+
+def _head(claim: Claim, corpus: str, size: str) -> dict:
+    kind = claim.kind_on(corpus, size)
+    return {
         "id": claim.id,
+        "kind": kind,
+        "parent": claim.id if kind == TRANSFER else claim.parent,
         "experiment": claim.experiment,
         "source": claim.source,
         "statement": claim.statement,
-        "reported": claim.reported,
+        "reported": None if kind == TRANSFER else claim.reported,
+        "unit": claim.unit,
+        "corpus": corpus,
+        "size": size,
+        "expect": claim.expect,
+        "threshold": claim.threshold,
     }
-    try:
-        corpora = sorted(store.read(claim.slug, size=size)["corpus"].unique())
-    except FileNotFoundError as missing:
-        return [{**head, **_empty("", str(missing)), "unit": claim.unit}]
-    if claim.corpora:
-        corpora = [name for name in corpora if name.startswith(claim.corpora)]
-    if not corpora:
-        wanted = f"no results on {' or '.join(claim.corpora)}"
-        return [{**head, **_empty("", wanted), "unit": claim.unit}]
-    return [
-        {
-            **head,
-            "reported": claim.reported_for(corpus),
-            **_verdict(claim, Tables(claim.slug, corpus, size)),
-            "unit": claim.unit,
-        }
-        for corpus in corpora
-    ]
 
 
-def _verdict(claim: Claim, tables: Tables) -> dict:
-    try:
-        values = claim.measure(tables)
-    except (store.Absent, FileNotFoundError) as missing:
-        return _empty(tables.corpus, f"not decided: {missing.args[0]}")
-    except (KeyError, ValueError) as error:
-        error.add_note(f"while deciding claim {claim.id} on {tables.corpus}")
-        raise
-    found = bootstrap(values)
-    row = {
-        "ours": found.mean,
-        "ci_low": found.low,
-        "ci_high": found.high,
-        "n": found.n,
-        "corpus": tables.corpus,
-    }
-    if found.n < claim.min_seeds:
-        reason = f"{found.n} seeds, {claim.min_seeds} needed; {claim.control}"
-        return {**row, "verdict": NOT_MEASURABLE, "reason": reason}
-    verdict, why = place(found.low, found.high, claim.expect, claim.threshold)
-    return {**row, "verdict": verdict, "reason": f"{why}; {claim.control}"}
-
-
-def place(low: float, high: float, expect: str, threshold: float) -> tuple[str, str]:
-    """The verdict of an interval, and in words where it lies."""
-    if expect == "within":
-        if -threshold <= low and high <= threshold:
-            return REPLICATED, f"the interval lies inside +-{threshold:g}"
-        if low > threshold or high < -threshold:
-            return REVERSED, f"the interval lies outside +-{threshold:g}"
-        return NO_DIFFERENCE, f"the interval crosses +-{threshold:g}"
-    if low > threshold or high < threshold:
-        side = "above" if low > threshold else "below"
-        verdict = REPLICATED if side == expect else REVERSED
-        return verdict, f"the interval lies {side} {threshold:g}"
-    return NO_DIFFERENCE, f"the interval holds {threshold:g}"
-
-
-def _empty(corpus: str, reason: str) -> dict:
-    blank = dict.fromkeys(("ours", "ci_low", "ci_high"))
-    return {**blank, "n": 0, "corpus": corpus, "verdict": NOT_MEASURABLE, "reason": reason}
+def _empty(claim: Claim, corpus: str, size: str, reason: str) -> dict:
+    blank = dict.fromkeys(("ours", "ci_low", "ci_high", "p"))
+    rest = {"n": 0, "run_ids": "", "commit": "", "verdict": NOT_MEASURABLE, "reason": reason}
+    return {**_head(claim, corpus, size), **blank, **rest}

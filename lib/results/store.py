@@ -1,22 +1,32 @@
-"""The tables of an experiment: the only place that writes ``results/*.csv``, and reads them.
+"""The tables of an experiment: the only place that writes and reads them.
 
-``NN_slug.csv`` has one row a run and seed; ``NN_slug_curve.csv`` and other tables hold what a run
-recorded along the way, each row naming its variant, corpus, seed and run. Full-size results lie in
-``results/``; other sizes in a folder of their own (``results/quick/`` ...), which git ignores, so
-that a small run never touches a committed number.
+The main table has one row a variant and seed; ``curve`` and other tables hold what runs recorded
+along the way, each row naming its variant, corpus, size, seed and run. Every set of parameters has
+a folder of its own, ``results/sets/NN_slug/<size>-<key>/``, named by the keys of its runs, so that
+nothing is ever written over. The committed tables, ``results/NN_slug.csv`` and its companions, are
+sets that were published: their sizes and texts one below the other.
 """
 
-import os
-from collections.abc import Sequence
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from lib.provenance import ROOT
-from lib.results.schema import KEYS, check
-from lib.training.outcome import Outcome
+from lib.parameters import SIZES, Parameters
+from lib.results.schema import KEYS, OK, check
+from lib.runs import files
+from lib.runs.key import digest
+from lib.runs.places import ROOT, sets_folder
+from lib.runs.task import Task
 
-FULL = "full"
+TABLES = ROOT / "results"
+LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
+TEXT = ("corpus_sha256", "torch", "code_hash", "run_id")
 
 
 class Absent(KeyError):
@@ -26,79 +36,242 @@ class Absent(KeyError):
     """
 
 
-def folder(kind: str, size: str) -> Path:
-    """Where tables (``results``) or plots (``figures``) of a size belong; made if absent."""
-    place = ROOT / kind if size == FULL else ROOT / kind / size
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+@dataclass(frozen=True)
+class Results:
+    """The tables of an experiment: of one set of parameters, or the committed ones.
 
-
-def write(slug: str, outcomes: Sequence[Outcome], size: str) -> pd.DataFrame:
-    """Write all tables of an experiment and return the main one.
-
-    Raises SchemaError for rows that are not valid results, and ValueError if full-size results on
-    another text would be lost.
+    ``frames``: the main table under "", others by name. ``folder``: where the set lies.
+    ``outstanding``: how many of its runs are not finished. ``used`` collects the ids of the runs
+    that a claim has looked at.
     """
-    frame = check(pd.DataFrame([{**outcome.row, "size": size} for outcome in outcomes]))
-    place = folder("results", size)
-    if size == FULL:
-        _keep_other_texts(slug, frame)
-    _save(frame, place / f"{slug}.csv")
-    tables: dict[str, list[dict]] = {}
-    for outcome in outcomes:
-        keys = {key: outcome.row[key] for key in KEYS}
-        for name, rows in outcome.tables.items():
-            tables.setdefault(name, []).extend({**keys, **row} for row in rows)
-    for name, rows in tables.items():
-        _save(pd.DataFrame(rows), place / f"{slug}_{name}.csv")
+
+    slug: str
+    frames: dict[str, pd.DataFrame]
+    folder: Path | None = None
+    outstanding: int = 0
+    used: set[str] = dataclasses.field(default_factory=set, compare=False)
+
+    def __call__(self, table: str = "") -> pd.DataFrame:
+        """A table. Raises FileNotFoundError with the command that makes it."""
+        if table not in self.frames:
+            name = f"{self.slug}_{table}" if table else self.slug
+            raise FileNotFoundError(
+                f"table {name} is not there; `make reproduce NB={self.slug[:2]}` makes it"
+            )
+        return self.frames[table]
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the texts, in the order of the main table."""
+        return list(self()["corpus"].unique())
+
+    @property
+    def corpus(self) -> str:
+        """The one text. Raises ValueError if there are several."""
+        if len(self.corpora) != 1:
+            raise ValueError(f"{self.slug} holds {len(self.corpora)} texts; choose one with on()")
+        return self.corpora[0]
+
+    @property
+    def sizes(self) -> list[str]:
+        """Sizes in the main table, in its order."""
+        return list(self()["size"].unique())
+
+    def on(self, corpus: str = "", size: str = "") -> "Results":
+        """Only the rows of one text, or of one size."""
+
+        def cut(frame: pd.DataFrame) -> pd.DataFrame:
+            frame = frame[frame["corpus"] == corpus] if corpus else frame
+            return frame[frame["size"] == size] if size else frame
+
+        frames = {name: cut(frame) for name, frame in self.frames.items()}
+        return dataclasses.replace(self, frames=frames, used=self.used)
+
+
+def committed(slug: str) -> Results:
+    """The committed tables of an experiment. Raises FileNotFoundError if there are none."""
+    if not (TABLES / f"{slug}.csv").is_file():
+        raise FileNotFoundError(
+            f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it"
+        )
+    return Results(slug, _read(TABLES, slug))
+
+
+def has_committed(slug: str) -> bool:
+    """Whether an experiment has committed tables."""
+    return (TABLES / f"{slug}.csv").is_file()
+
+
+def recorded(slug: str) -> dict[str, dict[str, Any]]:
+    """Finished runs by key, as far as the committed tables tell: row and tables of each."""
+    if not has_committed(slug):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, frame in committed(slug).frames.items():
+        for run, rows in frame.groupby("run_id", sort=False):
+            held = found.setdefault(run, {"row": {"seconds": 0.0}, "tables": {}})
+            plain = [_plain(row, () if name else LABELS) for row in rows.to_dict("records")]
+            if name:
+                held["tables"][name] = [_without_keys(row) for row in plain]
+            else:
+                held["row"] = plain[0]
+    return found
+
+
+def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.DataFrame]:
+    """The tables of finished runs: pairs of a task and its record with its ``key``.
+
+    Raises SchemaError for rows that are not valid results.
+    """
+    rows, tables, place = [], {}, {}
+    for task, record in pairs:
+        if task.side:
+            continue
+        labels = {**task.labels, "seed": task.seed, "size": size, "run_id": record["key"]}
+        row = {"status": OK, **record["row"], **labels}
+        place[_who(task, row)] = row
+        rows.append(row)
+    for task, record in pairs:
+        main = place.get(_who(task, {**task.labels, **record["row"]}))
+        if main is None:  # a side run whose main run is not finished yet
+            continue
+        keys = {name: main[name] for name in KEYS} | {"run_id": record["key"]}
+        for name, own in record["tables"].items():
+            tables.setdefault(name, []).extend({**keys, **row} for row in own)
+    frames = {"": check(pd.DataFrame(rows))}
+    return frames | {name: pd.DataFrame(own) for name, own in tables.items()}
+
+
+def _who(task: Task, row: dict[str, Any]) -> tuple:
+    return task.labels["variant"], row["corpus"], task.seed
+
+
+def set_folder(slug: str, size: str, keys: Sequence[str]) -> Path:
+    """The folder of a set of runs, named by its size and its runs' keys."""
+    return sets_folder() / slug / f"{size}-{digest(sorted(set(keys)))}"
+
+
+def save_set(
+    slug: str, parameters: Parameters, keys: Sequence[str], pairs: list[tuple[Task, dict]]
+) -> Results:
+    """Write the tables of the runs that are finished; all of them are replaced as one."""
+    folder = set_folder(slug, parameters.size, keys)
+    outstanding = len(set(keys)) - len({record["key"] for _, record in pairs})
+    results = Results(slug, assemble(pairs, parameters.size), folder, outstanding)
+    about = {
+        "experiment": slug,
+        "size": parameters.size,
+        "parameters": {k: v for k, v in parameters.model_dump().items() if k != "data_dir"},
+        "texts": sorted(results.corpora),
+        "runs": len(set(keys)),
+        "outstanding": outstanding,
+        "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    with files.locked(folder.parent / f"{folder.name}.lock"):
+        with files.whole_folder(folder) as partial:
+            _write(partial, slug, results.frames)
+            (partial / "set.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    return results
+
+
+def load_set(folder: Path) -> Results:
+    """The tables of a set of parameters that was run here."""
+    about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+    slug = about["experiment"]
+    with files.locked(folder.parent / f"{folder.name}.lock"):
+        return Results(slug, _read(folder, slug), folder, about["outstanding"])
+
+
+def all_sets() -> list[dict[str, Any]]:
+    """What every set that was run here is: its ``set.json``, with its folder."""
+    found = []
+    for path in sorted(sets_folder().glob("*/*/set.json")):
+        found.append(json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent})
+    return found
+
+
+def publish(results: Results) -> list[str]:
+    """Merge a set into the committed tables: its sizes and texts take the place of the same ones.
+
+    Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size.
+    """
+    unfit = [size for size in results.sizes if size in ("custom", "quick", "tiny")]
+    if unfit:
+        raise ValueError(f"{results.slug}: size {unfit[0]} is not published; allowed: a report's")
+    own = set(zip(results()["corpus"], results()["size"], strict=True))
+    with files.locked(sets_folder() / results.slug / "publish.lock"):
+        held = _read(TABLES, results.slug) if has_committed(results.slug) else {}
+        merged = {}
+        for name in dict.fromkeys((*held, *results.frames)):
+            parts = []
+            if name in held:
+                old = held[name]
+                named = pd.Series(list(zip(old["corpus"], old["size"], strict=True)), old.index)
+                parts.append(old[~named.isin(own)])
+            if name in results.frames:
+                parts.append(results.frames[name])
+            parts = [part for part in parts if len(part)]
+            if parts:
+                merged[name] = pd.concat(parts, ignore_index=True)
+        for name, frame in merged.items():
+            order = frame.assign(_size=frame["size"].map(SIZES.index))
+            order = order.sort_values(["corpus", "_size"], kind="stable")
+            merged[name] = order.drop(columns="_size")
+        return _write(TABLES, results.slug, merged)
+
+
+def _write(folder: Path, slug: str, frames: dict[str, pd.DataFrame]) -> list[str]:
+    names = []
+    for table, frame in frames.items():
+        name = f"{slug}_{table}.csv" if table else f"{slug}.csv"
+        text = _exact(frame).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        files.write_text(folder / name, text)
+        names.append(name)
+    return names
+
+
+def _exact(frame: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers as whole numbers, whose digits all count, also where some cells are empty."""
+    frame = frame.copy()
+    for column in frame.select_dtypes("float"):
+        values = frame[column].dropna()
+        if len(values) and (values == values.round()).all() and values.abs().max() < 2**53:
+            frame[column] = frame[column].astype("Int64")
     return frame
 
 
-def _keep_other_texts(slug: str, frame: pd.DataFrame) -> None:
-    """ValueError if the committed table holds a text that the new one does not."""
-    try:
-        before = read(slug)
-    except FileNotFoundError:
-        return
-    if set(before["corpus_sha256"]) <= set(frame["corpus_sha256"]):
-        return
-    old, new = (
-        " and ".join(f"{r.corpus} ({r.corpus_sha256[:12]})" for r in texts.itertuples())
-        for texts in (t.drop_duplicates("corpus_sha256") for t in (before, frame))
-    )
-    raise ValueError(
-        f"results/{slug}.csv holds results on {old} and this run is on {new}; move that file away "
-        "first to keep the new ones"
-    )
+def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
+    dtype: dict[str, Callable] = dict.fromkeys(TEXT, str)
+    frames = {}
+    for path in sorted(folder.glob(f"{slug}*.csv")):
+        frames[path.stem[len(slug) + 1 :]] = pd.read_csv(path, dtype=dtype)
+    return frames
 
 
-def read(slug: str, table: str = "", size: str = FULL) -> pd.DataFrame:
-    """A table that was written. Raises FileNotFoundError with the command that makes it."""
-    name = f"{slug}_{table}.csv" if table else f"{slug}.csv"
-    path = folder("results", size) / name
-    if not path.is_file():
-        number = slug.split("_")[0]
-        raise FileNotFoundError(f"{name} is not there; `make reproduce NB={number}` makes it")
-    text = ("corpus_sha256", "torch", "code_hash", "run_id")
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str))
+def _plain(row: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """A row of a frame as plain values, empty cells left out."""
+    found = {}
+    for name, value in row.items():
+        if name not in without and not pd.isna(value):
+            value = value.item() if hasattr(value, "item") else value
+            found[name] = value
+    return found
 
 
-def reported(experiment: str) -> pd.DataFrame:
-    """What the seed reported for an experiment: columns row, metric, value."""
-    frame = pd.read_csv(ROOT / "results" / "reported.csv")
-    return frame[frame["experiment"] == experiment].drop(columns=["source", "experiment"])
+def _without_keys(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in KEYS}
+
+
+def reported(experiment: str = "") -> pd.DataFrame:
+    """What a report says of an experiment (all without a name): row, metric, value, source."""
+    frame = pd.read_csv(ROOT / "results" / "reported.csv", dtype={"source": str})
+    return frame[frame["experiment"] == experiment] if experiment else frame
 
 
 def reported_value(experiment: str, row: str, metric: str) -> float:
-    """One reported number. Raises Absent if the seed reports none by that name."""
+    """One reported number. Raises Absent if the report has none by that name."""
     frame = reported(experiment)
     found = frame[(frame["row"] == row) & (frame["metric"] == metric)]["value"]
     if len(found) != 1:
         raise Absent(f"no single reported value for {experiment}, {row}, {metric}")
     return float(found.iloc[0])
-
-
-def _save(frame: pd.DataFrame, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    frame.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-    os.replace(partial, path)

@@ -1,1 +1,1 @@
-"""Objectives, the loop, checkpoints, and the sweep over variants and seeds."""
+"""The one training loop, and random numbers."""

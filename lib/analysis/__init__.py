@@ -1,1 +1,0 @@
-"""What is computed from trained models and from finished runs."""

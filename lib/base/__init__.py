@@ -1,0 +1,1 @@
+"""The pretrained base model, where it comes from, and its tiny random stand-in for tests."""

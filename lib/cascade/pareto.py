@@ -1,0 +1,188 @@
+"""Loss on all held-out tokens against cost, and what routing keeps of the whole gain."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.results.statistics import bootstrap
+from lib.figures import rows
+from lib.figures import style
+from lib.results import store, tables
+
+RULE_NAMES = {
+    "gate": "learned gate",
+    "entropy": "entropy",
+    "confidence": "confidence",
+    "margin": "margin",
+    "last_two_layers": "cosine (seed 002)",
+    "oracle": "oracle (sees the gain)",
+}
+ORACLE = "oracle"  # cannot be used: it knows the answer
+
+
+def front(
+    slug: str,
+    size: str,
+    stages: dict[str, str],
+    routed: tuple[str, ...],
+    rivals: tuple[str, ...],
+    base: str,
+) -> Figure:
+    """Test perplexity of all tokens against FLOPs per token (left) and measured time (right).
+
+    ``stages``: stage trained on all tokens -> the clock that timed its depth. Lines: each stage
+    routed by the gate at every rate, mean over seeds. Marks: variants as they were trained, with
+    the 95 % interval over seeds; those that add no layer take the base's time.
+    """
+    frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
+    clock = store.read(slug, "clock", size)
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
+    times: dict[str, float] = {}
+    colours = dict(zip(stages, style.COLOURS, strict=False))
+    for stage, timed in stages.items():
+        own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
+        if own.empty:
+            continue
+        mean = own.groupby("wanted_rate")[["flops", "test_ppl", "test_rate"]].mean()
+        known = clock[clock["variant"] == timed].sort_values("rate")
+        seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
+        times[stage] = float(known["relative_time"].iloc[-1])
+        look = {"color": colours[stage], "marker": ".", "label": stage}
+        for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
+            axes.plot(x, mean["test_ppl"], **look)
+    for name, marker in zip((*rivals, *routed), style.MARKERS, strict=False):
+        own = frame[frame["variant"] == name]
+        if own.empty:
+            continue
+        found = bootstrap(own["test_ppl"])
+        bar = [[found.mean - found.low], [found.high - found.mean]]
+        look = {
+            "color": colours.get(name, "black"),
+            "mfc": "black" if name in routed else "white",
+            "label": None if name in times else name,  # its line has the name
+            "capsize": 3,
+        }
+        for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
+            if x is None:
+                continue  # the clock times gates, not the second pass that entropy needs
+            axes.errorbar(x, found.mean, bar, fmt=marker, ms=6.5, zorder=4, **look)
+    alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
+    panels[0].axhline(alone, color=style.QUIET, linewidth=1, linestyle=":")
+    style.level(panels[1], "base alone", alone)
+    panels[0].set_xlabel("FLOPs per token (base = 1)")
+    panels[1].set_xlabel("measured time per token (base = 1)")
+    panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
+    figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    note = (
+        "line: stage routed by the gate at each rate (mean over seeds), its end mark: every token\n"
+        "bar: 95 % interval over seeds; filled mark: routed as trained, its time was not measured"
+    )
+    style.legend(figure, panels[0], note, 3)
+    return figure
+
+
+def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float | None:
+    """Time of a variant over the base's: a stage's on all tokens, 1 without added layers."""
+    return None if name in routed else times.get(name, 1.0)
+
+
+def kept_gain(slug: str, size: str, stage: str) -> Figure:
+    """Share of a stage's whole gain in nats that a rule keeps, against the share routed.
+
+    Left all tokens, right those outside the template; the diagonal is random routing. A seed whose
+    stage kept its start, as short trainings do, has no gain to share and is left out.
+    """
+    frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
+    routes = routes[routes["variant"] == stage]
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
+    for axes, column, title in zip(
+        panels,
+        ("test_ppl", "test_content_ppl"),
+        ("all tokens", "outside section titles"),
+        strict=True,
+    ):
+        base = frame[f"base_{column}"].dropna().iloc[0]
+        whole = routes[routes["wanted_rate"] == 1].groupby("seed")[column].first()
+        whole = whole[~np.isclose(whole, base, rtol=1e-5)]
+        if whole.empty:
+            axes.text(0.5, 0.5, "no seed's stage differs from its base", ha="center")
+        for rule, look in _rules().items():
+            own = routes[(routes["rule"] == rule) & routes["seed"].isin(whole.index)]
+            gain = np.log(base / own[column]) / np.log(base / own["seed"].map(whole))
+            _through_origin(axes, own.assign(gain=gain), look)
+        axes.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
+        axes.set_xlabel("share of tokens routed")
+        axes.set_title(title)
+    panels[0].set_ylabel("share of the whole gain kept (in nats)")
+    figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
+    style.legend(
+        figure,
+        panels[0],
+        f"{stage}, routed by each rule at each rate; line: mean over seeds; band: 95 % interval",
+        4,
+    )
+    return figure
+
+
+def _through_origin(axes: Axes, routes: pd.DataFrame, look: dict) -> None:
+    """Mean gain and its band over the share routed; nothing routed keeps nothing."""
+    found = {
+        rows["test_rate"].mean(): bootstrap(rows["gain"])
+        for _, rows in routes.groupby("wanted_rate")
+    }
+    places, values = [0, *found], list(found.values())
+    axes.plot(places, [0, *(v.mean for v in values)], **look)
+    low, high = [0, *(v.low for v in values)], [0, *(v.high for v in values)]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.1, linewidth=0)
+
+
+def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
+    """One row a rung: perplexity of all test tokens over the base's, every seed and the mean."""
+    frame = store.read(slug, size=size)
+    names = [name for name in names if (frame["variant"] == name).any()]
+    ratios = frame.assign(ratio=frame["test_ppl"] / frame["base_test_ppl"])
+    figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(names) + 1.7))
+    for y, name in enumerate(names):
+        values = rows.own_values(ratios, name, "ratio")
+        rows.draw(axes, y, values, style.COLOURS[0])
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axes.annotate(f"{values.mean():.3f} (n = {len(values)})", (1.01, y), **place)
+    style.level(axes, "base alone", 1.0, horizontal=False)
+    style.plain_log(axes, "x")
+    rows.name_rows(axes, names)
+    axes.set_xlabel(
+        "perplexity of all test tokens over the base's (below 1 is better, logarithmic)"
+    )
+    own = frame[frame["variant"].isin(names)]
+    title = f"From the seed's design to a working one, one change at a time\n({_corpora(own)})"
+    axes.set_title(title, pad=18)
+    style.legend(figure, rows.key(False), columns=3)
+    return figure
+
+
+def _rules() -> dict[str, dict]:
+    """How the line of each rule is drawn; the oracle is set apart."""
+    found = {}
+    for (rule, name), colour, marker in zip(
+        RULE_NAMES.items(), style.COLOURS, style.MARKERS, strict=False
+    ):
+        oracle = rule == ORACLE
+        found[rule] = {
+            "color": style.QUIET if oracle else colour,
+            "linestyle": ":" if oracle else "-",
+            "marker": marker,
+            "markersize": 3.5,
+            "label": f"by {name}",
+        }
+    return found
+
+
+def _stands_on(frame: pd.DataFrame, routes: pd.DataFrame) -> str:
+    """Corpus and seeds of the runs behind the routes."""
+    return tables.corpora(frame[frame["run_id"].isin(routes["run_id"])])
+
+
+def _corpora(frame: pd.DataFrame) -> str:
+    return ", ".join(frame["corpus"].unique())

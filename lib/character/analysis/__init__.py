@@ -1,0 +1,1 @@
+"""What trained networks are asked: exits, calibration, difficulty, speed."""

@@ -1,0 +1,1 @@
+"""One module an experiment: parameters, variants, figures, claims."""

@@ -1,0 +1,1 @@
+"""Networks on characters: the block, the transformer, HRM and its memories, LCT."""

@@ -1,0 +1,77 @@
+"""The decoder-only character transformer. Read this file first.
+
+Embedding -> L blocks -> head, one logit per symbol. No final norm (blocks end in one), no
+weight tying, no learned positions. With ``width`` d, ``layers`` L and ``vocabulary`` V it has
+2 V d + L (16 d^2 + 2 d) parameters: 78,080 for L = 1 and 275,072 for L = 4 at V = 97, d = 64.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.character.models.block import Block
+from lib.character.models.initialisation import initialise
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a character transformer.
+
+    ``initial_state`` adds a learned (length, width) state that refinement training (IRT) adds
+    to the embedding in its first segment; without it the state is zero and costs nothing.
+    """
+
+    vocabulary: int
+    layers: int = 1
+    width: int = 64
+    heads: int = 4
+    length: int = 64
+    initialisation: str = "A"
+    initial_state: bool = False
+
+    def build(self) -> "Transformer":
+        return Transformer(self)
+
+
+class Transformer(nn.Module):
+    """Maps symbols (B, T) to logits (B, T, V); position t sees symbols 0..t."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        initialise(self, config.initialisation, config.width)
+        self.initial_state = None
+        if config.initial_state:
+            self.initial_state = nn.Parameter(0.02 * torch.randn(1, config.length, config.width))
+
+    def hidden_states(self, symbols: Tensor, state: Tensor | None = None) -> list[Tensor]:
+        """Input and output of every block: L + 1 tensors (B, T, d).
+
+        ``state`` (B or 1, T, d) is added to the embedding; None adds nothing at all.
+        """
+        x = self.embedding(symbols)
+        if state is not None:
+            x = x + state
+        states = [x]
+        for block in self.blocks:
+            states.append(block(states[-1]))
+        return states
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Logits (B, T, V) of a single pass without a state."""
+        return self.head(self.hidden_states(symbols)[-1])
+
+    def begin(self, symbols: Tensor) -> Tensor | None:
+        """State before the first segment: the learned one (1, T, d), or None."""
+        if self.initial_state is None:
+            return None
+        return self.initial_state[:, : symbols.shape[1]]
+
+    def segment(self, symbols: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One pass over the window: logits (B, T, V) and the state (B, T, d) for the next."""
+        last = self.hidden_states(symbols, state)[-1]
+        return self.head(last), last

@@ -1,0 +1,144 @@
+"""An experiment as data: parameters, texts, variants, figures and claims, and how it is run.
+
+    E03 = Experiment("03_iterative_refinement", Exp03, texts, VARIANTS, baseline="standard", ...)
+    results = E03.run(parameters)
+
+A *variant* is a row of the experiment. It says what is trained on a text, with what parameters and
+seeds; the experiment knows nothing of models. A reader adds an idea by adding a variant:
+
+    E03.variants["irt3"] = Variant(Transformer(initial_state=True), Segments(3))
+
+It is trained with the same seeds on the same text, and appears, marked as theirs, in tables and
+figures.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from matplotlib.figure import Figure
+
+from lib.parameters import Parameters
+from lib.results import store
+from lib.results.claims import Claim
+from lib.results.store import Results
+from lib.runs import devices
+from lib.runs.sweep import sweep
+from lib.runs.task import Task
+
+THEIRS = "(yours)"  # marks the variants of a reader
+
+
+@dataclass(frozen=True)
+class Run:
+    """One computation of a variant: a declared function, its configuration and a random seed.
+
+    ``side`` and ``alone`` as in Task.
+    """
+
+    function: Callable
+    config: Any
+    seed: int
+    side: bool = False
+    alone: bool = False
+
+
+class Variant(Protocol):
+    """A row of an experiment. ``factors`` say what tells it from the others (method, layers ...)."""
+
+    label: str
+    factors: Mapping[str, Any]
+
+    def runs(self, parameters: Parameters, text: Any) -> Iterable[Run]:
+        """What is computed on a text, one main run a seed, further ones at its side."""
+        ...
+
+
+@dataclass
+class Experiment:
+    """``slug``: ``NN_name``, the name of its notebook and tables. ``report``: the name of its rows
+    in ``reported.csv``. ``texts`` gives what the variants are run on. ``baseline`` is the variant
+    that tables compare with. ``figures``: name -> drawing from Results. ``question``: in one line.
+    """
+
+    slug: str
+    question: str
+    parameters: type[Parameters]
+    texts: Callable[[Any], Sequence[Any]]
+    variants: dict[str, Variant]
+    baseline: str
+    report: str = ""
+    figures: Mapping[str, Callable[[Results], Figure]] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+
+    def __post_init__(self):
+        self.own = tuple(self.variants)  # those of the repository
+        ids = [claim.id for claim in self.claims]
+        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"{self.slug}: claims share an id: {', '.join(repeated)}")
+
+    @property
+    def number(self) -> str:
+        return self.slug[:2]
+
+    def label(self, variant: str) -> str:
+        """The name of a variant for readers, marked if it is not the repository's."""
+        name = self.variants[variant].label or variant
+        return name if variant in self.own else f"{name} {THEIRS}"
+
+    def labels(self) -> dict[str, str]:
+        """Names of all variants by id."""
+        return {variant: self.label(variant) for variant in self.variants}
+
+    def tasks(self, parameters: Parameters, texts: Sequence[Any]) -> list[Task]:
+        """Every run, seeds outermost, so that an interrupted sweep has whole comparisons."""
+        found = []
+        for order, text in enumerate(texts):
+            for variant, entry in self.variants.items():
+                labels = {"experiment": self.report or f"exp{self.number}", "variant": variant}
+                labels |= {"label": self.label(variant), **entry.factors}
+                for run in entry.runs(parameters, text):
+                    task = Task(run.function, run.config, run.seed, labels, run.side, run.alone)
+                    found.append((run.seed, order, task))
+        found.sort(key=lambda item: item[:2])
+        return [task for *_, task in found]
+
+    def run(
+        self, parameters: Parameters, texts: Sequence[Any] | None = None, recorded: bool = False
+    ) -> Results:
+        """Run what is not finished, write the tables of this set of parameters, return them.
+
+        ``recorded``: runs whose rows are committed count as finished. Prints the device and what
+        is to be done before anything is trained.
+        """
+        device = devices.choose(parameters.device)
+        texts = self.texts(parameters) if texts is None else texts
+        tasks = self.tasks(parameters, texts)
+        keys = [task.key(device.type) for task in tasks]
+        known = store.recorded(self.slug) if recorded else {}
+        order = {variant: place for place, variant in enumerate(self.variants)}
+
+        def sort(pairs: list[tuple[Task, dict]]) -> list[tuple[Task, dict]]:
+            corpora = {getattr(text, "name", ""): place for place, text in enumerate(texts)}
+            return sorted(
+                pairs,
+                key=lambda pair: (
+                    corpora.get(pair[1]["row"].get("corpus", ""), 0),
+                    order[pair[0].labels["variant"]],
+                    pair[0].seed,
+                ),
+            )
+
+        def told(pairs: list[tuple[Task, dict]]) -> None:
+            if any(not task.side for task, _ in pairs):
+                store.save_set(self.slug, parameters, keys, sort(pairs))
+
+        print(
+            f"{len(set(keys))} runs of {len(self.variants)} variants on {len(texts)} text"
+            f"{'s' if len(texts) > 1 else ''}, device {devices.spoken(device)}",
+            flush=True,
+        )
+        pairs = sweep(tasks, parameters.workers, device, recorded=known, told=told)
+        spent = sum({r["key"]: r["row"].get("seconds", 0) for _, r in pairs}.values())
+        print(f"all finished: {spent / 60:.1f} core-minutes of training in all", flush=True)
+        return store.save_set(self.slug, parameters, keys, sort(pairs))

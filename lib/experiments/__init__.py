@@ -1,1 +1,0 @@
-"""One module an experiment: parameters, variants, figures and claims."""

@@ -1,1 +1,0 @@
-"""Networks: the block, the transformer, HRM and its memories, LCT, the pretrained base."""

@@ -1,0 +1,1 @@
+"""How a computation is named, placed, run once, and kept: keys, files, devices, the sweep."""

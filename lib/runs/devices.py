@@ -1,0 +1,54 @@
+"""The one place that decides where a run is computed and how many threads it may use.
+
+Threads times processes never exceed the cores: two processes of two threads each on two cores run
+a base model at a quarter of the speed of two processes of one.
+"""
+
+import os
+
+import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class DeviceUnavailable(ValueError):
+    """A device that was asked for by name and is not there."""
+
+
+def choose(wanted: str = "auto") -> torch.device:
+    """The device of a word in DEVICES. Raises DeviceUnavailable for one that is not here."""
+    here = {"cpu": True, "cuda": torch.cuda.is_available()}
+    here["mps"] = torch.backends.mps.is_available()
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if here[name])
+    if wanted not in here:
+        raise DeviceUnavailable(f"device is {wanted!r}; allowed: {', '.join(DEVICES)}")
+    if not here[wanted]:
+        there = ", ".join(name for name, found in here.items() if found)
+        raise DeviceUnavailable(f"device {wanted!r} is not on this machine; here: auto, {there}")
+    return torch.device(wanted)
+
+
+def spoken(device: torch.device) -> str:
+    """A device as it is recorded: its type, and which accelerator."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_each(processes: int) -> int:
+    """Threads for each of so many processes side by side; at least one."""
+    share = int(os.environ.get("DEPTH_CORES") or cores())
+    return max(1, share // max(1, processes))
+
+
+def environment(processes: int) -> dict[str, str]:
+    """Environment variables that keep ``processes`` children within the cores."""
+    threads = str(threads_each(processes))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DEPTH_CORES")
+    return {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}

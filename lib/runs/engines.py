@@ -1,0 +1,77 @@
+"""Who computes the tasks of a sweep: this machine's processes, a Dask cluster, or Slurm.
+
+An engine takes tasks and yields (task, record or Failure) as they end, in any order. All of them
+leave their runs in the same folders, so that any may go on where another stopped.
+"""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.runs.task import Failure, Task, attempt
+
+ENGINES = ("local",)
+ATTEMPTS = 2  # a worker that was killed, for memory perhaps, is given one more try
+
+
+def submit(
+    engine: str, tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """Run ``tasks`` with an engine. Raises ValueError for one that is not in ENGINES."""
+    if engine != "local":
+        raise ValueError(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
+    if workers > 1 and len(tasks) > 1:
+        yield from _processes(tasks, workers, runs, device)
+    else:
+        for task in tasks:
+            yield task, attempt(task, runs, device)
+
+
+def _processes(
+    tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """A pool of processes of one thread each; one that dies breaks its pool, not the"""
+    # spawn, not fork: a forked torch with live threads can hang
+    context = multiprocessing.get_context("spawn")
+    left = list(tasks)
+    for number in range(ATTEMPTS):
+        broken: list[Task] = []
+        with ProcessPoolExecutor(
+            workers, context, initializer=die_with_parent, initargs=(os.getpid(),)
+        ) as pool:
+            futures = {pool.submit(attempt, task, runs, device): task for task in left}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        yield futures[future], future.result()
+                    except BrokenProcessPool:
+                        broken.append(futures[future])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        if not broken:
+            return
+        left = broken
+        if number + 1 < ATTEMPTS:
+            print(f"a worker process was killed; {len(left)} runs are tried again", flush=True)
+    for task in left:
+        yield task, Failure("its worker process was killed (out of memory?)")
+
+
+def die_with_parent(parent: int) -> None:
+    """End this worker within seconds of the process that started it, however that one ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

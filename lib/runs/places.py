@@ -1,0 +1,38 @@
+"""Where things lie: the repository, finished runs, sets of results, and the user's cache.
+
+``DEPTH_CACHE`` holds what is fetched or can be made again (texts, base models, features);
+``DEPTH_KEEP`` holds runs and results. A notebook in Colab may point the second one at Drive.
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cache_folder() -> Path:
+    """Downloads and features: ``$DEPTH_CACHE`` or a folder of the user's cache."""
+    default = Path.home() / ".cache" / "depth-adaptive-lm"
+    return Path(os.environ.get("DEPTH_CACHE") or default).expanduser()
+
+
+def kept_folder() -> Path:
+    """Runs and sets of results: ``$DEPTH_KEEP`` or ``results/`` of the repository."""
+    return Path(os.environ.get("DEPTH_KEEP") or ROOT / "results").expanduser()
+
+
+def runs_folder() -> Path:
+    """One folder a finished or interrupted run, named by its key."""
+    return kept_folder() / "runs"
+
+
+def sets_folder() -> Path:
+    """One folder a set of parameters, named by experiment and key."""
+    return kept_folder() / "sets"
+
+
+def shown(path: Path) -> str:
+    """A path as it is printed: inside the repository relative to it, else its last two parts."""
+    if path.is_relative_to(ROOT):
+        return str(path.relative_to(ROOT))
+    return str(Path(*path.parts[-2:]))

@@ -1,0 +1,92 @@
+"""Which code a number came from: kept in its record, not in its key.
+
+``commit`` is the commit of the checkout, with a plus sign where it has been changed since.
+
+``code_hash`` covers a module and every ``lib`` module that it imports, directly or not, with
+comments, docstrings and formatting taken out.
+"""
+
+import ast
+import functools
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.runs.places import ROOT
+
+
+@functools.cache
+def code_hash(*modules: str) -> str:
+    """Twelve hex digits over the code that the modules can reach inside ``lib``.
+
+    Raises FileNotFoundError for a module that this checkout does not hold.
+    """
+    found: set[str] = set()
+    waiting = [name for name in modules if name.split(".")[0] == "lib"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += imports(module_path(name))
+    whole = hashlib.sha256()
+    for name in sorted(found):
+        whole.update(name.encode() + _dump(_bare(module_path(name))).encode())
+    return whole.hexdigest()[:12]
+
+
+@functools.cache
+def commit() -> str:
+    """The short commit of this checkout, "+" where library files differ from it; "" without git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "lib"], capture_output=True)
+    except OSError:
+        return ""
+    return "" if head.returncode else head.stdout.strip() + ("+" if changed.stdout else "")
+
+
+def module_path(module: str) -> Path:
+    """The file of a module. Raises FileNotFoundError if the checkout has none."""
+    base = ROOT.joinpath(*module.split("."))
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file():
+        raise FileNotFoundError(f"module {module} has no file in this checkout")
+    return path
+
+
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
+    """The ``lib`` modules that a file imports, wherever in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # ``from lib.training import loop`` names a module, not a member
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.split(".")[0] == "lib" and _exists(name))
+
+
+def _exists(module: str) -> bool:
+    base = ROOT.joinpath(*module.split("."))
+    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
+
+
+def _dump(tree: ast.AST) -> str:
+    """The tree as text, alike from Python 3.11 to 3.13: newer ones add fields and hide lists."""
+    for node in ast.walk(tree):
+        if getattr(node, "type_params", None) == []:
+            del node.type_params
+    return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
+
+
+def _bare(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(getattr(body[0], "value", None), ast.Constant):
+                node.body = body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return tree

@@ -1,0 +1,102 @@
+"""Run many independent tasks -- variants times seeds -- in parallel, each exactly once.
+
+A finished run lies in ``results/runs/<key>/`` and is read, not run, the next time. A task that
+fails does not stop the others: what can be run is run and kept, and the end names the failures.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lib.runs import engines, places
+from lib.runs.task import CPU, Failure, Task, finished
+
+
+class SweepFailed(RuntimeError):
+    """Some runs failed; the message lists them, a sentence each. The others are kept."""
+
+
+def sweep(
+    tasks: Sequence[Task],
+    workers: int = 1,
+    device: torch.device = CPU,
+    engine: str = "local",
+    recorded: Mapping[str, dict] | None = None,
+    told: Callable[[list[tuple[Task, dict]]], None] | None = None,
+) -> list[tuple[Task, dict]]:
+    """The records of all tasks in the given order, running those that are not finished.
+
+    ``recorded`` are finished runs by key that lie elsewhere (committed tables). ``told`` is called
+    with all finished pairs so far after each run that ends, at most every 30 seconds. Prints a
+    line as each task ends, with the time left. Raises SweepFailed after everything else has run.
+    """
+    runs, recorded = places.runs_folder(), recorded or {}
+    keys = {id(task): task.key(device.type) for task in tasks}
+    waiting: dict[str, Task] = {}
+    for task in tasks:
+        key = keys[id(task)]
+        if key not in recorded and finished(runs / key) is None:
+            waiting.setdefault(key, task)
+    progress = _Progress(len(waiting))
+    failures: list[str] = []
+
+    def pairs() -> list[tuple[Task, dict]]:
+        found = ((task, recorded.get(keys[id(task)])) for task in tasks)
+        read = ((task, held or finished(runs / keys[id(task)])) for task, held in found)
+        return [(task, {**held, "key": keys[id(task)]}) for task, held in read if held]
+
+    last_told = time.monotonic()
+    for batch, beside in _batches(waiting, workers):
+        for task, record in engines.submit(engine, batch, beside, runs, device):
+            if isinstance(record, Failure):
+                failures.append(f"{task.name}: {record.sentence}")
+                print(f"FAILED {failures[-1]}", flush=True)
+            else:
+                progress.line(task, record)
+            if told and time.monotonic() - last_told > 30:
+                told(pairs())
+                last_told = time.monotonic()
+    found = pairs()
+    if failures:
+        if told and found:
+            told(found)
+        listed = "\n".join(f"  {line}" for line in failures)
+        raise SweepFailed(
+            f"{len(failures)} of {len(tasks)} runs failed, the others are kept:\n{listed}"
+        )
+    return found
+
+
+def _batches(waiting: Mapping[str, Task], workers: int) -> Iterable[tuple[list[Task], int]]:
+    """What may run side by side, then, one at a time, what reads the clock."""
+    together = [task for task in waiting.values() if not task.alone]
+    alone = [task for task in waiting.values() if task.alone]
+    return [(part, n) for part, n in ((together, workers), (alone, 1)) if part]
+
+
+class _Progress:
+    """Plain lines: how many are done, what the last one found, how long the rest will take."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.started = total, 0, time.perf_counter()
+
+    def line(self, task: Task, record: dict[str, Any]) -> None:
+        self.done += 1
+        elapsed = time.perf_counter() - self.started
+        left = elapsed / self.done * (self.total - self.done)
+        row = record["row"]
+        found = f"val_ppl {row['val_ppl']:.3f}, " if row.get("val_ppl") is not None else ""
+        print(
+            f"[{self.done}/{self.total}] {task.name}: {found}{row['seconds']:.0f} s; "
+            f"about {spoken(left)} left",
+            flush=True,
+        )
+
+
+def spoken(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,168 @@
+"""One computation: what it is given, where it runs, and the record that it leaves.
+
+A task runs in one thread, so its numbers do not depend on how many run beside it. Its folder holds
+checkpoints while it runs, and afterwards its record and whatever weights it keeps.
+"""
+
+import contextlib
+import importlib.metadata
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.runs import devices, files, places
+from lib.runs.key import described, run_key
+from lib.runs.provenance import code_hash, commit
+
+PACKAGES = ("torch", "transformers", "numpy", "pandas")
+CPU = torch.device("cpu")
+CHECKPOINTS = "checkpoint*"  # what only an unfinished run needs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run function returns: one row, and rows of further tables by name (``curve``, ...)."""
+
+    row: dict[str, Any]
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes: its folder (checkpoints, kept weights) and its device."""
+
+    folder: Path
+    device: torch.device = CPU
+
+    def need(self, function: Callable, config: Any, seed: int, *kept: str) -> "Place":
+        """The place of another run, which is made now if it is not finished.
+
+        ``kept`` are files that it must have left; without one of them it is run again.
+        """
+        key = run_key(function, config, seed, self.device.type)
+        folder = self.folder.parent / key
+        done = (folder / "run.json").is_file()
+        if done and not all((folder / name).is_file() for name in kept):
+            files.set_aside(folder / "run.json")
+        task = Task(function, config, seed, {"variant": function.run_name})
+        run_one(task, self.folder.parent, self.device)
+        return Place(folder, self.device)
+
+    def record(self) -> dict[str, Any]:
+        """The record of the finished run in this place."""
+        return files.read_record(self.folder / "run.json")
+
+
+@dataclass(frozen=True)
+class Task:
+    """``function(config, seed, place) -> Outcome``, declared with ``run_function``.
+
+    ``labels`` (experiment, variant, ...) head the row and name the task in progress lines; they
+    do not enter the key, so two experiments that train the same thing train it once. ``side``: its
+    tables join those of the variant's main run, its row does not. ``alone``: nothing may run
+    beside it, because it reads the clock.
+    """
+
+    function: Callable[[Any, int, Place], Outcome]
+    config: Any
+    seed: int
+    labels: Mapping[str, Any]
+    side: bool = False
+    alone: bool = False
+
+    def key(self, device: str = "cpu") -> str:
+        """Twelve hex digits that name this computation."""
+        return run_key(self.function, self.config, self.seed, device)
+
+    @property
+    def name(self) -> str:
+        return f"{self.labels.get('variant', self.function.run_name)}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended without a record, in one sentence."""
+
+    sentence: str
+
+
+def attempt(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Failure:
+    """``run_one``, its error as a Failure whose traceback lies in the run's folder."""
+    try:
+        return run_one(task, runs, device)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        log = runs / task.key(device.type) / "error.txt"
+        with contextlib.suppress(OSError):
+            files.write_text(log, traceback.format_exc())
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if type(error).__name__ not in ("Diverged", "NoRoom"):
+            cause = f"{type(error).__name__}: {cause}"
+        return Failure(f"{cause} (log: {places.shown(log)})")
+
+
+def run_one(task: Task, runs: Path, device: torch.device) -> dict[str, Any]:
+    """The record of a task: read if it is finished, else made, by one process at a time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = runs / task.key(device.type)
+    try:
+        with files.locked(folder / "lock"):  # another notebook may be at this very run
+            return finished(folder) or _record(task, Place(folder, device))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
+    try:
+        return files.read_record(folder / "run.json")
+    except FileNotFoundError:
+        return None
+    except files.Damaged as damage:
+        aside = files.set_aside(folder / "run.json")
+        print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
+        return None
+
+
+def _record(task: Task, place: Place) -> dict[str, Any]:
+    """Run a task in its folder and leave the record there, complete or not at all."""
+    started = time.perf_counter()
+    outcome = task.function(task.config, task.seed, place)
+    row = {
+        "seconds": round(time.perf_counter() - started, 2),
+        "device": devices.spoken(place.device),
+        "code_hash": code_hash(task.function.__module__),
+        "commit": commit(),
+        "torch": torch.__version__.split("+")[0],
+        **outcome.row,
+    }
+    record = {
+        "function": task.function.run_name,
+        "config": described(task.config),
+        "seed": task.seed,
+        "environment": environment(),
+        "row": row,
+        "tables": outcome.tables,
+    }
+    files.write_record(place.folder / "run.json", record)
+    for path in place.folder.glob(CHECKPOINTS):
+        path.unlink()
+    (place.folder / "error.txt").unlink(missing_ok=True)
+    return record
+
+
+def environment() -> dict[str, str]:
+    """Versions of this process; a package that is not installed is left out."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
