@@ -5,8 +5,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lib.character.objectives import Objective
-
 
 class CheckFailed(AssertionError):
     """A property that must hold does not."""
@@ -20,22 +18,25 @@ def finite(frame: pd.DataFrame) -> None:
     print(f"all {len(frame)} perplexities are finite")
 
 
-def future_influence(model: Any, objective: Objective, length: int = 64, cut: int = 40) -> float:
+def future_influence(
+    model: Any, objective: Any, length: int = 64, cut: int = 40, symbols: int = 97
+) -> float:
     """Largest change of logits before position ``cut`` when symbols from ``cut`` on change.
 
-    ``model`` is a configuration with ``vocabulary`` and ``build()``; 0.0 means causal.
+    ``model`` is a configuration with ``build(symbols)``, ``objective`` says how it predicts; 0.0
+    means causal.
     """
     torch.manual_seed(0)
-    network = model.build().eval()
-    symbols = torch.randint(model.vocabulary, (4, length))
-    changed = symbols.clone()
-    changed[:, cut:] = (changed[:, cut:] + 1) % model.vocabulary
+    network = model.build(symbols).eval()
+    text = torch.randint(symbols, (4, length))
+    changed = text.clone()
+    changed[:, cut:] = (changed[:, cut:] + 1) % symbols
     with torch.no_grad():
-        before, after = (objective.predict(network, x)[:, :cut] for x in (symbols, changed))
+        before, after = (objective.predict(network, x)[:, :cut] for x in (text, changed))
     return (before - after).abs().max().item()
 
 
-def causal(model: Any, objective: Objective, name: str = "the model") -> None:
+def causal(model: Any, objective: Any, name: str = "the model") -> None:
     """Raises CheckFailed if later symbols change earlier predictions."""
     influence = future_influence(model, objective)
     if influence > 1e-5:

@@ -21,12 +21,11 @@ from matplotlib.figure import Figure
 from lib.parameters import Parameters
 from lib.results import store
 from lib.results.claims import Claim
+from lib.results.schema import THEIRS
 from lib.results.store import Results
-from lib.runs import devices
+from lib.runs import devices, places
 from lib.runs.sweep import sweep
 from lib.runs.task import Task
-
-THEIRS = "(yours)"  # marks the variants of a reader
 
 
 @dataclass(frozen=True)
@@ -103,19 +102,17 @@ class Experiment:
         found.sort(key=lambda item: item[:2])
         return [task for *_, task in found]
 
-    def run(
-        self, parameters: Parameters, texts: Sequence[Any] | None = None, recorded: bool = False
-    ) -> Results:
+    def run(self, parameters: Parameters, texts: Sequence[Any] | None = None) -> Results:
         """Run what is not finished, write the tables of this set of parameters, return them.
 
-        ``recorded``: runs whose rows are committed count as finished. Prints the device and what
-        is to be done before anything is trained.
+        Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
+        device and what is to be done before anything is trained.
         """
         device = devices.choose(parameters.device)
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts)
         keys = [task.key(device.type) for task in tasks]
-        known = store.recorded(self.slug) if recorded else {}
+        known = store.recorded(self.slug) if places.recorded_counts() else {}
         order = {variant: place for place, variant in enumerate(self.variants)}
 
         def sort(pairs: list[tuple[Task, dict]]) -> list[tuple[Task, dict]]:

@@ -1,20 +1,23 @@
 """What every notebook does at its start and when it shows something."""
 
-import dataclasses
 import os
 import platform
 import warnings
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import torch
 from IPython.display import HTML, display
 
+from lib.experiment import Experiment
 from lib.figures import style
 from lib.parameters import ParameterError, Parameters, no_folder
+from lib.results import scoreboard, store, tables
+from lib.results.claims import SEEDS
+from lib.results.store import Results
+from lib.runs import devices
 from lib.runs.places import ROOT
 
-P = TypeVar("P", bound=Parameters)
 _known: set[str] = set()
 _refused: set[str] = set()
 _reserved: dict[str, Any] = {}  # what Python and the first cell define, and nobody else
@@ -46,7 +49,7 @@ def begin(names: dict[str, Any]) -> None:
     pd.set_option("display.max_colwidth", None)  # a verdict's reason is shown whole
 
 
-def configure(schema: type[P], names: dict[str, Any]) -> P:
+def configure(experiment: Experiment, names: dict[str, Any]) -> Any:
     """The checked parameters: every plain value that has appeared since ``begin``, and every one
     that has taken the name of something there before it.
 
@@ -54,10 +57,11 @@ def configure(schema: type[P], names: dict[str, Any]) -> P:
     was refused once stays refused, and objects that later cells define are no parameters.
 
     Prints them with the size they make and the device. Raises ParameterError, before anything is
-    trained, for an unknown name, a wrong type or an impossible value, and for a DEPTH_DATA that is
-    no folder.
+    trained, for an unknown name, a wrong type or an impossible value, for a device that is not
+    here, and for a DEPTH_DATA that is no folder.
     """
-    fields = {field.name for field in dataclasses.fields(schema)}
+    schema: type[Parameters] = experiment.parameters
+    fields = set(schema.names())
     given = {
         name: value
         for name, value in names.items()
@@ -70,13 +74,17 @@ def configure(schema: type[P], names: dict[str, Any]) -> P:
     data = os.environ.get("DEPTH_DATA", "")
     if complaint := no_folder(data):
         raise ParameterError(f"the environment variable DEPTH_DATA is {data!r}; {complaint}.")
+    device = devices.choose(run.device)
     _known.update(names)
     print(f"size: {run.size}")
-    for name in (f.name for f in dataclasses.fields(run)):
+    for name in schema.names():
         value = getattr(run, name)
         # a folder is a fact about the machine, not about the run
         print(f"  {name:<16} {'(given)' if name == 'data_dir' and value else repr(value)}")
-    print(f"python {platform.python_version()}, torch {torch.__version__}")
+    print(
+        f"python {platform.python_version()}, torch {torch.__version__}, "
+        f"device {devices.spoken(device)}"
+    )
     return run
 
 
@@ -96,3 +104,25 @@ def show(table: pd.DataFrame) -> None:
     if "caption" in table.attrs:
         display(HTML(f"<small>{table.attrs['caption']}</small>"))
     display(table)
+
+
+def verdicts(experiment: Experiment, results: Results) -> None:
+    """Show the experiment's claims decided on these results.
+
+    The committed sizes need 5 random seeds for a verdict; a run of another size is given one from
+    2 seeds on, its interval shown whatever n is.
+    """
+    size = results.sizes[0]
+    least = 2 if size in ("custom", "quick", "tiny") else SEEDS
+    show(scoreboard.verdicts(experiment.claims, results, least))
+
+
+def beside_ours(experiment: Experiment, results: Results) -> None:
+    """Show this run beside the committed one: every variant, yours and ours, on the same text.
+
+    Where the committed tables hold another text or size only, the line above says which.
+    """
+    if not store.has_committed(experiment.slug):
+        print("no results of this notebook are committed to compare with")
+        return
+    show(tables.beside_committed(results, store.committed(experiment.slug)))

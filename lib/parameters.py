@@ -18,7 +18,7 @@ from lib.runs import devices
 from lib.runs.key import digest
 
 FULL = "full"
-SIZES = (FULL, "third", "tenth", "quick", "tiny")
+SIZES = (FULL, "third", "tenth", "small", "quick", "tiny")  # from the report's own downwards
 
 
 class ParameterError(ValueError):
@@ -124,7 +124,7 @@ class Parameters(BaseModel):
     """Base of every experiment's parameters: defaults are the full size.
 
     ``QUICK`` and ``TINY`` are the overrides that make the quick run and the tests, ``LADDER`` those
-    of the sizes between (third, tenth); sizes differ in nothing else. ``PLACES`` are fields that
+    of the sizes between (third, tenth, small); sizes differ in nothing else. ``PLACES`` are fields that
     say where text, base and processes are, not how much is computed: they do not count when the
     size is named. Corpus and base do change the numbers, which is why every row names them.
     """

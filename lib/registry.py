@@ -1,27 +1,40 @@
-"""All experiments, found by their module names: ``expNN_slug`` belongs to ``NN_slug.ipynb``.
+"""All experiments by slug, in the order of their numbers, found by their modules' names.
 
-Every such module has SLUG, PARAMETERS (its dataclass) and CLAIMS (may be empty).
+``lib/<study>/experiments/eNN_slug.py`` holds the Experiment ``ENN`` of the notebook ``NN_slug``.
 """
 
+import functools
 import importlib
-import pkgutil
 import re
-from types import ModuleType
 
-import lib.experiments
-from lib.runs.places import ROOT
+from lib.experiment import Experiment
+from lib.results import store
 from lib.results.claims import Claim
+from lib.results.store import Results
+from lib.runs.places import ROOT
+
+NAME = re.compile(r"e(\d\d)_\w+")
 
 
-def modules() -> dict[str, ModuleType]:
-    """Experiment modules by slug, in the order of their numbers."""
-    names = sorted(
-        found.name
-        for found in pkgutil.iter_modules(lib.experiments.__path__)
-        if found.name[:3] == "exp" and found.name[3:5].isdigit()
-    )
-    loaded = (importlib.import_module(f"lib.experiments.{name}") for name in names)
-    return {module.SLUG: module for module in loaded}
+@functools.cache
+def module_names() -> dict[str, str]:
+    """Module of each experiment by slug."""
+    found = {}
+    for path in (ROOT / "lib").glob("*/experiments/e[0-9][0-9]_*.py"):
+        study = path.parent.parent.name
+        found[path.stem[1:]] = f"lib.{study}.experiments.{path.stem}"
+    return dict(sorted(found.items()))
+
+
+def experiment(slug: str) -> Experiment:
+    """One experiment. Raises KeyError for a slug without a module."""
+    module = importlib.import_module(module_names()[slug])
+    return getattr(module, f"E{slug[:2]}")
+
+
+def experiments() -> dict[str, Experiment]:
+    """All of them: imports every study."""
+    return {slug: experiment(slug) for slug in module_names()}
 
 
 def pending() -> set[str]:
@@ -30,10 +43,13 @@ def pending() -> set[str]:
     return set(re.findall(r"^\| (\d\d_\w+) \|", text, re.MULTILINE))
 
 
-def claims() -> list[Claim]:
-    """Every claim of every experiment, in order. Raises ValueError if two share an id."""
-    found = [claim for module in modules().values() for claim in module.CLAIMS]
-    ids = [claim.id for claim in found]
+def claims() -> list[tuple[Claim, Results | None]]:
+    """Every claim beside the committed results that decide it."""
+    found = []
+    for slug, entry in experiments().items():
+        results = store.committed(slug) if store.has_committed(slug) else None
+        found += [(claim, results) for claim in entry.claims]
+    ids = [claim.id for claim, _ in found]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated:
         raise ValueError(f"claims share an id: {', '.join(repeated)}")

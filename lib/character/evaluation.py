@@ -1,6 +1,5 @@
-"""Loss on held-out windows: the mean cross-entropy per symbol in nats, and its exponential."""
+"""Loss on held-out windows: the mean cross-entropy per symbol in nats."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -16,11 +15,11 @@ def symbol_losses(
 ) -> Tensor:
     """Cross-entropy of every symbol, (n, T) in nats.
 
-    ``predict`` maps symbols (B, T) to logits (B, T, V).
+    ``predict`` maps symbols (B, T) to logits (B, T, V), on any device.
     """
     losses = []
     for inputs, targets in windows.batches(batch_size):
-        logits = predict(inputs)
+        logits = predict(inputs).cpu()
         losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"))
     return torch.cat(losses).view(windows.targets.shape)
 
@@ -29,7 +28,3 @@ def mean_loss(predict: Callable[[Tensor], Tensor], windows: Windows, batch_size:
     """Mean cross-entropy per symbol in nats, every symbol counting once."""
     return symbol_losses(predict, windows, batch_size).double().mean().item()
 
-
-def perplexity(loss: float) -> float:
-    """exp(loss); inf instead of an overflow error for a diverged model."""
-    return math.exp(loss) if loss < 700 else math.inf

@@ -24,6 +24,11 @@ class Objective:
 
     measures: dict[str, float]
 
+    @property
+    def steps(self) -> int:
+        """Losses, and so optimiser steps, of a batch."""
+        return 1
+
     def begin_epoch(self) -> None:
         """Forget whatever was carried from batch to batch."""
         self.measures = {}
@@ -49,6 +54,10 @@ class Standard(Objective):
     """
 
     updates: int = 1
+
+    @property
+    def steps(self) -> int:
+        return self.updates
 
     def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:
         for _ in range(self.updates):
@@ -100,6 +109,10 @@ class Segments(Objective):
     joint: bool = False
     _kept: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
+    @property
+    def steps(self) -> int:
+        return 1 if self.joint else self.segments
+
     def begin_epoch(self) -> None:
         super().begin_epoch()
         self._kept = ()
@@ -140,6 +153,10 @@ class Dispersion(Objective):
 
     segments: int = 4
     anchor: float = 0.1
+
+    @property
+    def steps(self) -> int:
+        return self.segments
 
     def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:
         state = model.begin(symbols)

@@ -1,31 +1,29 @@
-"""Every figure of an experiment, drawn from its written tables alone.
-
-An experiment module lists its figures as ``FIGURES = {what: draw}`` with ``draw(size) -> Figure``;
-the notebook shows them one by one, and ``make figures`` draws them all again from committed
-results without training anything.
-"""
-
-from types import ModuleType
+"""Figures of an experiment: shown in its notebook, and drawn again from committed tables."""
 
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
+from lib.experiment import Experiment
 from lib.figures import style
+from lib.results import store
+from lib.results.store import Results
+from lib.runs.places import ROOT
 
 
-def show(experiment: ModuleType, what: str, size: str) -> None:
-    """Draw a figure, save it as ``NN_slug_what.png`` and leave it open for the notebook.
+def show(experiment: Experiment, what: str, results: Results) -> None:
+    """Draw a figure of a set of results, save it beside them and leave it open for the notebook.
 
     Raises KeyError for a figure that the experiment does not list.
     """
-    figure: Figure = experiment.FIGURES[what](size)
-    style.save(figure, experiment.SLUG, what, size)
+    figure = experiment.figures[what](results)
+    folder = ROOT / "figures" if results.folder is None else results.folder
+    style.save(figure, folder / f"{experiment.slug}_{what}.png")
 
 
-def redraw(experiment: ModuleType, size: str) -> list[str]:
-    """Draw and save every figure of an experiment; returns their names."""
+def redraw(experiment: Experiment) -> list[str]:
+    """Draw every figure of an experiment from its committed tables; returns their names."""
     style.use()
-    for what in experiment.FIGURES:
-        show(experiment, what, size)
+    results = store.committed(experiment.slug)
+    for what in experiment.figures:
+        show(experiment, what, results)
         plt.close("all")
-    return [f"{experiment.SLUG}_{what}.png" for what in experiment.FIGURES]
+    return [f"{experiment.slug}_{what}.png" for what in experiment.figures]

@@ -8,10 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.results.statistics import bootstrap
-from lib.figures import methods
-from lib.figures import rows
-from lib.figures import style
+from lib.results.statistics import interval
+from lib.figures import methods, rows, style
 
 
 def corpora(frame: pd.DataFrame) -> list[str]:
@@ -58,7 +56,7 @@ def band(
 ) -> None:
     """Mean of y over seeds against x with its 95 % interval, cut at the ``possible`` values."""
     frame = frame[frame[y].notna()]
-    found = {at: bootstrap(rows[y]) for at, rows in frame.groupby(x)}
+    found = {at: interval(rows[y]) for at, rows in frame.groupby(x)}
     places, values = list(found), list(found.values())
     (line,) = axes.plot(places, [v.mean for v in values], **look)
     axes.fill_between(

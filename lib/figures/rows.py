@@ -6,7 +6,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lib.results.statistics import bootstrap
+from lib.results.statistics import interval
 from lib.results import store
 
 HEIGHT = 0.27  # inches a row
@@ -31,7 +31,7 @@ def own_values(frame: pd.DataFrame, variant: str, metric: str) -> np.ndarray:
 
 def draw(axes: Axes, y: float, values: np.ndarray, colour: str) -> None:
     """Seeds (dots), the 95 % interval (bar) and the mean (tick) of one row."""
-    found = bootstrap(values)
+    found = interval(values)
     bar = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
     axes.plot([found.low, found.high], [y, y], color=colour, **bar)
     axes.scatter(values, np.full(len(values), y), s=12, color=colour, alpha=0.7, linewidths=0)

@@ -5,6 +5,8 @@ says which method has which. A legend stands under the axes, never over the data
 says what a line, a band or a bar is.
 """
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,7 +16,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 
-from lib.results import store
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -123,12 +124,9 @@ def level(axes: Axes, name: str, value: float, horizontal: bool = True) -> None:
     )
 
 
-def save(figure: Figure, slug: str, what: str, size: str) -> None:
-    """Write ``figures/NN_slug_what.png`` (a folder of its own for sizes other than full).
-
-    The file holds no date and no version, so the same data give the same bytes.
-    """
-    path = store.folder("figures", size) / f"{slug}_{what}.png"
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG. No date and no version in it: the same data give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(
         path, bbox_inches="tight", metadata={"Software": None}, pil_kwargs={"optimize": True}
     )

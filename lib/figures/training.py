@@ -5,9 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures import methods
-from lib.figures import rows
-from lib.figures import style
+from lib.figures import methods, rows, style
 
 OVER_SEEDS = "line: mean over seeds, up to the first that stops; band: lowest to highest seed"
 

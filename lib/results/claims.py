@@ -96,7 +96,9 @@ def claim_maker(experiment: str, source: str, **shared: Any) -> Callable[..., Cl
         fields = {**shared, **own}
         if explains := fields.pop("explains", ""):
             fields |= {"kind": EXPLANATION, "parent": f"{experiment}-{explains}"}
-        return Claim(f"{experiment}-{name}", experiment, source, statement, measure, control, **fields)
+        return Claim(
+            f"{experiment}-{name}", experiment, source, statement, measure, control, **fields
+        )
 
     return claim
 
@@ -238,9 +240,7 @@ def _runs(results: Results) -> dict[str, str]:
 def place(low: float, high: float, claim: Claim, p: float | None) -> tuple[str, str]:
     """The verdict of an interval in the words of the claim's kind, and where it lies."""
     line = claim.threshold
-    holds, fails = (
-        (REPLICATED, REVERSED) if claim.kind == REPORTED else (SUPPORTED, CONTRADICTED)
-    )
+    holds, fails = (REPLICATED, REVERSED) if claim.kind == REPORTED else (SUPPORTED, CONTRADICTED)
     if claim.expect == "within":
         if low > line or high < -line:
             return fails, f"the interval lies outside +-{line:g}"

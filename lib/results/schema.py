@@ -28,7 +28,11 @@ COLUMNS = (
 )
 KEYS = ("variant", "corpus", "size", "seed", "run_id")  # what names a run in the further tables
 FILLED = ("experiment", *KEYS, "label", "status", "corpus_sha256", "seconds", "device", "code_hash")
-OK, DIVERGED = "ok", "diverged"  # ``status``: a diverged run is shown, never averaged, decides nothing
+OK, DIVERGED = (
+    "ok",
+    "diverged",
+)  # ``status``: a diverged run is shown, never averaged, decides nothing
+THEIRS = "(yours)"  # marks the variants of a reader
 CORPORA = ("wikipedia", "wikitext-2", "repeated", "alpaca", "python-docs", "ultrachat", "embedded")
 
 

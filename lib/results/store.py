@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from lib.parameters import SIZES, Parameters
-from lib.results.schema import KEYS, OK, check
+from lib.results.schema import KEYS, OK, THEIRS, check
 from lib.runs import files
 from lib.runs.key import digest
 from lib.runs.places import ROOT, sets_folder
@@ -77,6 +77,23 @@ class Results:
         """Sizes in the main table, in its order."""
         return list(self()["size"].unique())
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names for readers by id of the variant."""
+        frame = self().drop_duplicates("variant")
+        return dict(zip(frame["variant"], frame["label"], strict=True))
+
+    def named(self, table: str = "") -> pd.DataFrame:
+        """A table whose variants bear their names for readers."""
+        frame = self(table)
+        return frame.assign(variant=frame["variant"].map(self.labels))
+
+    def names(self, variants: Sequence[str]) -> list[str]:
+        """Names of those of the variants that are there, and of all that a reader has added."""
+        labels = self.labels
+        own = [labels[variant] for variant in variants if variant in labels]
+        return own + [n for n in labels.values() if n.endswith(THEIRS) and n not in own]
+
     def on(self, corpus: str = "", size: str = "") -> "Results":
         """Only the rows of one text, or of one size."""
 
@@ -91,9 +108,7 @@ class Results:
 def committed(slug: str) -> Results:
     """The committed tables of an experiment. Raises FileNotFoundError if there are none."""
     if not (TABLES / f"{slug}.csv").is_file():
-        raise FileNotFoundError(
-            f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it"
-        )
+        raise FileNotFoundError(f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it")
     return Results(slug, _read(TABLES, slug))
 
 

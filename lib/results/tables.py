@@ -66,6 +66,35 @@ def against_reported(
     return captioned(pd.DataFrame(rows).set_index("variant"), frame)
 
 
+def beside_committed(yours: Results, ours: Results) -> pd.DataFrame:
+    """Every variant of a run beside the committed one: mean and interval of the test perplexity.
+
+    Ours are those on the same text and at the largest size; on another text where there are none,
+    which the column says.
+    """
+    rows = []
+    for text in yours.corpora:
+        own = yours.on(text)
+        same = ours.on(text) if text in ours.corpora else ours.on(ours.corpora[0])
+        same = same.on(size=same.sizes[0])
+        metric = "test_ppl" if own()["test_ppl"].notna().any() else "val_ppl"
+        where = same().drop_duplicates("corpus").iloc[0]
+        for variant in own()["variant"].unique():
+            theirs = seeds_interval(same(), variant, metric)
+            rows.append(
+                {
+                    "variant": own.labels[variant],
+                    "your text": text,
+                    "yours": str(seeds_interval(own(), variant, metric) or ""),
+                    "your n": int((own()["variant"] == variant).sum()),
+                    "ours": str(theirs or ""),
+                    "our n": theirs.n if theirs else 0,
+                    "our text and size": f"{where['corpus']}, {where['size']}",
+                }
+            )
+    return captioned(pd.DataFrame(rows).set_index("variant"), yours())
+
+
 def count_models(frame: pd.DataFrame, metric: str = "test_ppl") -> dict[str, float]:
     """Perplexities of the n-gram baselines in a table, by name: the level lines of figures."""
     rows = frame[frame["variant"].isin(("unigram", "bigram"))].set_index("variant")

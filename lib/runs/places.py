@@ -31,6 +31,11 @@ def sets_folder() -> Path:
     return kept_folder() / "sets"
 
 
+def recorded_counts() -> bool:
+    """Whether runs whose rows are committed count as finished (``DEPTH_RECORDED=1``)."""
+    return os.environ.get("DEPTH_RECORDED", "") == "1"
+
+
 def shown(path: Path) -> str:
     """A path as it is printed: inside the repository relative to it, else its last two parts."""
     if path.is_relative_to(ROOT):

@@ -40,7 +40,9 @@ def commit() -> str:
     """The short commit of this checkout, "+" where library files differ from it; "" without git."""
     git = ["git", "-C", str(ROOT)]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True)
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True
+        )
         changed = subprocess.run([*git, "status", "--porcelain", "lib"], capture_output=True)
     except OSError:
         return ""

@@ -59,7 +59,9 @@ class Training:
     def __post_init__(self):
         for name, allowed in WORDS.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
+                )
         if min(self.epochs, self.batch_size) < 1 or not 0 <= self.average < 1:
             raise ValueError("allowed: epochs and batch_size of at least 1, average from 0 below 1")
 
@@ -77,6 +79,10 @@ class Work:
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Groups of parameters that move, each with the factor of its learning rate."""
         return [([p for p in self.model.parameters() if p.requires_grad], 1.0)]
+
+    def optimizer(self, training: "Training") -> torch.optim.Optimizer | None:
+        """An optimiser of the method's own, equal to Adam in its numbers; None: the loop's."""
+        return None
 
     def updates_an_epoch(self) -> int:
         """Optimiser steps of an epoch; asked for schedules and evenly spread validations only."""
@@ -183,7 +189,7 @@ class _Loop:
         groups = [(list(params), rate) for params, rate in work.groups()]
         self.parameters = [p for params, _ in groups for p in params]
         self.rates = [rate for _, rate in groups]
-        self.optimizer = self._optimizer(groups)
+        self.optimizer = work.optimizer(training) or self._optimizer(groups)
         self.average = [p.detach().clone() for p in self.parameters] if training.average else []
         self.fit = Fit()
         self.planned = self._planned()
@@ -210,9 +216,7 @@ class _Loop:
         fit, t = self.fit, self.training
         if not self._resume() and t.validate_first:
             self._validate(None)
-        spread = {
-            round(self.planned * (i + 1) / t.validations) for i in range(t.validations)
-        }
+        spread = {round(self.planned * (i + 1) / t.validations) for i in range(t.validations)}
         while not self._over():
             if fit.place == 0:
                 fit.epoch += 1

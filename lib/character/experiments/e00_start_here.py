@@ -1,21 +1,14 @@
 """Notebook 00: one tiny model, trained in under a minute, to learn how to read the rest."""
 
-from dataclasses import dataclass
-from functools import partial
-
-import pandas as pd
-
-from lib.character.experiments.character import CharacterParameters, Variant, curves_figure, train_variants
+from lib.character.figures import common
 from lib.character.models.transformer import TransformerConfig
-from lib.parameters import whole
-from lib.results.claims import Claim
-from lib.text.corpus import Corpus
 from lib.character.objectives import Standard
+from lib.character.parameters import CharacterParameters
+from lib.character.variants import Variant, baselines
+from lib.experiment import Experiment
+from lib.parameters import whole
 
-EXPERIMENT, SLUG = "exp00", "00_start_here"
 
-
-@dataclass(frozen=True)
 class Exp00(CharacterParameters):
     """Two seeds and ten epochs: seconds, not minutes."""
 
@@ -25,18 +18,14 @@ class Exp00(CharacterParameters):
     QUICK = {"epochs": 4}
 
 
-PARAMETERS = Exp00
-CLAIMS: tuple[Claim, ...] = ()  # it demonstrates; Experiment 3 decides
+VARIANTS = {"standard": Variant(TransformerConfig(), Standard(), "Standard, 1 layer")}
 
-
-def variants(vocabulary: int) -> dict[str, Variant]:
-    """The baseline of the whole repository."""
-    return {"Standard, 1 layer": Variant(TransformerConfig(vocabulary), Standard())}
-
-
-def run(corpus: Corpus, parameters: Exp00) -> pd.DataFrame:
-    """Train the one variant; one row a seed, and the two count models."""
-    return train_variants(EXPERIMENT, SLUG, variants, corpus, parameters)
-
-
-FIGURES = {"curve": partial(curves_figure, SLUG, list(variants(97)))}
+E00 = Experiment(
+    slug="00_start_here",
+    question="How do you read this repository?",
+    parameters=Exp00,
+    texts=Exp00.texts,
+    variants={**VARIANTS, **baselines()},
+    baseline="standard",
+    figures={"curve": common.curves(list(VARIANTS))},
+)

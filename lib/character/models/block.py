@@ -89,13 +89,17 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Post-norm attention and feed-forward; (B, T, d) -> (B, T, d)."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__()
+        self.dropout = dropout
         self.attention = CausalSelfAttention(width, heads)
         self.attention_norm = RMSNorm(width)
         self.feed_forward = FeedForward(width)
         self.feed_forward_norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.attention(x))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+        x = self.attention_norm(x + self._dropped(self.attention(x)))
+        return self.feed_forward_norm(x + self._dropped(self.feed_forward(x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

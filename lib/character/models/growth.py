@@ -33,7 +33,7 @@ def deepen(model: Transformer, layers: int, identity: bool = False) -> Transform
         raise ValueError(f"a model of {old} layers cannot grow to {layers}")
     if identity and old == 0:
         raise ValueError("identity growth needs at least one block below the new one")
-    grown = dataclasses.replace(model.config, layers=layers).build()
+    grown = dataclasses.replace(model.config, layers=layers).build(model.vocabulary)
     grown.load_state_dict(model.state_dict(), strict=False)
     if identity:
         for place in range(old, layers):

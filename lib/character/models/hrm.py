@@ -39,7 +39,6 @@ class HRMConfig:
     seed, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
     """
 
-    vocabulary: int
     width: int = 64
     heads: int = 4
     length: int = 64
@@ -55,8 +54,9 @@ class HRMConfig:
         if self.memory not in MEMORIES:
             raise ValueError(f"memory is {self.memory!r}; allowed: {', '.join(MEMORIES)}")
 
-    def build(self) -> "HRM":
-        return HRM(self)
+    def build(self, vocabulary: int) -> "HRM":
+        """A network of this shape over so many symbols, drawn from the global generator."""
+        return HRM(self, vocabulary)
 
 
 @dataclass
@@ -80,14 +80,14 @@ class HRMState:
 class HRM(nn.Module):
     """Maps symbols (B, T) and a state to logits (B, T, V) and the next state."""
 
-    def __init__(self, config: HRMConfig):
+    def __init__(self, config: HRMConfig, vocabulary: int):
         super().__init__()
-        self.config = config
+        self.config, self.vocabulary = config, vocabulary
         width, heads = config.width, config.heads
-        self.embedding = nn.Embedding(config.vocabulary, width)
+        self.embedding = nn.Embedding(vocabulary, width)
         self.low = Block(width, heads)
         self.high = Block(width, heads)
-        self.head = nn.Linear(width, config.vocabulary, bias=False)
+        self.head = nn.Linear(width, vocabulary, bias=False)
         self.halt = nn.Linear(width, 2, bias=False)  # the Q-head, in no loss
         if config.memory == "input":
             self.input_memory = InfiniAttention(width, heads)

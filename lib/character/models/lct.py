@@ -20,7 +20,6 @@ from lib.character.models.initialisation import initialise
 class LCTConfig:
     """Shape of an LCT network of one or two blocks."""
 
-    vocabulary: int
     blocks: int = 1
     width: int = 64
     heads: int = 4
@@ -31,8 +30,9 @@ class LCTConfig:
         if self.blocks not in (1, 2):
             raise ValueError(f"blocks is {self.blocks}; allowed: 1, 2")
 
-    def build(self) -> "LCT":
-        return LCT(self)
+    def build(self, vocabulary: int) -> "LCT":
+        """A network of this shape over so many symbols, drawn from the global generator."""
+        return LCT(self, vocabulary)
 
 
 @dataclass
@@ -51,13 +51,13 @@ class LCTState:
 class LCT(nn.Module):
     """Maps symbols (B, T) and cached states to logits (B, T, V) and new states."""
 
-    def __init__(self, config: LCTConfig):
+    def __init__(self, config: LCTConfig, vocabulary: int):
         super().__init__()
-        self.config = config
+        self.config, self.vocabulary = config, vocabulary
         width = config.width
-        self.embedding = nn.Embedding(config.vocabulary, width)
+        self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
-        self.head = nn.Linear(config.blocks * width, config.vocabulary, bias=False)
+        self.head = nn.Linear(config.blocks * width, vocabulary, bias=False)
         initialise(self, config.initialisation, width)
         self.register_buffer("start", 0.02 * torch.randn(config.blocks, config.length, width))
 

@@ -20,29 +20,33 @@ class TransformerConfig:
 
     ``initial_state`` adds a learned (length, width) state that refinement training (IRT) adds
     to the embedding in its first segment; without it the state is zero and costs nothing.
+    ``dropout`` is applied to what attention and feed-forward add, in training (0: none at all).
     """
 
-    vocabulary: int
     layers: int = 1
     width: int = 64
     heads: int = 4
     length: int = 64
     initialisation: str = "A"
     initial_state: bool = False
+    dropout: float = 0.0
 
-    def build(self) -> "Transformer":
-        return Transformer(self)
+    def build(self, vocabulary: int) -> "Transformer":
+        """A network of this shape over so many symbols, drawn from the global generator."""
+        return Transformer(self, vocabulary)
 
 
 class Transformer(nn.Module):
     """Maps symbols (B, T) to logits (B, T, V); position t sees symbols 0..t."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, vocabulary: int):
         super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
-        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.config, self.vocabulary = config, vocabulary
+        self.embedding = nn.Embedding(vocabulary, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.head = nn.Linear(config.width, vocabulary, bias=False)
         initialise(self, config.initialisation, config.width)
         self.initial_state = None
         if config.initial_state:

@@ -1,25 +1,26 @@
-"""Count models as rows of an experiment: the floor lines that every network is held against."""
+"""N-gram baselines as runs: what every network is held against."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from lib.character.analysis.ngrams import bigram_perplexity, unigram_perplexity
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
 from lib.text.corpus import Corpus
-from lib.runs.task import Outcome
 
 MODELS = {"unigram": unigram_perplexity, "bigram": bigram_perplexity}
 
 
 @dataclass(frozen=True)
-class CountRun:
-    """A count model on a corpus: unigram or bigram."""
+class NGramRun:
+    """An n-gram model on a corpus: unigram or bigram."""
 
     corpus: Corpus
     model: str
 
 
-def run(config: CountRun, seed: int, folder: Path) -> Outcome:
-    """Perplexities of the count model on valid and, where there is one, test."""
+@run_function("ngram")
+def run(config: NGramRun, seed: int, place: Place) -> Outcome:
+    """Perplexities of the model on valid and, where there is one, test. No seed is used."""
     corpus = config.corpus
     encode, size = corpus.alphabet.encode, len(corpus.alphabet)
     train = encode(corpus.train)
