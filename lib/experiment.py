@@ -43,7 +43,7 @@ class Run:
 
 
 class Variant(Protocol):
-    """A row of an experiment. ``factors`` say what tells it from the others (method, layers ...)."""
+    """A row of an experiment. ``factors`` tell it from the others (method, layers ...)."""
 
     label: str
     factors: Mapping[str, Any]

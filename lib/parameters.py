@@ -124,9 +124,9 @@ class Parameters(BaseModel):
     """Base of every experiment's parameters: defaults are the full size.
 
     ``QUICK`` and ``TINY`` are the overrides that make the quick run and the tests, ``LADDER`` those
-    of the sizes between (third, tenth, small); sizes differ in nothing else. ``PLACES`` are fields that
-    say where text, base and processes are, not how much is computed: they do not count when the
-    size is named. Corpus and base do change the numbers, which is why every row names them.
+    of the sizes between (third, tenth, small); sizes differ in nothing else. ``PLACES`` are fields
+    that say where text, base and processes are, not how much is computed: they do not count when
+    the size is named. Corpus and base do change the numbers: every row names them.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lib.parameters import FULL
-from lib.results import statistics, store
+from lib.results import statistics
 from lib.results.schema import DIVERGED
 from lib.results.statistics import Interval, percent_change
 from lib.results.store import Absent, Results

@@ -100,7 +100,7 @@ def p_value(values: ArrayLike, threshold: float) -> float:
 
 
 def equivalence_p(values: ArrayLike, delta: float) -> float:
-    """p of two one-sided tests that the mean of values (n,) lies within +-``delta``; 1 for n < 2."""
+    """p of two one-sided tests that the mean of values (n,) is within +-``delta``; 1 for n < 2."""
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         return 1.0
