@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.text import corpus as corpora
-from lib.text import hub
+from lib.text import hub, wikipedia
 from lib.text.alphabet import Alphabet
 from lib.text.corpus import CorpusUnavailable, load_corpus
 from lib.text.windows import Windows
@@ -19,6 +19,11 @@ def no_folder_and_no_hub(monkeypatch):
     """Every test says itself what can be reached."""
     monkeypatch.delenv("DEPTH_DATA", raising=False)
     monkeypatch.setattr(corpora, "reachable", lambda: False)
+
+    def refuse():
+        raise CorpusUnavailable("the package index does not answer")
+
+    monkeypatch.setattr(wikipedia, "articles", refuse)
 
 
 def folder(tmp_path, monkeypatch, **files):
@@ -36,16 +41,18 @@ SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 LONG = "".join(f"sentence {i} .\n" for i in range(12_000))
 
 
-def test_the_embedded_default_is_announced(capsys):
+def test_the_embedded_fallback_is_announced(capsys):
     corpus = load_corpus("auto")
     assert corpus.name == "python-docs"
-    assert "WikiText-2 is not to be had" in capsys.readouterr().out
+    assert "Wikipedia is not to be had (the package index" in capsys.readouterr().out
     assert len(corpus.train) == 20_000 and len(corpus.valid) == 5_000
 
 
 def test_demanding_what_is_not_there_stops():
     with pytest.raises(CorpusUnavailable, match="no data folder is set and the hub does not"):
         load_corpus("wikitext-2")
+    with pytest.raises(CorpusUnavailable, match="the package index does not answer"):
+        load_corpus("wikipedia")
     with pytest.raises(CorpusUnavailable, match="does not exist"):
         load_corpus("wikitext-2", "no/such/folder")
     with pytest.raises(ValueError, match="allowed: auto"):
@@ -55,10 +62,10 @@ def test_demanding_what_is_not_there_stops():
 def test_a_folder_with_train_is_used_whole(tmp_path, monkeypatch):
     home = folder(tmp_path, monkeypatch, train=LONG, validation=LONG[::-1])
     monkeypatch.setenv("DEPTH_DATA", str(home))
-    corpus = load_corpus("auto", "", 300, 200, 100)
+    corpus = load_corpus("wikitext-2", "", 300, 200, 100)
     assert corpus.name == "wikitext-2" and corpus.train == LONG[:300]
     assert corpus.test == LONG[::-1][100_000:100_100]
-    assert corpus.sha256 != load_corpus("auto", "", 300, 200, 101).sha256
+    assert corpus.sha256 != load_corpus("wikitext-2", "", 300, 200, 101).sha256
 
 
 def test_a_folder_without_train_says_stand_in(tmp_path, monkeypatch):
@@ -89,6 +96,18 @@ def test_hub_rows_become_the_original_text(monkeypatch):
 def test_more_than_there_is_is_refused():
     with pytest.raises(ValueError, match="train_chars is 90,000,000; at most"):
         load_corpus("python-docs", "", 90_000_000)
+
+
+def test_training_slices_can_be_disjoint():
+    slices = [
+        load_corpus("python-docs", "", 300, 200, 100, train_offset=300 * i).train for i in range(3)
+    ]
+    assert "".join(slices) == load_corpus("python-docs", "", 900, 200, 100).train
+    with pytest.raises(ValueError, match="train_chars is 300; at most 0"):
+        load_corpus("python-docs", "", 300, train_offset=90_000_000)
+    for name, offset in (("python-docs", -1), ("repeated", 300)):
+        with pytest.raises(ValueError, match="train_offset"):
+            load_corpus(name, train_offset=offset)
 
 
 def test_repeated_text_is_the_seeds():

@@ -1,12 +1,14 @@
 """Character corpora: where the text comes from, which slice is used, and its hash.
 
+``wikipedia``    106 English Wikipedia articles, cleaned, out of a package of the Python package
+                 index (``lib.text.wikipedia``): the default text. Splits share no article.
 ``wikitext-2``   WikiText-2 in its tokenised form (with ``<unk>``). From a local folder, else from
                  the Hugging Face hub at a pinned revision. If the folder holds no train file its
                  *test* file stands in for training and the name says so: ``wikitext-2-standin``.
 ``python-docs``  English prose that every Python ships (``pydoc_data.topics``): nothing to fetch.
 ``repeated``     The text that Experiments 5-11 of seed 004 really saw: one sentence repeated for
                  training, another repeated for validation, 30 symbols.
-``auto``         wikitext-2 if a folder or the hub offers it, else python-docs, saying which.
+``auto``         wikipedia; python-docs if the package index cannot be reached, saying so.
 
 Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing. On
 WikiText-2 both ``valid`` and ``test`` are cut from the validation file, ``test`` from character
@@ -21,8 +23,9 @@ from pathlib import Path
 
 from lib.text.alphabet import Alphabet
 from lib.text.hub import reachable
+from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
 
-NAMES = ("auto", "wikitext-2", "python-docs", "repeated")
+NAMES = ("auto", "wikitext-2", "python-docs", "wikipedia", "repeated")
 REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"  # Salesforce/wikitext
 FILES = {
     "train": ("train.txt", "wiki.train.tokens"),
@@ -34,10 +37,6 @@ TEST_OFFSET = 100_000  # the test slice begins here in the validation file, far 
 VALID_SHA256 = "d232822092ff6e4fc35e8a1532e093b293b77e465a3e54794afe311198dc41e6"
 TRAIN_SENTENCE = "The quick brown fox jumps over the lazy dog. "
 VALID_SENTENCE = "A quick brown dog runs in the park. "
-
-
-class CorpusUnavailable(RuntimeError):
-    """The text asked for is neither in a folder nor on a hub that answers."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +72,37 @@ def load_corpus(
     train_chars: int = 20_000,
     valid_chars: int = 5_000,
     test_chars: int = 20_000,
+    train_offset: int = 0,
 ) -> Corpus:
-    """The named corpus cut to size.
+    """The named corpus cut to size, in characters.
 
     ``data_dir`` (or the environment variable DEPTH_DATA) is a folder that holds ``wikitext-2/``,
-    or that folder itself; ``auto`` prints why it falls back. Raises ValueError for
-    an unknown name or a text shorter than asked for, CorpusUnavailable if ``wikitext-2`` is
-    demanded and cannot be had.
+    or that folder itself, and only ``wikitext-2`` reads it; ``auto`` prints why it falls back.
+    The training slice begins ``train_offset`` characters into the training text, so that offsets
+    0, n, 2n ... with ``train_chars`` n are disjoint. Raises ValueError for an unknown name or a
+    text shorter than asked for, CorpusUnavailable if a demanded corpus cannot be had,
+    lib.text.wikipedia.TextDiffers if the Wikipedia text is not the pinned one.
     """
-    sizes = (train_chars, valid_chars, test_chars)
+    train, sizes = (train_offset, train_chars), (valid_chars, test_chars)
     if name not in NAMES:
         raise ValueError(f"corpus is {name!r}; allowed: {', '.join(NAMES)}")
+    if train_offset < 0:
+        raise ValueError(f"train_offset is {train_offset:,}; it must be at least 0")
     if name == "repeated":
+        if train_offset:
+            raise ValueError("repeated text is the same everywhere and takes no train_offset")
         return _repeated(train_chars, valid_chars)
     if name == "python-docs":
-        return _python_docs("asked for", *sizes)
+        return _python_docs("asked for", train, *sizes)
+    if name == "wikitext-2":
+        return _wikitext(data_dir, train, *sizes)
     try:
-        return _wikitext(data_dir, *sizes)
+        return _wikipedia(train, *sizes)
     except CorpusUnavailable as missing:
-        if name == "wikitext-2":
+        if name == "wikipedia":
             raise
-        print(f"WikiText-2 is not to be had ({missing}); using python-docs instead.", flush=True)
-        return _python_docs("the embedded default", *sizes)
+        print(f"Wikipedia is not to be had ({missing}); using python-docs instead.", flush=True)
+        return _python_docs("the embedded fallback", train, *sizes)
 
 
 def data_folder(data_dir: str, corpus: str) -> Path | None:
@@ -111,7 +119,21 @@ def data_folder(data_dir: str, corpus: str) -> Path | None:
     return folder / corpus if (folder / corpus).is_dir() else folder
 
 
-def _wikitext(data_dir: str, train_chars: int, valid_chars: int, test_chars: int) -> Corpus:
+def _wikipedia(train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
+    text = splits()
+    return Corpus(
+        "wikipedia",
+        f"{PACKAGE} {VERSION} of the package index, CC BY-SA 3.0",
+        _slice(text["train"], *train, "train"),
+        _slice(text["valid"], 0, valid_chars, "valid"),
+        _slice(text["test"], 0, test_chars, "test"),
+        Alphabet(),
+    )
+
+
+def _wikitext(
+    data_dir: str, train_slice: tuple[int, int], valid_chars: int, test_chars: int
+) -> Corpus:
     folder = data_folder(data_dir, "wikitext-2")
     found = {} if folder is None else _files(folder)
     if "valid" in found and ("train" in found or "test" in found):
@@ -132,7 +154,7 @@ def _wikitext(data_dir: str, train_chars: int, valid_chars: int, test_chars: int
     return Corpus(
         name,
         source,
-        _slice(train, 0, train_chars, "train"),
+        _slice(train, *train_slice, "train"),
         _slice(valid, 0, valid_chars, "valid"),
         _slice(valid, TEST_OFFSET, test_chars, "test"),
         Alphabet(),
@@ -158,7 +180,7 @@ def _from_hub(split: str) -> str:
     return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
 
 
-def _python_docs(why: str, train_chars: int, valid_chars: int, test_chars: int) -> Corpus:
+def _python_docs(why: str, train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[key] for key in sorted(topics))
@@ -167,7 +189,7 @@ def _python_docs(why: str, train_chars: int, valid_chars: int, test_chars: int) 
     return Corpus(
         "python-docs",
         f"{why}, Python {version}",
-        _slice(text[:eighty], 0, train_chars, "train"),
+        _slice(text[:eighty], *train, "train"),
         _slice(text[eighty:ninety], 0, valid_chars, "valid"),
         _slice(text[ninety:], 0, test_chars, "test"),
         Alphabet(),
