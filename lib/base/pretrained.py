@@ -25,6 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
+from lib.runs.files import sha256_of
+from lib.runs.places import cache_folder
 from lib.text import hub
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -66,18 +68,6 @@ class Base:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(p.numel() for p in self.model.parameters())
-
-
-def cache_folder() -> Path:
-    """Where downloads and features are kept: ``$DEPTH_CACHE`` or a folder of the user's cache."""
-    default = Path.home() / ".cache" / "depth-adaptive-lm"
-    return Path(os.environ.get("DEPTH_CACHE", default)).expanduser()
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from lib.cascade.features import Features, collect, feature_key
 from lib.base.pretrained import Base, load_base
 from lib.text.corpus import FILES, CorpusUnavailable, data_folder
-from lib.text.instructions import load_instructions, render, split_records
+from lib.text.instructions import load_instructions, split_records
+from lib.text.records import render
 from lib.text.token_stream import (
     TokenWindows,
     encode,

@@ -8,6 +8,7 @@
 ``python-docs``  English prose that every Python ships (``pydoc_data.topics``): nothing to fetch.
 ``repeated``     The text that Experiments 5-11 of seed 004 really saw: one sentence repeated for
                  training, another repeated for validation, 30 symbols.
+``embedded``     Instruction records that this repository wrote itself: the text of golden numbers.
 ``auto``         wikipedia; python-docs if the package index cannot be reached, saying so.
 
 Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing. On
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.text.alphabet import Alphabet
+from lib.text.embedded import embedded_texts
 from lib.text.hub import reachable
 from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
 
-NAMES = ("auto", "wikitext-2", "python-docs", "wikipedia", "repeated")
+NAMES = ("auto", "wikipedia", "wikitext-2", "python-docs", "repeated", "embedded")
 REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"  # Salesforce/wikitext
 FILES = {
     "train": ("train.txt", "wiki.train.tokens"),
@@ -94,6 +96,8 @@ def load_corpus(
         return _repeated(train_chars, valid_chars)
     if name == "python-docs":
         return _python_docs("asked for", train, *sizes)
+    if name == "embedded":
+        return _embedded(train, *sizes)
     if name == "wikitext-2":
         return _wikitext(data_dir, train, *sizes)
     try:
@@ -178,6 +182,19 @@ def _from_hub(split: str) -> str:
 
     rows = load_dataset("Salesforce/wikitext", "wikitext-2-v1", split=split, revision=REVISION)
     return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
+
+
+def _embedded(train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
+    text = "\n\n".join(embedded_texts())
+    seventy, eighty_five = len(text) * 70 // 100, len(text) * 85 // 100
+    return Corpus(
+        "embedded",
+        "written for this repository",
+        _slice(text[:seventy], *train, "train"),
+        _slice(text[seventy:eighty_five], 0, valid_chars, "valid"),
+        _slice(text[eighty_five:], 0, test_chars, "test"),
+        Alphabet(),
+    )
 
 
 def _python_docs(why: str, train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:

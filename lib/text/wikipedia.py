@@ -25,7 +25,6 @@ import bz2
 import contextlib
 import hashlib
 import io
-import os
 import re
 import subprocess
 import sys
@@ -35,6 +34,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from lib.runs import files
+from lib.runs.places import cache_folder
 
 PACKAGE, VERSION = "gensim", "4.4.0"
 MEMBER = (
@@ -133,15 +135,14 @@ def articles() -> list[str]:
     Raises CorpusUnavailable when the index gives no package, TextDiffers when a hash is not the
     pinned one. A damaged cache is put aside and made again, and a line says so.
     """
-    ready = _cache_folder() / "text" / "wikipedia.txt"
+    ready = cache_folder() / "text" / "wikipedia.txt"
     if ready.is_file():
         content = ready.read_bytes()
         if hashlib.sha256(content).hexdigest() == TEXT_SHA256:
             return content.decode().split(BETWEEN)
-        aside = ready.with_name(ready.name + ".damaged")
         with contextlib.suppress(FileNotFoundError):  # another process was first
-            os.replace(ready, aside)
-        print(f"The cached {ready.name} was damaged; now {aside.name}, made again.", flush=True)
+            aside = files.set_aside(ready)
+            print(f"The cached {ready.name} was damaged; now {aside.name}, made again.", flush=True)
     content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
     seen = hashlib.sha256(content).hexdigest()
     if seen != TEXT_SHA256:
@@ -149,27 +150,8 @@ def articles() -> list[str]:
             f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
             "mwparserfromhell as in requirements.lock."
         )
-    _write(ready, content)
+    files.write_bytes(ready, content)
     return content.decode().split(BETWEEN)
-
-
-def _cache_folder() -> Path:
-    """As in lib.models.pretrained, which cannot be asked without loading transformers."""
-    default = Path.home() / ".cache" / "depth-adaptive-lm"
-    return Path(os.environ.get("DEPTH_CACHE", default)).expanduser()
-
-
-def _write(target: Path, content: bytes) -> None:
-    """All or nothing: written beside the target under a name of its own, then renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(partial, target)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 # --------------------------------------------------------------------------- the package index
