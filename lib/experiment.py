@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from lib.parameters import Parameters
 from lib.results import store
-from lib.results.claims import Claim
+from lib.results.claims import Claim, Measure
 from lib.results.schema import THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
@@ -58,6 +58,8 @@ class Experiment:
     """``slug``: ``NN_name``, the name of its notebook and tables. ``report``: the name of its rows
     in ``reported.csv``. ``texts`` gives what the variants are run on. ``baseline`` is the variant
     that tables compare with. ``figures``: name -> drawing from Results. ``question``: in one line.
+    ``beside``: measures that stand beside reported numbers whose row is no variant's label, by
+    (row, metric) of ``reported.csv``.
     """
 
     slug: str
@@ -69,6 +71,7 @@ class Experiment:
     report: str = ""
     figures: Mapping[str, Callable[[Results], Figure]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    beside: Mapping[tuple[str, str], Measure] = field(default_factory=dict)
 
     def __post_init__(self):
         self.own = tuple(self.variants)  # those of the repository
@@ -102,9 +105,15 @@ class Experiment:
         found.sort(key=lambda item: item[:2])
         return [task for *_, task in found]
 
-    def run(self, parameters: Parameters, texts: Sequence[Any] | None = None) -> Results:
+    def run(
+        self,
+        parameters: Parameters,
+        texts: Sequence[Any] | None = None,
+        published: Callable[[Results], Any] | None = None,
+    ) -> Results:
         """Run what is not finished, write the tables of this set of parameters, return them.
 
+        ``published`` is called with the tables so far, while runs end.
         Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
         device and what is to be done before anything is trained.
         """
@@ -128,7 +137,9 @@ class Experiment:
 
         def told(pairs: list[tuple[Task, dict]]) -> None:
             if any(not task.side for task, _ in pairs):
-                store.save_set(self.slug, parameters, keys, sort(pairs))
+                results = store.save_set(self.slug, parameters, keys, sort(pairs))
+                if published:
+                    published(results)
 
         print(
             f"{len(set(keys))} runs of {len(self.variants)} variants on {len(texts)} text"

@@ -1,8 +1,9 @@
 """Everything done to results from the command line.
 
-python tools/results.py table --size quick    the table `make run` ends with
-python tools/results.py claims                verdicts: claims.csv and the README's scoreboard
+python tools/results.py table --size quick    means of the sets of parameters that were run here
+python tools/results.py claims                verdicts: claims.csv, beside_reported.csv
 python tools/results.py figures               draw all figures again from committed tables
+python tools/results.py verify --only 03      what was run here against the committed tables
 """
 
 import argparse
@@ -13,70 +14,89 @@ import matplotlib
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from lib.experiments import registry  # noqa: E402
+from experiments import chosen  # noqa: E402
+
+from lib import registry  # noqa: E402
 from lib.figures import gallery  # noqa: E402
-from lib.results import scoreboard, store  # noqa: E402
+from lib.results import beside_reported, scoreboard, store  # noqa: E402
+from lib.results.verify import compare  # noqa: E402
+from lib.runs.places import shown  # noqa: E402
 
 
 def table(size: str) -> None:
-    """Print mean perplexities of every variant, and where plots and notebooks are."""
-    for slug in registry.modules():
-        try:
-            frame = store.read(slug, size=size)
-        except FileNotFoundError:
+    """Print every set of parameters that was run here: what is not at its size's own, and means."""
+    for about in store.all_sets():
+        if size and about["size"] != size:
             continue
+        schema = registry.experiment(about["experiment"]).parameters
+        usual = schema.at(about["size"] if about["size"] != "custom" else "full").model_dump()
+        own = {k: v for k, v in about["parameters"].items() if usual.get(k) != v}
+        print(f"\n{about['experiment']}, {about['size']}: {about['runs']} runs", end="")
+        print(f", {about['outstanding']} outstanding" if about["outstanding"] else "", end="")
+        print(f", written {about['written']}, {shown(about['folder'])}")
+        print(f"  parameters: {', '.join(f'{k}={v!r}' for k, v in own.items()) or 'all usual'}")
+        frame = store.load_set(about["folder"])()
         grouped = frame.groupby(["corpus", "variant"], sort=False)
         mean = grouped.agg(
             n=("seed", "size"), val_ppl=("val_ppl", "mean"), test_ppl=("test_ppl", "mean")
         )
-        print(f"\n{slug} ({size})")
         print(mean.round(2).astype(object).where(mean.notna(), "").to_string())
-    print(f"\nplots:      {store.folder('figures', size).relative_to(ROOT)}/")
-    print(f"tables:     {store.folder('results', size).relative_to(ROOT)}/")
-    print(f"notebooks:  results/{size}/notebooks/")
-    print("The committed full-size verdicts: make claims")
+    print("\nThe committed verdicts: make claims")
 
 
 def claims() -> None:
-    """Decide all claims, save them, refresh the README, and print them."""
+    """Decide all claims, save them, and print them."""
     frame = scoreboard.write(registry.claims())
-    scoreboard.update_readme(frame)
-    with pd.option_context("display.width", 200, "display.max_colwidth", 72):
-        print(frame[["id", "corpus", "reported", "ours", "n", "verdict"]].to_string(index=False))
+    beside_reported.write(registry.experiments().values())
+    shown_columns = ["id", "kind", "corpus", "size", "reported", "ours", "n", "verdict"]
+    with pd.option_context("display.width", 200, "display.max_colwidth", 60):
+        print(frame[shown_columns].to_string(index=False))
 
 
-def figures(only: str) -> None:
-    """Draw the figures of all experiments whose results are committed.
-
-    Exits if a number in ``only`` is that of no experiment.
-    """
+def figures(slugs: list[str]) -> None:
+    """Draw the figures of all experiments whose results are committed."""
     matplotlib.use("Agg")
-    wanted = {number.strip().zfill(2) for number in only.split(",")} if only else None
-    numbers = {slug[:2] for slug in registry.modules()}
-    if wanted and (missing := sorted(wanted - numbers)):
-        sys.exit(f"no experiment {', '.join(missing)}; there are {', '.join(sorted(numbers))}")
-    for slug, module in registry.modules().items():
-        if slug in registry.pending():
-            print(f"{slug}: not yet run at the full size (docs/PENDING.md)")
-        elif wanted is None or slug[:2] in wanted:
-            print("\n".join(gallery.redraw(module, store.FULL)))
+    for slug in slugs:
+        if store.has_committed(slug):
+            print("\n".join(gallery.redraw(registry.experiment(slug))))
+
+
+def verify(slugs: list[str]) -> None:
+    """Compare the newest full set of each experiment with the committed tables; exits 1 if a
+    number differs or nothing was run here."""
+    wrong = 0
+    for slug in slugs:
+        sets = [s for s in store.all_sets() if s["experiment"] == slug and s["size"] == "full"]
+        if not sets:
+            sys.exit(f"{slug} was not run here; `make reproduce NB={slug[:2]}` runs it")
+        newest = max(sets, key=lambda about: about["written"])
+        found = compare(store.load_set(newest["folder"]), store.committed(slug))
+        main_rows = found[found["table"] == "main"]
+        print(f"\n{slug}: {shown(newest['folder'])} against results/{slug}.csv")
+        print(main_rows.drop(columns="table").to_string(index=False))
+        counts = found["verdict"].value_counts()
+        print(f"{int(found['numbers'].sum()):,} numbers: " + str(counts.to_dict()))
+        wrong += int((~found["verdict"].isin(("equal", "close"))).sum())
+    sys.exit(f"{wrong} rows differ or are missing" if wrong else 0)
 
 
 def main() -> None:
     layout = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("action", choices=("table", "claims", "figures"))
-    parser.add_argument("--size", choices=("full", "quick", "tiny"), default="quick")
+    parser.add_argument("action", choices=("table", "claims", "figures", "verify"))
+    parser.add_argument("--size", default="", help="only sets of this size")
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     given = parser.parse_args()
     if given.action == "table":
         table(given.size)
     elif given.action == "claims":
         claims()
+    elif given.action == "figures":
+        figures(chosen(given.only))
     else:
-        figures(given.only)
+        verify(chosen(given.only))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,15 @@ import pandas as pd
 from lib.context.scaling import fit_power_law
 from lib.context.scaling_run import column, last_column
 from lib.context.experiments.context_vector import LAYOUTS
-from lib.context.experiments.scaling_variants import EQUAL, EXPERIMENT, FIXED, SEED, SLUG, Exp18, variant
+from lib.context.experiments.scaling_variants import (
+    EQUAL,
+    EXPERIMENT,
+    FIXED,
+    SEED,
+    SLUG,
+    Exp18,
+    variant,
+)
 from lib.results.claims import Measure, Tables, by_seed, claim_maker, difference, filled
 
 

@@ -1,0 +1,89 @@
+"""Run experiments without their notebooks: long runs, other texts, sizes between.
+
+python tools/experiments.py run --only 14 --size full               what is not finished yet
+python tools/experiments.py run --only 03 -p corpus wikitext-2      any parameter, checked
+--recorded   rows that are committed count as finished
+--publish    merge the tables into results/, as runs end (a report's sizes only)
+
+An interrupted run goes on where it stopped, in the middle of a training too. Figures and claims
+are made from published tables: make figures, make claims.
+"""
+
+import argparse
+import ast
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib import registry  # noqa: E402
+from lib.parameters import SIZES, ParameterError, Parameters  # noqa: E402
+from lib.results import store  # noqa: E402
+from lib.runs.files import NoRoom  # noqa: E402
+from lib.runs.sweep import SweepFailed  # noqa: E402
+from lib.text.wikipedia import CorpusUnavailable  # noqa: E402
+
+
+def chosen(only: str) -> list[str]:
+    """Slugs of the experiments that ``only`` lists by number. Exits for one that is not there."""
+    slugs = list(registry.module_names())
+    wanted = [part.strip().zfill(2) for part in only.split(",") if part.strip()]
+    numbers = {slug[:2]: slug for slug in slugs}
+    if missing := [number for number in wanted if number not in numbers]:
+        sys.exit(f"no experiment {', '.join(missing)}; allowed: {', '.join(numbers)}")
+    return [numbers[number] for number in wanted] or slugs
+
+
+def value(text: str) -> object:
+    """A parameter's value as it was typed: a number, True or False, else text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
+    """The checked parameters of a size with some values replaced."""
+    schema = registry.experiment(slug).parameters
+    if size not in schema.sizes():
+        raise ParameterError(f"{slug} has no size {size!r}; allowed: {', '.join(schema.sizes())}")
+    return schema.checked({**schema.preset(size), **{name: value(text) for name, text in given}})
+
+
+def run(slugs: list[str], given: argparse.Namespace) -> None:
+    """Run the experiments one after the other; publishes what has ended even if some runs fail."""
+    asked = {slug: parameters(slug, given.size, given.parameter) for slug in slugs}
+    for slug, own in asked.items():
+        print(f"\n{slug}, size {own.size}", flush=True)
+        experiment = registry.experiment(slug)
+        published = store.publish if given.publish else None
+        results = experiment.run(own, published=published)
+        if published:
+            print(f"published: {', '.join(published(results))}", flush=True)
+
+
+def main() -> None:
+    layout = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("action", choices=("run",))
+    parser.add_argument("--only", default="", help="numbers, such as 03,14")
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[])
+    parser.add_argument("--recorded", action="store_true")
+    parser.add_argument("--publish", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.recorded:
+        os.environ["DEPTH_RECORDED"] = "1"
+    try:
+        run(chosen(given.only), given)
+    except (ParameterError, SweepFailed, NoRoom, CorpusUnavailable) as refusal:
+        sys.exit(str(refusal))
+
+
+if __name__ == "__main__":
+    main()

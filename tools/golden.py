@@ -1,0 +1,77 @@
+"""Golden numbers from the command line.
+
+python tools/golden.py check        fails where a number moved and its key did not
+python tools/golden.py write        after a VERSION was raised: keep the new numbers
+--only 03,19 takes some experiments.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib import golden, registry  # noqa: E402
+from lib.runs import files  # noqa: E402
+from lib.runs.key import release  # noqa: E402
+
+DECLARED = golden.FOLDER / "declared.json"
+
+
+def check(slugs: list[str]) -> list[str]:
+    """What is wrong, a sentence each; prints a line an experiment."""
+    wrong = golden.changed_defaults(json.loads(DECLARED.read_text()), golden.declared())
+    for slug in slugs:
+        old = golden.kept(slug)
+        if old["torch"] != release("torch"):
+            print(
+                f"{slug}: not compared, its golden numbers are of torch {old['torch']} and "
+                f"{release('torch')} is installed"
+            )
+            continue
+        new = golden.compute(registry.experiment(slug))
+        found = golden.moved(slug, old["runs"], new)
+        other = len(old["runs"].keys() ^ new.keys())
+        if other:
+            found.append(
+                f"{slug}: {other} runs have keys or names of their own now; keep their numbers "
+                f"with `make golden NB={slug[:2]}`"
+            )
+        numbers = sum(len(c) for run in new.values() for t in run.values() for c in t.values())
+        print(f"{slug}: {numbers} numbers of {len(new)} runs, {len(found)} complaints", flush=True)
+        wrong += found
+    return wrong
+
+
+def main() -> None:
+    layout = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("action", choices=("check", "write"))
+    parser.add_argument("--only", default="", help="numbers, such as 03,19")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    wanted = [part.strip().zfill(2) for part in given.only.split(",") if part.strip()]
+    slugs = [s for s in registry.module_names() if not wanted or s[:2] in wanted]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DEPTH_KEEP"] = folder
+        if given.action == "write":
+            for slug in slugs:
+                golden.keep(slug, golden.compute(registry.experiment(slug)))
+                print(f"{slug}: kept", flush=True)
+            files.write_text(DECLARED, json.dumps(golden.declared(), indent=1) + "\n")
+            return
+        wrong = check(slugs)
+    for sentence in wrong[:40]:
+        print(sentence, file=sys.stderr)
+    if wrong:
+        sys.exit(f"{len(wrong)} complaints; golden numbers say what a change of code has moved")
+
+
+if __name__ == "__main__":
+    main()
