@@ -2,13 +2,35 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 NB ?=
+SIZE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test reproduce claims figures bench check lint clean
+# What was typed is text, never a command: it is checked here, before any work, and handed on
+# through the environment.
+override NB := $(value NB)
+override SIZE := $(value SIZE)
+export NB SIZE
+comma := ,
+NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
+SHORT := $(patsubst 0%,%,$(NUMBERS))
+SIZES := full third tenth small quick tiny
+ASKED := $(subst $(comma), ,$(NB))
+BAD := $(filter-out $(NUMBERS) $(SHORT),$(ASKED))
+ifneq ($(BAD),)
+$(error NB names no notebook: allowed are $(firstword $(NUMBERS)) to $(lastword $(NUMBERS)), parted by commas, such as NB=03,04)
+endif
+ifneq ($(words $(NB)),$(if $(strip $(NB)),1,0))
+$(error NB is a list parted by commas without blanks, such as NB=03,04)
+endif
+ifneq ($(filter-out $(SIZES),$(SIZE)),)
+$(error SIZE is none of the sizes: allowed are $(SIZES))
+endif
+
+.PHONY: help setup run test reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## make the environment (.venv), versions held by requirements.lock
 
@@ -20,35 +42,52 @@ $(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
 	touch $(READY)
 
 run: $(READY) ## every notebook at the quick size, then the table of results (NB=03,04 for some)
-	$(BIN)/python tools/notebooks.py run --size quick --only "$(NB)"; ran=$$?; \
-	$(BIN)/python tools/results.py table --size quick && exit $$ran
+	@$(BIN)/python tools/notebooks.py run --size quick --only "$$NB" && $(BIN)/python tools/results.py table --size quick
 
 test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all notebooks at the tiny size
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check lib tools tests
 	$(BIN)/python tools/notebooks.py check
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
-	$(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
 
-reproduce: $(READY) ## full size, resumable (NB=04 for one); keeps outputs, tables and figures
-	$(BIN)/python tools/notebooks.py run --size full --only "$(NB)"
-	$(BIN)/python tools/results.py claims
+reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03; resumable)
+	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --only "$$NB"
 
-claims: $(READY) ## decide every claim from the committed results; refresh claims.csv and README
-	$(BIN)/python tools/results.py claims
+verify: $(READY) ## what was run here against the committed tables, line by line (NB=03)
+	@$(BIN)/python tools/results.py verify --only "$$NB"
+
+outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full)
+	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB"
+
+table: $(READY) ## every set of parameters that was run here, with its means
+	@$(BIN)/python tools/results.py table --size "$$SIZE"
+
+claims: $(READY) ## decide every claim from the committed results; refresh claims.csv
+	@$(BIN)/python tools/results.py claims
 
 figures: $(READY) ## draw every figure again from the committed results
-	$(BIN)/python tools/results.py figures --only "$(NB)"
+	@$(BIN)/python tools/results.py figures --only "$$NB"
+
+notebooks: $(READY) ## execute notebooks from committed rows and keep their outputs (NB=03)
+	@$(BIN)/python tools/notebooks.py adopt --only "$$NB"
+
+golden: $(READY) ## keep the golden numbers, after a VERSION was raised (NB=03)
+	@$(BIN)/python tools/golden.py write --only "$$NB"
+
+golden-defects: $(READY) ## seed defects into copies of the library and see golden numbers catch them
+	@$(BIN)/python tools/golden_defects.py
+
+check: $(READY) ## golden numbers and the notebook gate: did a number move, is a notebook stale
+	@$(BIN)/python tools/golden.py check --only "$$NB"
+	@$(BIN)/python tools/notebooks.py check --only "$$NB"
 
 bench: $(READY) ## time what the repository claims about speed, ratios in one run
 	for script in tools/bench*.py; do $(BIN)/python $$script || exit 1; done
-
-check: $(READY) ## the notebook gate alone
-	$(BIN)/python tools/notebooks.py check
 
 lint: $(READY) ## format and lint
 	$(BIN)/ruff format lib tools tests
 	$(BIN)/ruff check --fix .
 
-clean: ## remove what small runs left; finished full runs and the environment stay
-	rm -rf results/full results/quick results/tiny results/custom figures/quick figures/tiny figures/custom
+clean: ## remove what small runs left; full runs, their tables and the environment stay
+	rm -rf results/notebooks/quick results/notebooks/tiny results/sets/*/quick-* results/sets/*/tiny-* results/sets/*/custom-*

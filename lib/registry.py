@@ -26,6 +26,11 @@ def module_names() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def has(slug: str) -> bool:
+    """Whether a notebook is that of an experiment (some only show committed results)."""
+    return slug in module_names()
+
+
 def experiment(slug: str) -> Experiment:
     """One experiment. Raises KeyError for a slug without a module."""
     module = importlib.import_module(module_names()[slug])

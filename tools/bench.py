@@ -21,13 +21,14 @@ from torch.func import functional_call, stack_module_state, vmap
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib.training.fit import Training  # noqa: E402
+
 from lib.character.models.transformer import TransformerConfig  # noqa: E402
+from lib.character.objectives import Standard, cross_entropy  # noqa: E402
+from lib.runs.sweep import Task, sweep  # noqa: E402
 from lib.text.corpus import load_corpus  # noqa: E402
 from lib.text.windows import Windows  # noqa: E402
 from lib.training import character_run  # noqa: E402
-from lib.training.fit import Training  # noqa: E402
-from lib.character.objectives import Standard, cross_entropy  # noqa: E402
-from lib.runs.sweep import Task, sweep  # noqa: E402
 
 SEEDS, EPOCHS = 6, 24
 

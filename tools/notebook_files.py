@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,8 +11,9 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.experiments import registry  # noqa: E402
-from lib.runs.places import closure_hash  # noqa: E402
+from lib import registry  # noqa: E402
+from lib.runs import files  # noqa: E402
+from lib.runs.provenance import code_hash  # noqa: E402
 
 # what papermill, kernels and front ends leave, different in every run
 TRACES = ("papermill", "widgets", "execution", "trusted")
@@ -62,10 +62,10 @@ def identity(path: Path) -> dict[str, str]:
         if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", [])
     ]
     code = "\x1e".join(cell.source for cell in own)
-    module = registry.modules()[path.stem].__name__
+    module = registry.module_names().get(path.stem, "lib.notebook")
     return {
         "cells": hashlib.sha256(code.encode()).hexdigest()[:12],
-        "code": closure_hash(module),
+        "code": code_hash(module),
     }
 
 
@@ -84,6 +84,4 @@ def write(book: nbformat.NotebookNode, path: Path) -> None:
     """Save a notebook in one move, with the indentation and key order that all of them have."""
     nbformat.validate(book)
     text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    files.write_text(path, text + "\n")

@@ -1,19 +1,19 @@
 """Everything done to notebooks from the command line.
 
     python tools/notebooks.py prepare            shared cells, mocks and metadata from the library
-    python tools/notebooks.py run --size quick   execute copies into results/quick/notebooks
-    python tools/notebooks.py run --size full    execute, outputs kept in place (resumable)
+    python tools/notebooks.py run --size quick   execute copies into results/notebooks/quick
+    python tools/notebooks.py run --size full    the same at the full size (resumable)
+    python tools/notebooks.py adopt              execute from committed rows, keep the outputs
     python tools/notebooks.py check              the gate: outputs present, current and clean
 
-``--only 03,04`` takes a subset. Every run is papermill into ``results/<size>/notebooks``. A full
-run, which has no parameters, takes the notebook's place when it has come to its end, normalised so
-that two runs of the same thing differ in no line of metadata; one that fails stays where it is.
+``--only 03,04`` takes a subset. Every run is papermill into ``results/notebooks/<size>``. An
+adopted run takes the notebook's place when it has come to its end, normalised so that two runs of
+the same thing differ in no line of metadata; one that fails stays where it is.
 """
 
 import argparse
-import dataclasses
-import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -30,9 +30,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
-from lib.experiments import registry  # noqa: E402
+from lib import registry  # noqa: E402
+from lib.parameters import SIZES  # noqa: E402
+from lib.runs import devices, files  # noqa: E402
+from lib.runs.places import kept_folder, shown  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
+ADOPTED = "adopted"
 REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
 BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are missing or too old).
 import os, subprocess, sys
@@ -60,13 +64,11 @@ BADGE = (
 def chosen(only: str) -> list[Path]:
     """Notebook files in order; ``only`` lists numbers. Exits if a number has no notebook."""
     found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    if not only:
-        return found
-    wanted = [number.strip().zfill(2) for number in only.split(",")]
+    wanted = [number.strip().zfill(2) for number in only.split(",") if number.strip()]
     numbers = {path.name[:2]: path for path in found}
     if missing := [number for number in wanted if number not in numbers]:
-        sys.exit(f"no notebook {', '.join(missing)}; there are {', '.join(sorted(numbers))}")
-    return [numbers[number] for number in wanted]
+        sys.exit(f"no notebook {', '.join(missing)}; allowed: {', '.join(sorted(numbers))}")
+    return [numbers[number] for number in wanted] or found
 
 
 def prepare(path: Path) -> None:
@@ -75,9 +77,9 @@ def prepare(path: Path) -> None:
     One that ``docs/PENDING.md`` lists as not run loses its outputs and what they stood on.
     """
     book = nbformat.read(path, as_version=4)
-    module = registry.modules()[path.stem]
     tagged(book, "bootstrap").source = BOOTSTRAP
-    mock = {"nbmake": {"mock": dict(module.PARAMETERS.TINY)}}
+    tiny = registry.experiment(path.stem).parameters.TINY if registry.has(path.stem) else {}
+    mock = {"nbmake": {"mock": dict(tiny)}}
     tagged(book, "parameters").metadata.update(mock)
     badge = BADGE.format(repository=REPOSITORY.split("github.com/")[1], name=path.name)
     title, *rest = book.cells[0].source.split("\n")
@@ -102,43 +104,50 @@ def prepare(path: Path) -> None:
     write(book, path)
 
 
-def execute(path: Path, size: str, workers: int) -> tuple[Path, float, str]:
+def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:
     """Run one notebook in a process of its own; returns (path, seconds, failure or '').
 
-    A full run shows what its cells print as it goes. Fails if another process is at this very run.
+    ``beside``: how many run at once. A full run shows what its cells print as it goes. Fails if
+    another process is at this very run.
     """
     started = time.perf_counter()
-    target = ROOT / "results" / size / "notebooks" / path.name
+    target = kept_folder() / "notebooks" / size / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(path), str(target), "-k", "python3"]
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]
-    if size != "full":
-        command += ["-y", json.dumps(small(path, size, workers))]
-    with target.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return path, 0.0, f"another process is running it at the {size} size; wait for its end"
-        text, before = path.read_bytes(), identity(path)
-        failure = papermill(command, shown=size == "full")
-        if not failure and size == "full":
-            if path.read_bytes() == text:
-                adopt(target, path, before)
-            else:
-                copy = target.relative_to(ROOT)
-                failure = f"it was edited while it ran; the executed copy is {copy}"
+    variables = {**os.environ, **devices.environment(beside)}
+    if size == ADOPTED:
+        variables["DEPTH_RECORDED"] = "1"
+    elif size != "full":
+        command += ["-y", json.dumps(small(path, size))]
+    try:
+        with files.locked(target.with_suffix(".lock"), wait=False):
+            text, before = path.read_bytes(), identity(path)
+            failure = papermill(command, variables, shown_log=beside == 1)
+            if not failure and size == ADOPTED:
+                if path.read_bytes() == text:
+                    adopt(target, path, before)
+                else:
+                    failure = f"it was edited while it ran; the executed copy is {shown(target)}"
+    except BlockingIOError:
+        return path, 0.0, f"another process is running it at the {size} size; wait for its end"
     return path, time.perf_counter() - started, failure
 
 
-def papermill(command: list[str], shown: bool) -> str:
-    """Run papermill and return why it failed, or ''; ``shown`` passes its log on line by line."""
+def papermill(command: list[str], variables: dict[str, str], shown_log: bool) -> str:
+    """Run papermill and return why it failed, or ''; ``shown_log`` passes its log on."""
     log: deque[str] = deque(maxlen=100)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=variables,
     ) as child:
         for line in child.stdout:
             log.append(line)
-            if shown:
+            if shown_log:
                 print(line, end="", flush=True)
     if not child.returncode:
         return ""
@@ -148,28 +157,31 @@ def papermill(command: list[str], shown: bool) -> str:
     return f"exit {child.returncode}{hint}\n{tail}"
 
 
-def small(path: Path, size: str, workers: int) -> dict:
-    """Parameters of a small size of the experiment behind a notebook."""
-    schema = registry.modules()[path.stem].PARAMETERS
-    parameters = {**getattr(schema, size.upper()), "workers": workers}
-    fields = {field.name for field in dataclasses.fields(schema)}
-    return {name: value for name, value in parameters.items() if name in fields}
+def small(path: Path, size: str) -> dict:
+    """Parameters of a size of the experiment behind a notebook; one process each."""
+    if not registry.has(path.stem):
+        return {}
+    schema = registry.experiment(path.stem).parameters
+    return {**schema.preset(size), "workers": 1}
 
 
 def run(size: str, only: str, parallel: int) -> None:
     """Run notebooks; exits 1 if one failed, after all have had their turn."""
     paths = chosen(only)
     # a full run parallelises inside each notebook, a small one across notebooks
-    slots, workers = (1, 2) if size == "full" else (parallel, 1)
+    slots = parallel if size in ("quick", "tiny") else 1
     failures = []
     with ThreadPoolExecutor(slots) as pool:
-        for path, seconds, failure in pool.map(lambda p: execute(p, size, workers), paths):
+        for path, seconds, failure in pool.map(lambda p: execute(p, size, slots), paths):
             print(f"{'FAILED' if failure else 'ok':6}  {seconds:6.1f} s  {path.name}", flush=True)
             if failure:
                 failures.append((path.name, failure))
     for name, failure in failures:
         print(f"\n{name}: {failure}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    if failures:
+        sys.exit(
+            f"{len(failures)} of {len(paths)} notebooks failed: {', '.join(n for n, _ in failures)}"
+        )
 
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|content|mnt)/\w")
@@ -242,13 +254,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("action", choices=("prepare", "run", "check"))
-    parser.add_argument("--size", choices=("full", "quick", "tiny"), default="quick")
+    parser.add_argument("action", choices=("prepare", "run", "adopt", "check"))
+    parser.add_argument("--size", choices=SIZES, default="quick")
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     parser.add_argument("--parallel", type=int, default=2, help="notebooks at once (small sizes)")
     given = parser.parse_args()
-    if given.action == "run":
-        run(given.size, given.only, given.parallel)
+    if given.action in ("run", "adopt"):
+        run(ADOPTED if given.action == "adopt" else given.size, given.only, given.parallel)
     elif given.action == "check":
         check(given.only)
     else:
