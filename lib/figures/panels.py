@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.results.statistics import interval
 from lib.figures import methods, rows, style
+from lib.results.statistics import interval
 
 
 def corpora(frame: pd.DataFrame) -> list[str]:

@@ -6,8 +6,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lib.results.statistics import interval
 from lib.results import store
+from lib.results.statistics import interval
 
 HEIGHT = 0.27  # inches a row
 
