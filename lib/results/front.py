@@ -1,0 +1,168 @@
+"""The numbers of the front page, from committed tables: counts of verdicts, a table of questions.
+
+``docs/readme/README.*.md`` are the texts with names in double braces; ``front.toml`` lists the
+questions. ``fill`` puts the two together with the numbers.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from lib.results import scoreboard, store
+from lib.results.beside_reported import PATH as BESIDE
+from lib.results.claims import (
+    NOT_MEASURABLE,
+    REPLICATED,
+    REPORTED,
+    REVERSED,
+    TRANSFER,
+    UNDECIDED,
+)
+from lib.results.statistics import sensible
+from lib.runs.places import ROOT
+
+FOLDER = ROOT / "docs" / "readme"
+LANGUAGES = {"en": "README.md", "ja": "README.ja.md"}
+REPOSITORY = "depth-adaptive-lm/depth-adaptive-lm"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
+REAL = "wikipedia"
+WORDS = {
+    "en": {
+        "head": ("question", "report", "ours, on its text", "on Wikipedia", "why", "notebook"),
+        "none": "not run yet",
+        REPLICATED: "✔ replicated",
+        REVERSED: "✘ reversed",
+        UNDECIDED: "? undecided",
+        NOT_MEASURABLE: "– not measurable here",
+        "supported": "✔ supported",
+        "contradicted": "✘ contradicted",
+        "minutes": "{:.0f} core-min",
+    },
+    "ja": {
+        "head": ("問い", "報告", "追試(報告と同じテキスト)", "Wikipedia", "理由", "ノートブック"),
+        "none": "未実行",
+        REPLICATED: "✔ 再現",
+        REVERSED: "✘ 逆転",
+        UNDECIDED: "? 未決",
+        NOT_MEASURABLE: "– ここでは測定不能",
+        "supported": "✔ 支持",
+        "contradicted": "✘ 否定",
+        "minutes": "{:.0f} コア分",
+    },
+}
+
+
+def numbers(claims: pd.DataFrame) -> dict[str, str]:
+    """Every number that the text of the front page names."""
+    reported = claims[claims["kind"] == REPORTED]
+    real = claims[(claims["kind"] == TRANSFER) & (claims["corpus"] == REAL)]
+    found = {"reported": len(reported), "transfer": len(real), "rows": len(claims)}
+    for name, frame in (("reported", reported), ("transfer", real)):
+        for verdict in (REPLICATED, REVERSED, UNDECIDED):
+            found[f"{name}_{verdict}"] = int((frame["verdict"] == verdict).sum())
+        absent = frame["verdict"] == NOT_MEASURABLE
+        found[f"{name}_unmeasured"] = int(absent.sum())
+    held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == "repeated")]["id"]
+    also = real[real["id"].isin(held)]
+    found["sentence_replicated"] = len(held)
+    found["sentence_real"] = int((also["verdict"] == REPLICATED).sum())
+    if BESIDE.is_file():
+        beside = pd.read_csv(BESIDE)
+        found |= {"beside": int(beside["ours"].notna().sum()), "numbers": len(beside)}
+    found["hours"] = round(sum(minutes(slug) for slug in slugs()) / 60)
+    return {name: f"{value:,}" for name, value in found.items()}
+
+
+def slugs() -> list[str]:
+    """Experiments with committed tables."""
+    return sorted(
+        path.stem
+        for path in (ROOT / "results").glob("[0-9][0-9]_*.csv")
+        if path.stem in _notebooks().values()
+    )
+
+
+def _notebooks() -> dict[str, str]:
+    return {path.name[:2]: path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+
+
+def minutes(slug: str) -> float:
+    """Core-minutes of training behind all committed rows of an experiment."""
+    if not store.has_committed(slug):
+        return 0.0
+    return float(store.committed(slug)()["seconds"].sum() / 60)
+
+
+def question_rows() -> list[dict[str, str]]:
+    """The rows of ``front.toml``."""
+    return tomllib.loads((FOLDER / "front.toml").read_text(encoding="utf-8"))["row"]
+
+
+def table(claims: pd.DataFrame, language: str) -> str:
+    """The questions with the report's value, ours, and the control that explains it."""
+    words = WORDS[language]
+    lines = [f"| {' | '.join(words['head'])} |", "|---" * len(words["head"]) + "|"]
+    for row in question_rows():
+        own = claims[claims["id"] == row["claim"]]
+        reported = own["reported"].dropna()
+        unit = own["unit"].iloc[0] if len(own) else ""
+        cells = [
+            row[language],
+            _valued(reported.iloc[0], unit) if len(reported) else "–",
+            _cell(own[own["kind"] != TRANSFER], words),
+            _cell(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], words),
+            _because(claims[claims["id"] == row["because"]], words),
+            _link(row["notebook"], words),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
+    if rows.empty:
+        return words["none"]
+    row = next(rows.itertuples())
+    value = scoreboard.measured(row)
+    n = f", n = {row.n}" if row.n > 1 else ""
+    return f"{words[row.verdict]}<br>{value}{n}" if value else words[row.verdict]
+
+
+def _because(rows: pd.DataFrame, words: dict[str, str]) -> str:
+    """The control's statement with its value, on the text where the claim is the report's own."""
+    if rows.empty:
+        return "–"
+    row = next(rows.itertuples())
+    return f"{row.statement}: {words[row.verdict]} {scoreboard.measured(row)}".strip()
+
+
+def _valued(value: float, unit: str) -> str:
+    return f"{sensible(value)} %" if unit.startswith("%") else sensible(value)
+
+
+def _link(number: str, words: dict[str, str]) -> str:
+    name = _notebooks()[number]
+    spent = words["minutes"].format(minutes(name))
+    return f"[{number}](notebooks/{name}.ipynb) [![Colab]({BADGE})]({COLAB}/{name}.ipynb) {spent}"
+
+
+def fill(language: str, claims: pd.DataFrame | None = None) -> str:
+    """The front page in a language. Raises KeyError for a name in braces that has no number."""
+    claims = pd.read_csv(scoreboard.PATH) if claims is None else claims
+    made: dict[str, Callable[[], str]] = {"questions": lambda: table(claims, language)}
+    known = numbers(claims)
+
+    def put(match: re.Match[str]) -> str:
+        name = match[1].strip()
+        return made[name]() if name in made else known[name]
+
+    text = (FOLDER / f"README.{language}.md").read_text(encoding="utf-8")
+    return re.sub(r"\{\{([^{}]+)\}\}", put, text)
+
+
+def pages() -> dict[str, Any]:
+    """File name -> text of every front page."""
+    return {LANGUAGES[language]: fill(language) for language in LANGUAGES}
