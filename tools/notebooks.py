@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
@@ -32,6 +33,7 @@ from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
 from lib import registry  # noqa: E402
 from lib.parameters import SIZES  # noqa: E402
+from lib.results import front, scoreboard  # noqa: E402
 from lib.runs import devices, files  # noqa: E402
 from lib.runs.places import kept_folder, shown  # noqa: E402
 
@@ -81,6 +83,7 @@ def prepare(path: Path) -> None:
     tiny = registry.experiment(path.stem).parameters.TINY if registry.has(path.stem) else {}
     mock = {"nbmake": {"mock": dict(tiny)}}
     tagged(book, "parameters").metadata.update(mock)
+    place_answer(book, path.stem)
     badge = BADGE.format(repository=REPOSITORY.split("github.com/")[1], name=path.name)
     title, *rest = book.cells[0].source.split("\n")
     rest = [line for line in rest if "colab-badge" not in line]
@@ -102,6 +105,19 @@ def prepare(path: Path) -> None:
         for key in TRACES:
             cell.metadata.pop(key, None)
     write(book, path)
+
+
+def place_answer(book: nbformat.NotebookNode, slug: str) -> None:
+    """The box of asked, found and how sure, made from claims.csv, as the second cell."""
+    if not registry.has(slug):
+        return
+    experiment = registry.experiment(slug)
+    ids = [claim.id for claim in experiment.claims]
+    claims = pd.read_csv(scoreboard.PATH)
+    box = nbformat.v4.new_markdown_cell(front.answer(slug[:2], experiment.question, ids, claims))
+    box.metadata["tags"] = ["answer"]
+    rest = [cell for cell in book.cells if "answer" not in cell.metadata.get("tags", [])]
+    book.cells = [rest[0], box, *rest[1:]]
 
 
 def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:

@@ -166,3 +166,50 @@ def fill(language: str, claims: pd.DataFrame | None = None) -> str:
 def pages() -> dict[str, Any]:
     """File name -> text of every front page."""
     return {LANGUAGES[language]: fill(language) for language in LANGUAGES}
+
+
+def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> str:
+    """The box under a notebook's title: asked, found, how sure; from the rows of claims.csv.
+
+    ``ids``: the experiment's claims. A notebook without committed claims says so.
+    """
+    head = next((row for row in question_rows() if row["notebook"] == number), None)
+    own = claims[claims["id"].isin(ids) & (claims["n"] > 0)]
+    lines = [f"> **Asked.** {question}", ">"]
+    if head is None or own.empty:
+        return "\n".join([*lines, "> **Found.** No committed results decide it yet."])
+    main, words = own[own["id"] == head["claim"]], WORDS["en"]
+    said = [_found(row, words) for row in main.itertuples()]
+    reason = claims[(claims["id"] == head["because"]) & (claims["n"] > 0)]
+    lines += [
+        f"> **Found.** {main['statement'].iloc[0] if len(main) else ''}: {' '.join(said)}",
+        ">",
+    ]
+    if len(reason):
+        row = next(reason.itertuples())
+        lines += [f"> **Why.** {row.statement}: {words[row.verdict]}, {_here(row)}.", ">"]
+    counted = [
+        _counted(own[own["kind"] == REPORTED], "on the text of the report"),
+        _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),
+    ]
+    n = int(main["n"].max()) if len(main) else 0
+    sure = "; ".join(text for text in counted if text) or "no reported claim is decided"
+    lines.append(f"> **How sure.** {n} random seeds, 95 % intervals. {sure[0].upper()}{sure[1:]}.")
+    return "\n".join(lines)
+
+
+def _found(row: Any, words: dict[str, str]) -> str:
+    reported = "" if pd.isna(row.reported) else f" (report: {sensible(row.reported)})"
+    return f"{words[row.verdict]} on {row.corpus}, {_here(row)}{reported}."
+
+
+def _here(row: Any) -> str:
+    unit = f" {row.unit}" if isinstance(row.unit, str) else ""
+    return f"{scoreboard.measured(row)}{unit}"
+
+
+def _counted(rows: pd.DataFrame, where: str) -> str:
+    if rows.empty:
+        return ""
+    held = int((rows["verdict"] == REPLICATED).sum())
+    return f"{held} of {len(rows)} claims of the report are replicated {where}"
