@@ -39,18 +39,23 @@ from lib.runs.places import kept_folder, shown  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 ADOPTED = "adopted"
+REF = "main"  # what the badges open
 REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
 BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are missing or too old).
 import os, subprocess, sys
 from pathlib import Path
+keep_in = ""  # @param {{type: "string"}}
+# a folder that outlives the machine, such as /content/drive/MyDrive/depth: an interrupted run goes on
+if keep_in:
+    os.environ.update(DEPTH_KEEP=keep_in, DEPTH_CACHE=str(Path(keep_in) / "cache"))
 if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():
     source = os.environ.get("DEPTH_REPOSITORY", "{REPOSITORY}")
-    clone = ["git", "clone", "--quiet", "--depth", "1", source, "repository"]
-    if not Path("repository/lib/notebook.py").is_file() and subprocess.run(clone).returncode:
+    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", os.environ.get("DEPTH_REF", "{REF}")]
+    if not Path("repository/lib/notebook.py").is_file() and subprocess.run([*clone, source, "repository"]).returncode:
         sys.exit(f"{{source}} could not be fetched: remove the folder repository and try again.")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "-r", "repository/requirements.txt"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-r", "repository/requirements-colab.txt"]
     if subprocess.run(pip).returncode:
-        sys.exit("pip could not install repository/requirements.txt; run this cell again.")
+        sys.exit("pip could not install repository/requirements-colab.txt; run this cell again.")
     os.chdir("repository")
 here = Path.cwd().resolve()
 # run from elsewhere, the library must be installed: pip install -e .
