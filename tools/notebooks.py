@@ -45,13 +45,14 @@ BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are mi
 import os, subprocess, sys
 from pathlib import Path
 keep_in = ""  # @param {{type: "string"}}
-# a folder that outlives the machine, such as /content/drive/MyDrive/depth: an interrupted run goes on
+# a folder that outlives the machine (Drive, say): an interrupted run goes on from there
 if keep_in:
     os.environ.update(DEPTH_KEEP=keep_in, DEPTH_CACHE=str(Path(keep_in) / "cache"))
 if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():
     source = os.environ.get("DEPTH_REPOSITORY", "{REPOSITORY}")
-    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", os.environ.get("DEPTH_REF", "{REF}")]
-    if not Path("repository/lib/notebook.py").is_file() and subprocess.run([*clone, source, "repository"]).returncode:
+    ref = os.environ.get("DEPTH_REF", "{REF}")
+    clone = ["git", "clone", "-q", "--depth", "1", "--branch", ref, source, "repository"]
+    if not Path("repository/lib/notebook.py").is_file() and subprocess.run(clone).returncode:
         sys.exit(f"{{source}} could not be fetched: remove the folder repository and try again.")
     pip = [sys.executable, "-m", "pip", "install", "-q", "-r", "repository/requirements-colab.txt"]
     if subprocess.run(pip).returncode:

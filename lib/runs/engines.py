@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from lib.runs.task import Failure, Task, attempt
+from lib.runs.key import described, digest
+from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
 
 ENGINES = ("local",)
 ATTEMPTS = 2  # a worker that was killed, for memory perhaps, is given one more try
@@ -28,10 +29,32 @@ def submit(
     """Run ``tasks`` with an engine. Raises ValueError for one that is not in ENGINES."""
     if engine != "local":
         raise ValueError(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
-    if workers > 1 and len(tasks) > 1:
+    if device.type != "cpu":
+        yield from _seeds_together(tasks, runs, device)
+    elif workers > 1 and len(tasks) > 1:
         yield from _processes(tasks, workers, runs, device)
     else:
         for task in tasks:
+            yield task, attempt(task, runs, device)
+
+
+def _seeds_together(
+    tasks: Sequence[Task], runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """On an accelerator the seeds of a variant are computed as one, where their function can."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        name = f"{task.function.run_name} {digest(described(task.config))} {task.side}"
+        groups.setdefault(name, []).append(task)
+    for group in groups.values():
+        left = group
+        if len(group) > 1 and hasattr(group[0].function, "together"):
+            try:
+                yield from zip(group, run_together(group, runs, device), strict=True)
+                left = []
+            except (CannotJoin, Diverged, torch.cuda.OutOfMemoryError) as reason:
+                print(f"{group[0].name}: seeds one by one ({reason})", flush=True)
+        for task in left:
             yield task, attempt(task, runs, device)
 
 

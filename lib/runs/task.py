@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,14 @@ class Failure:
     sentence: str
 
 
+class Diverged(RuntimeError):
+    """A loss that is not a finite number."""
+
+
+class CannotJoin(TypeError):
+    """Runs of several seeds that cannot be computed as one; they are computed one by one."""
+
+
 def attempt(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Failure:
     """``run_one``, its error as a Failure whose traceback lies in the run's folder."""
     try:
@@ -132,12 +140,33 @@ def finished(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> list[dict[str, Any]]:
+    """The records of tasks that differ in their seed only, computed as one where it can be.
+
+    The function says how in its attribute ``together(config, seeds, places)``. Raises CannotJoin.
+    """
+    function, config = tasks[0].function, tasks[0].config
+    places = [Place(runs / task.key(device.type), device) for task in tasks]
+    with contextlib.ExitStack() as locks:
+        for place in sorted(places, key=lambda place: place.folder):
+            locks.enter_context(files.locked(place.folder / "lock"))
+        started = time.perf_counter()
+        outcomes = function.together(config, [task.seed for task in tasks], places)
+        seconds = (time.perf_counter() - started) / len(tasks)
+        trios = zip(tasks, places, outcomes, strict=True)
+        return [_kept(task, place, outcome, seconds) for task, place, outcome in trios]
+
+
 def _record(task: Task, place: Place) -> dict[str, Any]:
     """Run a task in its folder and leave the record there, complete or not at all."""
     started = time.perf_counter()
     outcome = task.function(task.config, task.seed, place)
+    return _kept(task, place, outcome, time.perf_counter() - started)
+
+
+def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:
     row = {
-        "seconds": round(time.perf_counter() - started, 2),
+        "seconds": round(seconds, 2),
         "device": devices.spoken(place.device),
         "code_hash": code_hash(task.function.__module__),
         "commit": commit(),

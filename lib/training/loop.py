@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.runs import files
+from lib.runs.task import Diverged
 from lib.runs.tensors import load_tensors, save_tensors
 
 CHECKPOINT_SECONDS = 5.0  # the least time between two checkpoints, and
@@ -66,10 +67,6 @@ class Training:
             raise ValueError("allowed: epochs and batch_size of at least 1, average from 0 below 1")
 
 
-class Diverged(RuntimeError):
-    """A loss that is not a finite number."""
-
-
 class Work:
     """What a method gives to the loop. ``model`` holds all weights that are saved and put back."""
 
@@ -83,6 +80,10 @@ class Work:
     def optimizer(self, training: "Training") -> torch.optim.Optimizer | None:
         """An optimiser of the method's own, equal to Adam in its numbers; None: the loop's."""
         return None
+
+    def clip(self, parameters: list[nn.Parameter], bound: float) -> None:
+        """Bound the norm of the whole gradient."""
+        nn.utils.clip_grad_norm_(parameters, bound)
 
     def updates_an_epoch(self) -> int:
         """Optimiser steps of an epoch; asked for schedules and evenly spread validations only."""
@@ -264,7 +265,7 @@ class _Loop:
         if isinstance(loss, Tensor):
             loss.backward()
         if t.clip:
-            nn.utils.clip_grad_norm_(self.parameters, t.clip)
+            self.work.clip(self.parameters, t.clip)
         if t.schedule == "linear":
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = t.learning_rate * rate * (1 - fit.updates / self.planned)
