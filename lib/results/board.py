@@ -6,7 +6,7 @@ import pandas as pd
 
 from lib.parameters import Parameters, choice
 from lib.results import scoreboard
-from lib.results.claims import KINDS
+from lib.results.claims import KINDS, VERDICTS
 
 ALL = "all"
 
@@ -15,10 +15,7 @@ class Board(Parameters):
     """``kind`` of claims, and the ``verdict`` that they have."""
 
     kind: str = choice("reported", (ALL, *KINDS))
-    verdict: str = choice(
-        ALL,
-        (ALL, "replicated", "reversed", "supported", "contradicted", "undecided", "not measurable here"),
-    )  # fmt: skip
+    verdict: str = choice(ALL, (ALL, *VERDICTS))
 
 
 BOARD = SimpleNamespace(parameters=Board)

@@ -26,6 +26,7 @@ REPORTED, TRANSFER, EXPLANATION, OWN = KINDS = ("reported", "transfer", "explana
 REPLICATED, REVERSED = "replicated", "reversed"  # of reported and transfer rows
 SUPPORTED, CONTRADICTED = "supported", "contradicted"  # of explanation and own rows
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable here"
+VERDICTS = (REPLICATED, REVERSED, SUPPORTED, CONTRADICTED, UNDECIDED, NOT_MEASURABLE)
 EXPECTATIONS = ("below", "above", "within")
 SIGNIFICANT = 0.05
 SEEDS = 5  # at least so many for a decided row of the committed results
