@@ -5,15 +5,12 @@
 
 import functools
 import importlib
-import re
 
 from lib.experiment import Experiment
 from lib.results import store
 from lib.results.claims import Claim
 from lib.results.store import Results
 from lib.runs.places import ROOT
-
-NAME = re.compile(r"e(\d\d)_\w+")
 
 
 @functools.cache
@@ -40,12 +37,6 @@ def experiment(slug: str) -> Experiment:
 def experiments() -> dict[str, Experiment]:
     """All of them: imports every study."""
     return {slug: experiment(slug) for slug in module_names()}
-
-
-def pending() -> set[str]:
-    """Slugs that ``docs/PENDING.md`` lists: written and tested, not yet run at the full size."""
-    text = (ROOT / "docs" / "PENDING.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^\| (\d\d_\w+) \|", text, re.MULTILINE))
 
 
 def claims() -> list[tuple[Claim, Results | None]]:

@@ -11,9 +11,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib import registry  # noqa: E402
 from lib.runs import files  # noqa: E402
-from lib.runs.provenance import code_hash  # noqa: E402
 
 # what papermill, kernels and front ends leave, different in every run
 TRACES = ("papermill", "widgets", "execution", "trusted")
@@ -50,10 +48,10 @@ def merge_streams(cell: nbformat.NotebookNode) -> None:
 
 
 def identity(path: Path) -> dict[str, str]:
-    """Hashes of the code cells and of the library code behind a notebook.
+    """Hashes of the code cells and of the committed tables that a notebook shows.
 
     The first code cell is left out: it only finds the library, shows nothing, and is the same in
-    all notebooks, which the tests see to.
+    all notebooks, which the tests see to. A notebook without an experiment shows all claims.
     """
     book = nbformat.read(path, as_version=4)
     own = [
@@ -62,10 +60,13 @@ def identity(path: Path) -> dict[str, str]:
         if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", [])
     ]
     code = "\x1e".join(cell.source for cell in own)
-    module = registry.module_names().get(path.stem, "lib.notebook")
+    tables = sorted((ROOT / "results").glob(f"{path.stem}*.csv")) or [
+        ROOT / "results" / "claims.csv"
+    ]
+    content = b"\x1e".join(table.read_bytes() for table in tables)
     return {
         "cells": hashlib.sha256(code.encode()).hexdigest()[:12],
-        "code": code_hash(module),
+        "tables": hashlib.sha256(content).hexdigest()[:12],
     }
 
 

@@ -80,10 +80,7 @@ def chosen(only: str) -> list[Path]:
 
 
 def prepare(path: Path) -> None:
-    """Put the shared parts of a notebook right: badge, bootstrap, mock, kernel, cell ids.
-
-    One that ``docs/PENDING.md`` lists as not run loses its outputs and what they stood on.
-    """
+    """Put the shared parts of a notebook right: badge, answer, bootstrap, mock, kernel, ids."""
     book = nbformat.read(path, as_version=4)
     tagged(book, "bootstrap").source = BOOTSTRAP
     tiny = registry.experiment(path.stem).parameters.TINY if registry.has(path.stem) else {}
@@ -101,11 +98,6 @@ def prepare(path: Path) -> None:
             **{k: v for k, v in book.metadata.items() if k == "provenance"},
         }
     )
-    if path.stem in registry.pending():
-        book.metadata.pop("provenance", None)
-        for cell in book.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
     for number, cell in enumerate(book.cells):
         cell.id = f"cell-{number:02d}"
         for key in TRACES:
@@ -226,26 +218,20 @@ def texts(value: object) -> Iterator[str]:
 
 
 def faults(path: Path) -> list[str]:
-    """Why a committed notebook may not be shown to a reader; an empty list if it may.
-
-    Library code that has changed since the run is no fault: ``check`` says it beside the ok.
-    """
+    """Why a committed notebook may not be shown to a reader; an empty list if it may."""
     book = nbformat.read(path, as_version=4)
     notes = [book.metadata, *(cell.metadata for cell in book.cells)]
     found = [f"its metadata hold {key}" for key in TRACES if any(key in note for note in notes)]
     if any(MACHINE_PATH.search(text) for text in texts(notes)):
         found.append("its metadata hold a path of the machine it ran on")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
-    if path.stem in registry.pending():
-        if any(cell.outputs or cell.execution_count for cell in code):
-            clear = f".venv/bin/python tools/notebooks.py prepare --only {path.stem[:2]}"
-            found.append(f"docs/PENDING.md lists it as not run, but it holds outputs: {clear}")
-        return found
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):
         found.append("not every cell has been run")
     if stamped.get("cells") != identity(path)["cells"]:
         found.append("the code cells have changed since the run")
+    if stamped.get("tables") != identity(path)["tables"]:
+        found.append("the committed tables have changed since the run")
     outputs = [output for cell in code for output in cell.outputs]
     if any(output.output_type == "error" for output in outputs):
         found.append("it holds an error")
@@ -259,16 +245,12 @@ def faults(path: Path) -> list[str]:
 
 
 def check(only: str) -> None:
-    """Print the faults of every notebook; exits 1 if there are any."""
+    """Print the faults of the notebooks; exits 1 if there are any."""
     bad = {path.name: faults(path) for path in chosen(only)}
-    for path in chosen(only):
-        book = nbformat.read(path, as_version=4)
-        stale = book.metadata.get("provenance", {}).get("code") != identity(path)["code"]
-        fine = "ok, library changed since" if stale else "ok"
-        if path.stem in registry.pending():
-            fine = "not yet run at the full size (docs/PENDING.md)"
-        words = "; ".join(bad[path.name]) or fine
-        print(f"{path.name}: {words}")
+    for name, found in bad.items():
+        if found:
+            print(f"{name}: {'; '.join(found)}; `make notebooks NB={name[:2]}` makes it again")
+    print(f"{len(bad)} notebooks, {sum(bool(found) for found in bad.values())} with faults")
     sys.exit(1 if any(bad.values()) else 0)
 
 
