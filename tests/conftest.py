@@ -1,5 +1,5 @@
-"""Shared by all tests: one thread, a corpus, base and windows that need no file and no hub, and
-a way to run a script in two processes."""
+"""Shared by all tests: one thread, folders of their own, a corpus, base and windows that need no
+file and no hub, and a way to run a script in two processes."""
 
 import os
 import subprocess
@@ -9,11 +9,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.cascade.material import material_handle
-from lib.base.pretrained import load_base
 from lib.text.corpus import Corpus, load_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folders_of_their_own(tmp_path_factory):
+    """No test reads or writes what was run in this checkout, or a text of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTH_KEEP", str(tmp_path_factory.mktemp("kept")))
+        patch.delenv("DEPTH_DATA", raising=False)
+        patch.delenv("DEPTH_RECORDED", raising=False)
+        yield
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch) -> Path:
+    """The folder of runs and sets of one test."""
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path / "kept"))
+    return tmp_path / "kept"
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +49,8 @@ def corpus() -> Corpus:
 @pytest.fixture(scope="module")
 def base():
     """The random tiny base."""
+    from lib.base.pretrained import load_base
+
     return load_base("tiny")
 
 
@@ -43,6 +60,8 @@ def handle(request, tmp_path_factory):
 
     The module that asks says how many windows of each part: ``COUNTS``.
     """
+    from lib.cascade.material import material_handle
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield material_handle("tiny", "stream", request.module.COUNTS, "embedded")

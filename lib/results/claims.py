@@ -82,8 +82,20 @@ class Claim:
         """The interval of the measure, as its unit asks: percent changes by logarithms."""
         if self.bounds:
             return statistics.bounded_interval(values, self.bounds)
-        percent = self.unit.startswith("% change") and bool((np.asarray(values) > -100).all())
-        return (statistics.percent_interval if percent else statistics.interval)(values)
+        return (statistics.percent_interval if self._logs(values) else statistics.interval)(values)
+
+    def p(self, values: np.ndarray) -> float:
+        """The p of the measure against the threshold, on the scale of its interval."""
+        if self.expect == "within":
+            return statistics.equivalence_p(values, self.threshold)
+        if self._logs(values):
+            logs = np.log1p(np.asarray(values, dtype=float) / 100)
+            return statistics.p_value(logs, float(np.log1p(self.threshold / 100)))
+        return statistics.p_value(values, self.threshold)
+
+    def _logs(self, values: np.ndarray) -> bool:
+        change = self.unit.startswith("% change") and self.threshold > -100
+        return change and bool((np.asarray(values) > -100).all())
 
 
 def claim_maker(experiment: str, source: str, **shared: Any) -> Callable[..., Claim]:
@@ -207,8 +219,7 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
         error.add_note(f"while deciding claim {claim.id} on {corpus}, size {size}")
         raise
     found = claim.interval(values)
-    tested = statistics.equivalence_p if claim.expect == "within" else statistics.p_value
-    p = None if claim.deterministic or found.n < 2 else tested(values, claim.threshold)
+    p = None if claim.deterministic or found.n < 2 else claim.p(values)
     row = _head(claim, corpus, size) | {
         "ours": found.mean,
         "ci_low": None if found.n < 2 or claim.deterministic else found.low,

@@ -7,8 +7,11 @@ nothing is ever written over. The committed tables, ``results/NN_slug.csv`` and 
 sets that were published: their sizes and texts one below the other.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +29,8 @@ from lib.runs.task import Task
 
 TABLES = ROOT / "results"
 LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
-TEXT = ("corpus_sha256", "torch", "code_hash", "run_id")
+TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
+EXACT = 2**53  # from here on a float loses digits of a whole number
 
 
 class Absent(KeyError):
@@ -107,9 +111,13 @@ class Results:
 
 def committed(slug: str) -> Results:
     """The committed tables of an experiment. Raises FileNotFoundError if there are none."""
-    if not (TABLES / f"{slug}.csv").is_file():
-        raise FileNotFoundError(f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it")
-    return Results(slug, _read(TABLES, slug))
+    with files.shared(_lock(slug)):
+        _finish(slug)
+        if not (TABLES / f"{slug}.csv").is_file():
+            raise FileNotFoundError(
+                f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it"
+            )
+        return Results(slug, _read(TABLES, slug))
 
 
 def has_committed(slug: str) -> bool:
@@ -124,7 +132,10 @@ def recorded(slug: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, frame in committed(slug).frames.items():
         for run, rows in frame.groupby("run_id", sort=False):
-            held = found.setdefault(run, {"row": {"seconds": 0.0}, "tables": {}})
+            # several variants, or sizes, may share a run: what it left is the same for each
+            rows = rows[(rows[list(KEYS)] == rows[list(KEYS)].iloc[0]).all(axis=1)]
+            side = {"corpus": rows["corpus"].iloc[0], "seconds": 0.0}
+            held = found.setdefault(run, {"row": side, "tables": {}})
             plain = [_plain(row, () if name else LABELS) for row in rows.to_dict("records")]
             if name:
                 held["tables"][name] = [_without_keys(row) for row in plain]
@@ -153,8 +164,19 @@ def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.Data
         keys = {name: main[name] for name in KEYS} | {"run_id": record["key"]}
         for name, own in record["tables"].items():
             tables.setdefault(name, []).extend({**keys, **row} for row in own)
-    frames = {"": check(pd.DataFrame(rows))}
-    return frames | {name: pd.DataFrame(own) for name, own in tables.items()}
+    frames = {"": check(_frame(rows))}
+    return frames | {name: _frame(own) for name, own in tables.items()}
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame in which no whole number loses digits beside an empty cell."""
+    frame = pd.DataFrame(rows)
+    for column in frame.select_dtypes("float"):
+        if (frame[column].abs() >= EXACT).any():
+            values = [row.get(column) for row in rows]
+            if all(value is None or isinstance(value, int) for value in values):
+                frame[column] = pd.array(values, dtype="Int64")
+    return frame
 
 
 def _who(task: Task, row: dict[str, Any]) -> tuple:
@@ -183,6 +205,7 @@ def save_set(
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     with files.locked(folder.parent / f"{folder.name}.lock"):
+        files.clear_partial(folder.parent, folder.name)
         with files.whole_folder(folder) as partial:
             _write(partial, slug, results.frames)
             (partial / "set.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -191,17 +214,21 @@ def save_set(
 
 def load_set(folder: Path) -> Results:
     """The tables of a set of parameters that was run here."""
-    about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-    slug = about["experiment"]
-    with files.locked(folder.parent / f"{folder.name}.lock"):
+    with files.shared(folder.parent / f"{folder.name}.lock"):
+        about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+        slug = about["experiment"]
         return Results(slug, _read(folder, slug), folder, about["outstanding"])
 
 
 def all_sets() -> list[dict[str, Any]]:
     """What every set that was run here is: its ``set.json``, with its folder."""
     found = []
-    for path in sorted(sets_folder().glob("*/*/set.json")):
-        found.append(json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent})
+    for lock in sorted(sets_folder().glob("*/*.lock")):
+        folder = lock.with_suffix("")
+        with files.shared(lock):
+            if (folder / "set.json").is_file():
+                about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+                found.append(about | {"folder": folder})
     return found
 
 
@@ -214,7 +241,9 @@ def publish(results: Results) -> list[str]:
     if unfit:
         raise ValueError(f"{results.slug}: size {unfit[0]} is not published; allowed: a report's")
     own = set(zip(results()["corpus"], results()["size"], strict=True))
-    with files.locked(sets_folder() / results.slug / "publish.lock"):
+    with files.locked(_lock(results.slug)):
+        _finish(results.slug)
+        files.clear_partial(TABLES, _ready(results.slug).name)
         held = _read(TABLES, results.slug) if has_committed(results.slug) else {}
         merged = {}
         for name in dict.fromkeys((*held, *results.frames)):
@@ -232,7 +261,30 @@ def publish(results: Results) -> list[str]:
             order = frame.assign(_size=frame["size"].map(SIZES.index))
             order = order.sort_values(["corpus", "_size"], kind="stable")
             merged[name] = order.drop(columns="_size")
-        return _write(TABLES, results.slug, merged)
+        # all tables change as one: they are complete beside the old ones before the first moves
+        with files.whole_folder(_ready(results.slug)) as partial:
+            names = _write(partial, results.slug, merged)
+        _finish(results.slug)
+        return names
+
+
+def _lock(slug: str) -> Path:
+    return TABLES / f".{slug}.lock"
+
+
+def _ready(slug: str) -> Path:
+    """Where the tables lie that are published next."""
+    return TABLES / f".{slug}.ready"
+
+
+def _finish(slug: str) -> None:
+    """Move published tables to their places: also those of a process that was killed meanwhile."""
+    ready = _ready(slug)
+    if ready.is_dir():
+        for path in sorted(ready.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # another reader is at it too
+                os.replace(path, TABLES / path.name)
+        shutil.rmtree(ready, ignore_errors=True)
 
 
 def _write(folder: Path, slug: str, frames: dict[str, pd.DataFrame]) -> list[str]:
@@ -250,7 +302,7 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.copy()
     for column in frame.select_dtypes("float"):
         values = frame[column].dropna()
-        if len(values) and (values == values.round()).all() and values.abs().max() < 2**53:
+        if len(values) and (values == values.round()).all() and values.abs().max() < EXACT:
             frame[column] = frame[column].astype("Int64")
     return frame
 
@@ -259,7 +311,12 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     dtype: dict[str, Callable] = dict.fromkeys(TEXT, str)
     frames = {}
     for path in sorted(folder.glob(f"{slug}*.csv")):
-        frames[path.stem[len(slug) + 1 :]] = pd.read_csv(path, dtype=dtype)
+        frame = pd.read_csv(path, dtype=dtype)
+        for column in frame.select_dtypes("float"):
+            if (frame[column].abs() >= EXACT).any():
+                with contextlib.suppress(ValueError):  # not all are whole numbers
+                    frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
+        frames[path.stem[len(slug) + 1 :]] = frame
     return frames
 
 

@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from lib.runs.key import described, digest
 from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
 
 ENGINES = ("local",)
-ATTEMPTS = 2  # a worker that was killed, for memory perhaps, is given one more try
 
 
 def submit(
@@ -61,32 +61,40 @@ def _seeds_together(
 def _processes(
     tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
 ) -> Iterator[tuple[Task, Any]]:
-    """A pool of processes of one thread each; one that dies breaks its pool, not the"""
-    # spawn, not fork: a forked torch with live threads can hang
-    context = multiprocessing.get_context("spawn")
-    left = list(tasks)
-    for number in range(ATTEMPTS):
-        broken: list[Task] = []
-        with ProcessPoolExecutor(
-            workers, context, initializer=die_with_parent, initargs=(os.getpid(),)
-        ) as pool:
-            futures = {pool.submit(attempt, task, runs, device): task for task in left}
+    """Processes of one thread each. One that dies breaks its pool, and with it the runs that were
+    under way: each of them is tried once more, alone, so that only the one that kills fails."""
+    waiting, broken = deque(tasks), list[Task]()
+    while waiting:
+        with _pool(workers) as pool:
+            running: dict[Future, Task] = {}
             try:
-                for future in as_completed(futures):
-                    try:
-                        yield futures[future], future.result()
-                    except BrokenProcessPool:
-                        broken.append(futures[future])
+                while waiting or running:
+                    while waiting and len(running) < workers:
+                        future = pool.submit(attempt, waiting[0], runs, device)
+                        running[future] = waiting.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        record = future.result()
+                        yield running.pop(future), record
+            except BrokenProcessPool:
+                print(f"a worker was killed; tried again: {len(running)} runs", flush=True)
+                broken += running.values()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        if not broken:
-            return
-        left = broken
-        if number + 1 < ATTEMPTS:
-            print(f"a worker process was killed; {len(left)} runs are tried again", flush=True)
-    for task in left:
-        yield task, Failure("its worker process was killed (out of memory?)")
+    for task in broken:
+        with _pool(1) as pool:
+            try:
+                yield task, pool.submit(attempt, task, runs, device).result()
+            except BrokenProcessPool:
+                yield task, Failure("its worker process was killed (out of memory?)")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Workers that end with this process. Spawned: a forked torch with live threads can hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        workers, context, initializer=die_with_parent, initargs=(os.getpid(),)
+    )
 
 
 def die_with_parent(parent: int) -> None:

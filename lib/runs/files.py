@@ -4,8 +4,10 @@ A file is written beside its place under a name of its own, flushed, and moved o
 reader sees the old file or the new one, never half of one, however many writers there are.
 """
 
+import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -90,33 +92,60 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
     Its files are flushed first. Readers that hold the lock of ``locked`` see one or the other.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part"))
-    try:
-        with _spoken(place, 0):
+    with _spoken(place, 0):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        about = {"dir": place.parent, "prefix": f".{place.name}."}
+        partial = Path(tempfile.mkdtemp(**about, suffix=".part"))
+        try:
             yield partial
             partial.chmod(0o755)
             for path in partial.rglob("*"):
                 _flush(path)
             if place.exists():
-                old = Path(
-                    tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".old")
-                )
+                old = Path(tempfile.mkdtemp(**about, suffix=".old"))
                 os.replace(place, old / place.name)
                 os.replace(partial, place)
                 shutil.rmtree(old)
             else:
                 os.replace(partial, place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def clear_partial(folder: Path, name: str = "") -> None:
+    """Remove what writers of ``name`` (of anything) in a folder left when they were killed.
+
+    Only for whoever holds the lock under which these are written.
+    """
+    for end in ("part", "old"):
+        for path in folder.glob(f".{glob.escape(name)}*.{end}"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``path``. With ``wait`` False raises BlockingIOError if it is held."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with _spoken(path, 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Keep writers that take ``locked(path)`` away while reading; readers do not wait for readers.
+
+    Where nothing was ever locked there is no writer to wait for, and nothing is written.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock = held.enter_context(path.open("r"))
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
 
@@ -139,12 +168,13 @@ def budgeted(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def _spoken(path: Path, size: int) -> Iterator[None]:
-    """Turn a full or read-only disk into one sentence."""
+    """Turn a full or read-only disk, or a file where a folder should be, into one sentence."""
     try:
         yield
     except OSError as error:
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
         reasons |= {errno.EACCES: "the folder is read-only", errno.EDQUOT: "the quota is used up"}
+        reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be")
         if isinstance(error, NoRoom) or error.errno not in reasons:
             raise
         need = f", {size:,} bytes are needed" if size else ""

@@ -45,14 +45,9 @@ class Place:
 
         ``kept`` are files that it must have left; without one of them it is run again.
         """
-        key = run_key(function, config, seed, self.device.type)
-        folder = self.folder.parent / key
-        done = (folder / "run.json").is_file()
-        if done and not all((folder / name).is_file() for name in kept):
-            files.set_aside(folder / "run.json")
         task = Task(function, config, seed, {"variant": function.run_name})
-        run_one(task, self.folder.parent, self.device)
-        return Place(folder, self.device)
+        run_one(task, self.folder.parent, self.device, kept)
+        return Place(self.folder.parent / task.key(self.device.type), self.device)
 
     def record(self) -> dict[str, Any]:
         """The record of the finished run in this place."""
@@ -116,14 +111,23 @@ def attempt(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Fa
         return Failure(f"{cause} (log: {places.shown(log)})")
 
 
-def run_one(task: Task, runs: Path, device: torch.device) -> dict[str, Any]:
-    """The record of a task: read if it is finished, else made, by one process at a time."""
+def run_one(
+    task: Task, runs: Path, device: torch.device, kept: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The record of a task: read if it is finished, else made, by one process at a time.
+
+    A finished run that lacks one of its ``kept`` files is set aside and made again.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = runs / task.key(device.type)
     try:
         with files.locked(folder / "lock"):  # another notebook may be at this very run
-            return finished(folder) or _record(task, Place(folder, device))
+            record = finished(folder)
+            if record and not all((folder / name).is_file() for name in kept):
+                files.set_aside(folder / "run.json")
+                record = None
+            return record or _record(task, Place(folder, device))
     finally:
         torch.set_num_threads(threads)
 
@@ -131,13 +135,22 @@ def run_one(task: Task, runs: Path, device: torch.device) -> dict[str, Any]:
 def finished(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
     try:
-        return files.read_record(folder / "run.json")
+        record = files.read_record(folder / "run.json")
     except FileNotFoundError:
         return None
     except files.Damaged as damage:
-        aside = files.set_aside(folder / "run.json")
-        print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has done the same
+            aside = files.set_aside(folder / "run.json")
+            print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
         return None
+    _clear(folder)  # its process may have been killed just after the record was written
+    return record
+
+
+def _clear(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for path in (*folder.glob(CHECKPOINTS), folder / "error.txt"):
+        path.unlink(missing_ok=True)
 
 
 def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> list[dict[str, Any]]:
@@ -159,6 +172,8 @@ def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> lis
 
 def _record(task: Task, place: Place) -> dict[str, Any]:
     """Run a task in its folder and leave the record there, complete or not at all."""
+    files.clear_partial(place.folder)
+    code = code_hash(task.function.__module__)  # of the code that runs, if files change meanwhile
     started = time.perf_counter()
     outcome = task.function(task.config, task.seed, place)
     return _kept(task, place, outcome, time.perf_counter() - started)
@@ -168,7 +183,7 @@ def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[st
     row = {
         "seconds": round(seconds, 2),
         "device": devices.spoken(place.device),
-        "code_hash": code_hash(task.function.__module__),
+        "code_hash": code,
         "commit": commit(),
         "torch": torch.__version__.split("+")[0],
         **outcome.row,
@@ -182,9 +197,7 @@ def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[st
         "tables": outcome.tables,
     }
     files.write_record(place.folder / "run.json", record)
-    for path in place.folder.glob(CHECKPOINTS):
-        path.unlink()
-    (place.folder / "error.txt").unlink(missing_ok=True)
+    _clear(place.folder)
     return record
 
 

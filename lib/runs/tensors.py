@@ -19,7 +19,14 @@ from lib.runs.places import shown
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> None:
     """Write named tensors and a plain JSON value ``about`` to ``path`` in one move."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        # tied weights are written twice: the format knows no sharing
+        whole[name] = own.clone() if storage in seen else own
+        seen.add(storage)
     text = json.dumps(about, sort_keys=True)
     seal = _digest(whole, text)
     write_bytes(path, save(whole, {"about": text, "sha256": seal}))

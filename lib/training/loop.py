@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.runs import files
+from lib.runs.key import described, digest
 from lib.runs.task import Diverged
 from lib.runs.tensors import load_tensors, save_tensors
 
@@ -186,8 +187,9 @@ class _Loop:
 
     def __init__(self, work: Work, training: Training, path, identity: str, report):
         self.work, self.training, self.path, self.report = work, training, path, report
-        self.identity = f"{training} {identity}"
-        groups = [(list(params), rate) for params, rate in work.groups()]
+        # as in keys: a number that is added later, at its default, refuses no checkpoint
+        self.identity = f"{digest(described(training))} {identity}"
+        groups = [(ps, rate) for params, rate in work.groups() if (ps := list(params))]
         self.parameters = [p for params, _ in groups for p in params]
         self.rates = [rate for _, rate in groups]
         self.optimizer = work.optimizer(training) or self._optimizer(groups)
@@ -201,7 +203,7 @@ class _Loop:
         kind, own = torch.optim.AdamW, {"weight_decay": t.weight_decay}
         if t.optimizer == "adam":
             kind, own = torch.optim.Adam, {}
-        split = [{"params": ps, "lr": t.learning_rate * rate} for ps, rate in groups if ps]
+        split = [{"params": ps, "lr": t.learning_rate * rate} for ps, rate in groups]
         # fused: one pass over the weights
         return kind(split, lr=t.learning_rate, fused=True, **own)
 
@@ -356,11 +358,13 @@ class _Loop:
             aside = files.set_aside(self.path)
             print(f"{damage}; it is kept as {aside.name} and the run begins again", flush=True)
             return False
+        where = f"the checkpoint {self.path.name} in {self.path.parent.name}"
         if about["identity"] != self.identity:
-            raise ValueError(
-                f"the checkpoint {self.path.name} in {self.path.parent.name} is of other settings, "
-                "another seed or other data; delete it"
-            )
+            raise ValueError(f"{where} is of other settings, another seed or other data; delete it")
+        own = {f"model/{name}": v.shape for name, v in self.work.model.state_dict().items()}
+        held = {name: v.shape for name, v in tensors.items() if name.startswith("model/")}
+        if held != own or len(about["steps"]) != len(self.parameters):
+            raise ValueError(f"{where} holds other weights than the model has; delete it")
         for name, value in about["counts"].items():
             setattr(self.fit, name, value)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "work": {}}
