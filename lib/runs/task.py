@@ -173,7 +173,7 @@ def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> lis
 def _record(task: Task, place: Place) -> dict[str, Any]:
     """Run a task in its folder and leave the record there, complete or not at all."""
     files.clear_partial(place.folder)
-    code = code_hash(task.function.__module__)  # of the code that runs, if files change meanwhile
+    code_hash(task.function.__module__)  # remembered: of the code that runs, if files change
     started = time.perf_counter()
     outcome = task.function(task.config, task.seed, place)
     return _kept(task, place, outcome, time.perf_counter() - started)
@@ -183,7 +183,7 @@ def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[st
     row = {
         "seconds": round(seconds, 2),
         "device": devices.spoken(place.device),
-        "code_hash": code,
+        "code_hash": code_hash(task.function.__module__),
         "commit": commit(),
         "torch": torch.__version__.split("+")[0],
         **outcome.row,
