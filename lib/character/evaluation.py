@@ -27,4 +27,3 @@ def symbol_losses(
 def mean_loss(predict: Callable[[Tensor], Tensor], windows: Windows, batch_size: int = 64) -> float:
     """Mean cross-entropy per symbol in nats, every symbol counting once."""
     return symbol_losses(predict, windows, batch_size).double().mean().item()
-

@@ -1,22 +1,32 @@
-"""Rows of a character experiment: a model under an objective, and the n-gram baselines."""
+"""Rows of a character experiment: what is trained, and with which numbers.
+
+A number of ``training`` may be a function of the parameters; numbers that are not named are those
+of the parameters. ``factors`` are columns of the tables.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.character import ngram_run
-from lib.character.objectives import Objective
+from lib.character import ngram_run, two_phase_run
+from lib.character.objectives import Dispersion, Objective, Segments
 from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
+from lib.character.two_phase_run import TwoPhaseRun
 from lib.experiment import Run
 from lib.text.corpus import Corpus
+
+
+def evaluated(numbers: Mapping[str, Any], parameters: CharacterParameters) -> dict[str, Any]:
+    """``numbers`` in which functions of the parameters have got their values."""
+    return {k: v(parameters) if callable(v) else v for k, v in numbers.items()}
 
 
 @dataclass(frozen=True)
 class Variant:
     """A model, an objective, and the numbers of training that differ from the parameters'.
 
-    A number of ``training`` may be a function of the parameters. ``settings`` go to CharacterRun.
+    ``settings`` go to CharacterRun.
     """
 
     model: Any
@@ -28,14 +38,46 @@ class Variant:
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> CharacterRun:
         """What is trained on a corpus."""
-        numbers = {k: v(parameters) if callable(v) else v for k, v in self.training.items()}
-        training = parameters.training(**numbers)
+        training = parameters.training(**evaluated(self.training, parameters))
         return CharacterRun(corpus, self.model, self.objective, training, **self.settings)
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
         config = self.config(parameters, corpus)
         for seed in range(parameters.seeds):
             yield Run(run, config, seed)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Blocks that OACD shapes without labels for ``epochs`` passes, then a head that reads them.
+
+    ``training``: what differs for the head. 0 epochs leave the blocks at random.
+    """
+
+    model: Any
+    epochs: Any
+    label: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    segments: int = 4
+
+    @property
+    def objective(self) -> Objective:
+        """How the network is used once it is trained."""
+        return Segments(self.segments, joint=True)
+
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> TwoPhaseRun:
+        """What is trained on a corpus."""
+        numbers = parameters.training(**evaluated(self.training, parameters))
+        head = CharacterRun(corpus, self.model, self.objective, numbers)
+        epochs = self.epochs(parameters) if callable(self.epochs) else self.epochs
+        shaping = parameters.training(epochs=epochs) if epochs else None
+        return TwoPhaseRun(head, Dispersion(self.segments), shaping)
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        config = self.config(parameters, corpus)
+        for seed in range(parameters.seeds):
+            yield Run(two_phase_run.run, config, seed)
 
 
 @dataclass(frozen=True)
