@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.character import ngram_run, two_phase_run
+from lib.character import growth_run, ngram_run, two_phase_run
+from lib.character.growth_run import GrowthRun, Stages
+from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Dispersion, Objective, Segments
 from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
@@ -78,6 +80,31 @@ class Shaped:
         config = self.config(parameters, corpus)
         for seed in range(parameters.seeds):
             yield Run(two_phase_run.run, config, seed)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A network that is trained in stages of growing depth, one row.
+
+    ``model`` gives what stages share (initialisation B: that of R4, Experiments 5-9).
+    """
+
+    path: Stages
+    label: str = ""
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    model: TransformerConfig = TransformerConfig(initialisation="B")
+    frozen_embedding: bool = False
+
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> GrowthRun:
+        """What is trained on a corpus."""
+        return GrowthRun(
+            corpus, self.model, self.path, parameters.training(), self.frozen_embedding
+        )
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        config = self.config(parameters, corpus)
+        for seed in range(parameters.seeds):
+            yield Run(growth_run.run, config, seed)
 
 
 @dataclass(frozen=True)
