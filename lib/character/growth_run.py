@@ -21,7 +21,7 @@ from lib.character.models.compute import Shape, training_step
 from lib.character.models.growth import deepen
 from lib.character.models.transformer import Transformer, TransformerConfig
 from lib.character.objectives import LayerLosses, Objective, Standard
-from lib.character.run import STATES, CharacterRun, WindowWork, held_out_loss, outcome
+from lib.character.run import KEPT, STATES, CharacterRun, WindowWork, held_out_loss, outcome
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.runs.tensors import load_tensors, save_tensors
@@ -122,7 +122,7 @@ def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
     weights of the best and the last epoch are kept for the paths that go on from here.
     """
     before = config.before
-    left = before and place.need(run, before, seed, *(f"{state}.safetensors" for state in STATES))
+    left = before and place.need(run, before, seed, *KEPT)
     stage, path = config.stage, config.path
     model = _begin(config, left, seed).to(place.device)
     windows = stage.windows("train"), stage.windows("valid")

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.character import growth_run, ngram_run, two_phase_run
+from lib.character import growth_run, ngram_run, probe_run, speed_run, two_phase_run
 from lib.character.growth_run import GrowthRun, Stages
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Dispersion, Objective, Segments
 from lib.character.parameters import CharacterParameters
+from lib.character.probe_run import Probe
 from lib.character.run import CharacterRun, run
+from lib.character.speed_run import WIDTHS, Speed
 from lib.character.two_phase_run import TwoPhaseRun
 from lib.experiment import Run
 from lib.text.corpus import Corpus
@@ -105,6 +107,32 @@ class Path:
         config = self.config(parameters, corpus)
         for seed in range(parameters.seeds):
             yield Run(growth_run.run, config, seed)
+
+
+@dataclass(frozen=True)
+class Probed(Variant):
+    """A network that is trained on whole batches and taken apart by depth.
+
+    Symbols may exit after ``exit_layer``. ``referenced``: the network of the next random seed says
+    which symbols are hard (with one seed there is none). ``timed``: early exit is timed as often as
+    the parameter ``timing_repeats`` says, beside it untrained wider models on the first text.
+    """
+
+    exit_layer: int = 1
+    referenced: bool = False
+    timed: bool = False
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"whole_batches": True})
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        network, seeds = self.config(parameters, corpus), parameters.seeds
+        for seed in range(seeds):
+            reference = (seed + 1) % seeds if self.referenced and seeds > 1 else -1
+            yield Run(probe_run.run, Probe(network, self.exit_layer, reference), seed)
+            if self.timed:
+                repeats = parameters.timing_repeats
+                widths = WIDTHS if parameters.named(corpus) else ()
+                speed = Speed(network, self.exit_layer, repeats=repeats, widths=widths)
+                yield Run(speed_run.run, speed, seed, side=True, alone=True)
 
 
 @dataclass(frozen=True)
