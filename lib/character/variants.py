@@ -5,7 +5,7 @@ of the parameters. ``factors`` are columns of the tables.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib.character import growth_run, ngram_run, probe_run, speed_run, two_phase_run
@@ -40,6 +40,11 @@ class Variant:
     factors: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.model, self.objective
+
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> CharacterRun:
         """What is trained on a corpus."""
         training = parameters.training(**evaluated(self.training, parameters))
@@ -66,14 +71,14 @@ class Shaped:
     segments: int = 4
 
     @property
-    def objective(self) -> Objective:
-        """How the network is used once it is trained."""
-        return Segments(self.segments, joint=True)
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.model, Segments(self.segments, joint=True)
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> TwoPhaseRun:
         """What is trained on a corpus."""
         numbers = parameters.training(**evaluated(self.training, parameters))
-        head = CharacterRun(corpus, self.model, self.objective, numbers)
+        head = CharacterRun(corpus, *self.network, numbers)
         epochs = self.epochs(parameters) if callable(self.epochs) else self.epochs
         shaping = parameters.training(epochs=epochs) if epochs else None
         return TwoPhaseRun(head, Dispersion(self.segments), shaping)
@@ -96,6 +101,11 @@ class Path:
     factors: Mapping[str, Any] = field(default_factory=dict)
     model: TransformerConfig = TransformerConfig(initialisation="B")
     frozen_embedding: bool = False
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return replace(self.model, layers=self.path[-1].layers), self.path[-1].objective
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> GrowthRun:
         """What is trained on a corpus."""
