@@ -1,15 +1,16 @@
-"""What claims of the character experiments have in common: the texts that R4 really used."""
+"""What claims of the character experiments have in common: texts, and measures of the probe."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from lib.character.figures.common import metric
-from lib.results.claims import Claim, Measure, change, claim_maker
-from lib.results.store import Results
+from lib.results.claims import Claim, Measure, change, claim_maker, filled
+from lib.results.store import Absent, Results
 
 WIKITEXT = ("wikitext-2",)  # Experiments 1-4
 REPEATED = ("repeated",)  # every figure that R4 reports for Experiments 5-11
+LEAST_EXITS = 5.0  # percent of the symbols; with fewer, exits cannot change what is measured
 
 
 def on_wikitext(experiment: str, source: str) -> Callable[..., Claim]:
@@ -29,3 +30,54 @@ def perplexity_change(treatment: str, baseline: str) -> Measure:
         return change(treatment, baseline, metric(results.corpus))(results)
 
     return measure
+
+
+def probed(
+    variant: str, column: str, state: str, split: str = "report", table: str = "summary", **where
+) -> Measure:
+    """A column of the probe's tables by seed, for one state and split; ``where`` selects rows.
+
+    On ``repeated`` the report's own split is all of valid; ``split`` counts for other texts.
+    """
+
+    def measure(results: Results) -> np.ndarray:
+        frame = results(table)
+        wanted = {"variant": variant, "state": state, "split": _split(results, split, column)}
+        for name, value in {**wanted, **where}.items():
+            frame = frame[frame[name] == value]
+        values = filled(
+            frame.sort_values("seed")[column], f"{variant!r} has no {column} in {table}"
+        )
+        if frame["seed"].duplicated().any():
+            raise ValueError(f"several rows a seed for {column} of {variant!r}")
+        results.used.update(frame["run_id"])
+        return values.to_numpy(dtype=float)
+
+    return measure
+
+
+def _split(results: Results, split: str, column: str) -> str:
+    if results.corpus == "repeated" and not column.startswith("chosen_"):
+        return "valid"
+    return split
+
+
+def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
+    """A column of the table of exits by seed, at one threshold of confidence."""
+    return probed(variant, column, state, table="exits", threshold=threshold)
+
+
+def if_enough_exit(measure: Measure, exits: Measure) -> Measure:
+    """The measure where on average over seeds at least ``LEAST_EXITS`` percent of the symbols exit.
+
+    Raises Absent where fewer do: a network that hardly ever exits loses nothing by exiting.
+    """
+
+    def guarded(results: Results) -> np.ndarray:
+        share = float(np.mean(exits(results)))
+        if share < LEAST_EXITS:
+            few = f"only {share:.2g} % of the symbols exit (mean over seeds)"
+            raise Absent(f"{few}, and under {LEAST_EXITS:g} % a verdict could not fail")
+        return measure(results)
+
+    return guarded

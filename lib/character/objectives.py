@@ -70,7 +70,9 @@ class LayerLosses(Objective):
 
     ``weights`` has one number a layer and is not normalised: (1, 1, 1, 1) is LPT sum, (1, 2, 3, 4)
     LPT weighted, (0, 0, 0, 1) standard training bit for bit, (0, .5, 0, .5) the auxiliary loss of
-    confidence routing. Layers of weight zero are not evaluated. Source: seed 004, Exp 4, 7, 10, 11.
+    confidence routing. Layers of weight zero are not evaluated.
+
+    Source: R4, Experiments 4, 7, 10, 11.
     """
 
     weights: tuple[float, ...]
@@ -101,7 +103,7 @@ class Segments(Objective):
     ``carry`` lets row b of a batch inherit the memories of row b of the batch before (Infini-HRM
     and HRM+Memory *carry*); they are dropped at each epoch and when the batch size changes.
     ``joint`` is the control of equal depth: one loss after the last segment, gradients through
-    all of them, one update. Source: seed 004, Exp 1-4.
+    all of them, one update. Source: R4, Experiments 1-4.
     """
 
     segments: int = 2
@@ -148,7 +150,7 @@ class Dispersion(Objective):
 
     For the contexts C (n, d) of a batch with mean mu: - ||C - mu||_F / n + 0.1 ||mu||^2, summed
     over the model's blocks; one update a segment, states cached without gradient (LCT).
-    Source: seed 004, Exp 1, with the definition that seed 003's line of work gives.
+    Source: R4, Experiment 1, with the definition of R3.
     """
 
     segments: int = 4

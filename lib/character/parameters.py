@@ -95,6 +95,10 @@ class TwoTexts(CharacterParameters):
             print(found[1].describe(), flush=True)
         return found
 
+    def named(self, text: Corpus) -> bool:
+        """Whether a text is the one that ``corpus`` names, not the repeated one beside it."""
+        return text.name != "repeated" or self.corpus == "repeated"
+
     def training(self, **changes: Any) -> Training:
         """The loop with batches in the same order every epoch, unless ``changes`` say otherwise."""
         return super().training(**{"shuffle": False, **changes})

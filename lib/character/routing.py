@@ -12,8 +12,8 @@ from lib.character.objectives import LayerLosses
 class Routed(LayerLosses):
     """Losses after layers as weighted; held-out symbols exit where layer ``exit_layer`` is sure.
 
-    Early stopping therefore watches the *routed* perplexity, as the seed did. Weights (0, .5, 0,
-    .5) are its confidence-routed transformer. Source: seed 004, Experiments 10 and 11.
+    Early stopping therefore watches the *routed* perplexity, as R4 did. Weights (0, .5, 0,
+    .5) are its confidence-routed transformer. Source: R4, Experiments 10 and 11.
     """
 
     exit_layer: int = 2

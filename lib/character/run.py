@@ -143,6 +143,7 @@ def outcome(config: CharacterRun, model: nn.Module, fit: Fit) -> Outcome:
     row = {
         "corpus": config.corpus.name,
         "corpus_sha256": config.corpus.sha256,
+        "train_chars": len(config.corpus.train),
         "params": sum(p.numel() for p in model.parameters()),
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.curve),

@@ -1,22 +1,36 @@
-"""Rows of a character experiment: a model under an objective, and the n-gram baselines."""
+"""Rows of a character experiment: what is trained, and with which numbers.
+
+A number of ``training`` may be a function of the parameters; numbers that are not named are those
+of the parameters. ``factors`` are columns of the tables.
+"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lib.character import ngram_run
-from lib.character.objectives import Objective
+from lib.character import growth_run, ngram_run, probe_run, speed_run, two_phase_run
+from lib.character.growth_run import GrowthRun, Stages
+from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Dispersion, Objective, Segments
 from lib.character.parameters import CharacterParameters
+from lib.character.probe_run import Probe
 from lib.character.run import CharacterRun, run
+from lib.character.speed_run import WIDTHS, Speed
+from lib.character.two_phase_run import TwoPhaseRun
 from lib.experiment import Run
 from lib.text.corpus import Corpus
+
+
+def evaluated(numbers: Mapping[str, Any], parameters: CharacterParameters) -> dict[str, Any]:
+    """``numbers`` in which functions of the parameters have got their values."""
+    return {k: v(parameters) if callable(v) else v for k, v in numbers.items()}
 
 
 @dataclass(frozen=True)
 class Variant:
     """A model, an objective, and the numbers of training that differ from the parameters'.
 
-    A number of ``training`` may be a function of the parameters. ``settings`` go to CharacterRun.
+    ``settings`` go to CharacterRun.
     """
 
     model: Any
@@ -26,16 +40,109 @@ class Variant:
     factors: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.model, self.objective
+
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> CharacterRun:
         """What is trained on a corpus."""
-        numbers = {k: v(parameters) if callable(v) else v for k, v in self.training.items()}
-        training = parameters.training(**numbers)
+        training = parameters.training(**evaluated(self.training, parameters))
         return CharacterRun(corpus, self.model, self.objective, training, **self.settings)
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
         config = self.config(parameters, corpus)
         for seed in range(parameters.seeds):
             yield Run(run, config, seed)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Blocks that OACD shapes without labels for ``epochs`` passes, then a head that reads them.
+
+    ``training``: what differs for the head. 0 epochs leave the blocks at random.
+    """
+
+    model: Any
+    epochs: Any
+    label: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    segments: int = 4
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.model, Segments(self.segments, joint=True)
+
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> TwoPhaseRun:
+        """What is trained on a corpus."""
+        numbers = parameters.training(**evaluated(self.training, parameters))
+        head = CharacterRun(corpus, *self.network, numbers)
+        epochs = self.epochs(parameters) if callable(self.epochs) else self.epochs
+        shaping = parameters.training(epochs=epochs) if epochs else None
+        return TwoPhaseRun(head, Dispersion(self.segments), shaping)
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        config = self.config(parameters, corpus)
+        for seed in range(parameters.seeds):
+            yield Run(two_phase_run.run, config, seed)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A network that is trained in stages of growing depth, one row.
+
+    ``model`` gives what stages share (initialisation B: that of R4, Experiments 5-9).
+    """
+
+    path: Stages
+    label: str = ""
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    model: TransformerConfig = TransformerConfig(initialisation="B")
+    frozen_embedding: bool = False
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return replace(self.model, layers=self.path[-1].layers), self.path[-1].objective
+
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> GrowthRun:
+        """What is trained on a corpus."""
+        return GrowthRun(
+            corpus, self.model, self.path, parameters.training(), self.frozen_embedding
+        )
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        config = self.config(parameters, corpus)
+        for seed in range(parameters.seeds):
+            yield Run(growth_run.run, config, seed)
+
+
+@dataclass(frozen=True)
+class Probed(Variant):
+    """A network that is trained on whole batches and taken apart by depth.
+
+    Symbols may exit after ``exit_layer``. ``referenced``: the network of the next random seed says
+    which symbols are hard (with one seed there is none). ``timed``: early exit is timed as often as
+    the parameter ``timing_repeats`` says, beside it untrained wider models on the first text.
+    """
+
+    exit_layer: int = 1
+    referenced: bool = False
+    timed: bool = False
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"whole_batches": True})
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        network, seeds = self.config(parameters, corpus), parameters.seeds
+        for seed in range(seeds):
+            reference = (seed + 1) % seeds if self.referenced and seeds > 1 else -1
+            yield Run(probe_run.run, Probe(network, self.exit_layer, reference), seed)
+            if self.timed:
+                repeats = parameters.timing_repeats
+                widths = WIDTHS if parameters.named(corpus) else ()
+                speed = Speed(network, self.exit_layer, repeats=repeats, widths=widths)
+                yield Run(speed_run.run, speed, seed, side=True, alone=True)
 
 
 @dataclass(frozen=True)

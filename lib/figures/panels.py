@@ -76,9 +76,9 @@ def perplexities(
     metrics: dict[str, str],
     experiment: str = "",
 ) -> Figure:
-    """One row a variant and a panel a corpus: seeds, mean, 95 % interval, the seed's figure.
+    """One row a variant and a panel a corpus: seeds, mean, 95 % interval, the report's figure.
 
-    ``metrics`` names the column to read for each corpus. The seed's figure (a diamond) is drawn on
+    ``metrics`` names the column to read for each corpus. The report's figure (a diamond) is drawn on
     ``repeated`` only, where it was measured. An axis that spans more than a factor of 3 is
     logarithmic.
     """

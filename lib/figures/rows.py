@@ -13,7 +13,7 @@ HEIGHT = 0.27  # inches a row
 
 
 def reported(experiment: str) -> dict[str, float]:
-    """The best validation perplexity that a seed document gives for each of its rows."""
+    """The best validation perplexity that a report gives for each of its rows."""
     if not experiment:
         return {}
     rows = store.reported(experiment)
@@ -39,7 +39,7 @@ def draw(axes: Axes, y: float, values: np.ndarray, colour: str) -> None:
 
 
 def draw_reported(axes: Axes, y: float, value: float) -> None:
-    """What the seed document reports for this row."""
+    """What the report gives for this row."""
     axes.plot(value, y, "D", mfc="white", mec="black", markersize=5.5, zorder=3)
 
 
@@ -65,5 +65,5 @@ def key(with_reported: bool, with_validation: bool = False) -> list[Artist]:
     if with_validation:
         found.append(mark("D", f"{valid}our mean", markersize=4.5))
     if with_reported:
-        found.append(mark("D", f"{valid}reported by the seed document", mfc="white", ms=5.5))
+        found.append(mark("D", f"{valid}reported", mfc="white", ms=5.5))
     return found

@@ -71,10 +71,10 @@ def intervals(
     floors: dict[str, float] | None = None,
     logarithmic: bool = False,
 ) -> Figure:
-    """One row a variant: every seed, the mean with its 95 % interval, and the seed's own figure.
+    """One row a variant: every seed, the mean with its 95 % interval, and the report's own figure.
 
     With ``experiment`` given, two diamonds compare *validation* perplexities, which is what the
-    seeds reported (from one run): hollow the seed's, filled our mean.
+    report gives (from one run): hollow the report's, filled our mean.
     """
     figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(variants) + 1.5))
     known = rows.reported(experiment)

@@ -1,6 +1,6 @@
 """Is a model as often right as it is confident? Reliability, ECE and temperature.
 
-Source: Guo et al. 2017, On Calibration of Modern Neural Networks. The seeds speak of
+Source: Guo et al. 2017, On Calibration of Modern Neural Networks. R4 speaks of
 over-confidence without measuring it.
 """
 

@@ -46,35 +46,37 @@ class Readings:
 def layer_logits(model: nn.Module, windows: Windows) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """For every layer: logits (N, V) through the shared head; states (N, d); and targets (N,).
 
-    States include the embedding: one more than there are layers.
+    States include the embedding: one more than there are layers. All of it lies on the CPU.
     """
-    parts = [model.hidden_states(inputs) for inputs, _ in windows.batches(64)]
+    device = next(model.parameters()).device
+    parts = [model.hidden_states(inputs.to(device)) for inputs, _ in windows.batches(64)]
     states = [torch.cat(layer).flatten(0, 1) for layer in zip(*parts, strict=True)]
-    return [model.head(state) for state in states[1:]], states, windows.targets.flatten()
+    logits = [model.head(state).cpu() for state in states[1:]]
+    return logits, [state.cpu() for state in states], windows.targets.flatten()
 
 
 def at_threshold(shallow: Readings, deep: Readings, threshold: float, depth: float) -> dict:
     """One row of an exit table; ``depth`` is the exit layer's share of all layers.
 
-    ``agree_correct_pct`` is the seed's agreement among exiting symbols: both right or both wrong.
+    ``agree_correct_pct`` is the report's agreement among exiting symbols: both right or both wrong.
     ``agree_pct`` is agreement proper: the same predicted symbol. ``random_*`` is what the same
-    share of exits costs when the exiting symbols are drawn by lot (the expectation, exactly).
+    share of exits costs when the exiting symbols are drawn at random (the expectation, exactly).
     Cells about exiting symbols are None when none exits.
     """
     exits = shallow.confidence >= threshold
     share = float(exits.mean())
     loss = np.where(exits, shallow.loss, deep.loss).mean()
     correct = np.where(exits, shallow.correct, deep.correct).mean()
-    lot_loss = share * shallow.loss.mean() + (1 - share) * deep.loss.mean()
-    lot_correct = share * shallow.correct.mean() + (1 - share) * deep.correct.mean()
+    random_loss = share * shallow.loss.mean() + (1 - share) * deep.loss.mean()
+    random_correct = share * shallow.correct.mean() + (1 - share) * deep.correct.mean()
     return {
         "threshold": threshold,
         "exit_pct": 100 * share,
         "compute_pct": 100 * compute(share, depth),
         "ppl": float(np.exp(loss)),
         "acc_pct": 100 * float(correct),
-        "random_ppl": float(np.exp(lot_loss)),
-        "random_acc_pct": 100 * float(lot_correct),
+        "random_ppl": float(np.exp(random_loss)),
+        "random_acc_pct": 100 * float(random_correct),
         "exit_shallow_acc_pct": _percent(shallow.correct[exits]),
         "exit_deep_acc_pct": _percent(deep.correct[exits]),
         "agree_correct_pct": _percent((shallow.correct == deep.correct)[exits]),
@@ -85,13 +87,13 @@ def at_threshold(shallow: Readings, deep: Readings, threshold: float, depth: flo
 def compute(share: float, depth: float) -> float:
     """Share of the full model's block compute when ``share`` of the symbols exit at ``depth``.
 
-    The formula of the seeds: heads and the router are not counted, skipped keys and values are.
+    The formula of R4: heads and the router are not counted, skipped keys and values are.
     """
     return share * depth + (1 - share)
 
 
 def best_threshold(shallow: Readings, deep: Readings, thresholds: Iterable[float]) -> float:
-    """The first threshold of highest accuracy: the seed's rule; use it on a split of its own."""
+    """The first threshold of highest accuracy: the report's rule; use it on a split of its own."""
     accuracies = [
         (np.where(shallow.confidence >= t, shallow.correct, deep.correct).mean(), -i, t)
         for i, t in enumerate(thresholds)

@@ -1,25 +1,12 @@
 """What each layer does to easy, medium and hard symbols: loss through the shared head, and change.
 
-Difficulty: easy are the symbols whose final loss lies at or below its 25th percentile, hard at or
-above the 75th. Grouping a network by its *own* final loss and then reporting that loss by group
-picks the last layer's own errors into "hard"; the control groups by *another* network's final loss.
-
-Source: seed 004, Experiment 8.
+Source: R4, Experiment 8.
 """
 
 import numpy as np
 from torch import Tensor
 
-GROUPS = ("easy", "medium", "hard")
-
-
-def difficulty(final_loss: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Group index (N,) 0 easy, 1 medium, 2 hard, and the two thresholds in nats."""
-    low, high = np.percentile(final_loss, (25, 75))
-    group = np.ones(len(final_loss), dtype=int)
-    group[final_loss >= high] = 2
-    group[final_loss <= low] = 0
-    return group, float(low), float(high)
+from lib.character.analysis.difficulty import GROUPS
 
 
 def residual_norms(states: list[Tensor]) -> list[np.ndarray]:

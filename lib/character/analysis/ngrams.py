@@ -1,4 +1,4 @@
-"""Floor lines: what counting alone predicts. A network above it has learned less than a table."""
+"""N-gram baselines: what counting alone predicts."""
 
 import math
 

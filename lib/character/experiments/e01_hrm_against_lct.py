@@ -1,35 +1,18 @@
 """Experiment 1: is it supervision that puts HRM ahead of LCT+OACD, and at every segment?"""
 
-from dataclasses import dataclass
-from functools import partial
-
-import pandas as pd
-
-from lib.character.experiments.character import (
-    CharacterParameters,
-    Variant,
-    curves_figure,
-    labelled,
-    perplexity_figure,
-    train_variants,
-)
+from lib.character.claims import on_wikitext
+from lib.character.figures import common
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.lct import LCTConfig
 from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Segments, Standard
+from lib.character.parameters import CharacterParameters
+from lib.character.variants import Shaped, Variant, baselines
+from lib.experiment import Experiment
 from lib.parameters import whole
-from lib.results.claims import change, claim_maker
-from lib.text.corpus import Corpus
-from lib.character import two_phase
-from lib.character.character_run import CharacterRun
-from lib.character.objectives import Dispersion, Segments, Standard
-from lib.runs.sweep import Task
-
-EXPERIMENT, SLUG = "exp01", "01_hrm_against_lct"
-TO_ITS_STOP = "LCT+OACD {}-layer, head to its stop"
-FEW = "LCT 2-layer, 1 loss, batches of 4"
+from lib.results.claims import change
 
 
-@dataclass(frozen=True)
 class Exp01(CharacterParameters):
     """``shaping_epochs``: passes of the label-free phase of LCT+OACD (not on record: inferred)."""
 
@@ -45,177 +28,170 @@ class Exp01(CharacterParameters):
     TINY = {**CharacterParameters.TINY, "shaping_epochs": 1}
 
 
-PARAMETERS = Exp01
+def shaping_epochs(parameters: Exp01) -> int:
+    """Passes of the label-free phase."""
+    return parameters.shaping_epochs
 
 
-def variants(vocabulary: int) -> dict[str, Variant]:
-    """What is trained by the task loss: the seed's HRM, and controls.
-
-    The two rows of one loss ask whether the loss must come at every segment: batches of 4 windows
-    instead of 16 give about as many updates an epoch as a loss at each of four segments does.
-    """
-    two, last = LCTConfig(vocabulary, 2), Segments(4, joint=True)
-    return {
-        "HRM": Variant(HRMConfig(vocabulary, update="original"), Segments(2), {"patience": 1}),
-        "HRM, patience 5": Variant(HRMConfig(vocabulary, update="original"), Segments(2)),
-        "LCT 1-layer, task loss": Variant(LCTConfig(vocabulary, 1), Segments(4)),
-        "LCT 2-layer, task loss": Variant(two, Segments(4)),
-        "LCT 2-layer, 1 loss": Variant(two, last),
-        FEW: Variant(two, last, {"batch_size": 4}),
-        "Standard, 1 layer": Variant(TransformerConfig(vocabulary), Standard()),
-    }
-
-
-def unlabelled(corpus: Corpus, parameters: Exp01) -> list[Task]:
-    """LCT+OACD: blocks shaped without labels, then a head.
-
-    The seed gives its head 30 epochs, at whose end it still improves. The further rows shape the
-    same blocks and train the head until valid stops it: five times the learning rate, at most
-    five times the epochs.
-    """
-    shaping = parameters.training(epochs=parameters.shaping_epochs)
-    whole_budget = parameters.training(patience=parameters.epochs)
-    to_its_stop = parameters.training(
-        epochs=5 * parameters.epochs, learning_rate=5 * parameters.learning_rate
-    )
-    tasks = []
-    for name, numbers in (("LCT+OACD {}-layer", whole_budget), (TO_ITS_STOP, to_its_stop)):
-        for blocks in (1, 2):
-            network = LCTConfig(len(corpus.alphabet), blocks)
-            head = CharacterRun(corpus, network, Segments(4, joint=True), numbers)
-            config = two_phase.TwoPhaseRun(head, Dispersion(4), shaping)
-            tasks += labelled(EXPERIMENT, name.format(blocks), two_phase.run, config, parameters)
-    return tasks
-
-
-def run(corpus: Corpus, parameters: Exp01) -> pd.DataFrame:
-    """Train all variants; one row a variant and seed."""
-    return train_variants(
-        EXPERIMENT,
-        SLUG,
-        variants,
-        corpus,
-        parameters,
-        more=unlabelled(corpus, parameters),
-    )
-
-
-STOPPED = [TO_ITS_STOP.format(blocks) for blocks in (1, 2)]
-SHOWN = ("LCT+OACD 1-layer", "LCT+OACD 2-layer", *STOPPED, *variants(97))
-
-
-# HRM stops early, the patient row shows it all; heads to their stop would stretch the axis
-PATIENT = [name for name in SHOWN if name not in ("HRM", *STOPPED)]
-FIGURES = {
-    "perplexity": partial(
-        perplexity_figure,
-        EXPERIMENT,
-        SLUG,
-        SHOWN,
-        "Supervision decides",
-        counted=("unigram", "bigram"),
-        logarithmic=True,
-    ),
-    "curves": partial(curves_figure, SLUG, PATIENT, highest=100),  # of LCT+OACD: its head's epochs
+# The report gives the head 30 epochs, at whose end it still improves. The stopped heads read the
+# same blocks and are trained until valid stops them, at five times the learning rate.
+WHOLE_BUDGET = {"patience": lambda parameters: parameters.epochs}
+STOPPED = {
+    "epochs": lambda parameters: 5 * parameters.epochs,
+    "learning_rate": lambda parameters: 5 * parameters.learning_rate,
 }
+UNTIL = "head until early stopping"
+HRM, ONE, TWO = HRMConfig(update="original"), LCTConfig(1), LCTConfig(2)
+LAST = Segments(4, joint=True)
+
+# HRM stops at the first epoch without improvement, as in the report. One loss on batches of 4
+# windows instead of 16 steps about as often in an epoch as a loss at each of four segments does.
+VARIANTS = {
+    "oacd_1": Shaped(ONE, shaping_epochs, "LCT+OACD 1-layer", WHOLE_BUDGET),
+    "oacd_2": Shaped(TWO, shaping_epochs, "LCT+OACD 2-layer", WHOLE_BUDGET),
+    "oacd_1_stopped": Shaped(ONE, shaping_epochs, f"LCT+OACD 1-layer, {UNTIL}", STOPPED),
+    "oacd_2_stopped": Shaped(TWO, shaping_epochs, f"LCT+OACD 2-layer, {UNTIL}", STOPPED),
+    "hrm": Variant(HRM, Segments(2), "HRM", {"patience": 1}),
+    "hrm_patience_5": Variant(HRM, Segments(2), "HRM, patience 5"),
+    "lct_1": Variant(ONE, Segments(4), "LCT 1-layer, task loss"),
+    "lct_2": Variant(TWO, Segments(4), "LCT 2-layer, task loss"),
+    "lct_2_one_loss": Variant(TWO, LAST, "LCT 2-layer, 1 loss"),
+    "lct_2_one_loss_batch_4": Variant(
+        TWO, LAST, "LCT 2-layer, 1 loss, batches of 4", {"batch_size": 4}
+    ),
+    "standard": Variant(TransformerConfig(), Standard(), "Standard, 1 layer"),
+}
+
+# HRM stops early and the patient row shows it all; stopped heads would stretch the axis. The curve
+# of LCT+OACD is that of its head.
+PATIENT = [name for name in VARIANTS if name != "hrm" and not name.endswith("_stopped")]
+
+claim = on_wikitext("exp01", "R4, Experiment 1")
 
 UNFINISHED = "its head ends at its 30th epoch, still improving"
 FINISHED = "head of LCT+OACD at five times the learning rate until valid stops it"
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 1")
 CLAIMS = (
-    _claim(
+    claim(
         "hrm-beats-lct-1",
         "HRM beats LCT+OACD of one block",
-        change("HRM", "LCT+OACD 1-layer"),
-        "as the seed ran it: 152,064 against 78,080 parameters; LCT+OACD is reconstructed, "
+        change("hrm", "oacd_1"),
+        "as the report ran it: 152,064 against 78,080 parameters; LCT+OACD is reconstructed, "
         + UNFINISHED,
         reported=100 * (11.31 / 31.40 - 1),
     ),
-    _claim(
+    claim(
         "hrm-beats-lct-2",
         "HRM beats LCT+OACD of two blocks",
-        change("HRM", "LCT+OACD 2-layer"),
-        "as the seed ran it: about equal parameters; LCT+OACD is reconstructed, " + UNFINISHED,
+        change("hrm", "oacd_2"),
+        "as the report ran it: about equal parameters; LCT+OACD is reconstructed, " + UNFINISHED,
         reported=100 * (11.31 / 29.94 - 1),
     ),
-    _claim(
+    claim(
         "two-blocks-help-lct",
         "A second block helps LCT+OACD",
-        change("LCT+OACD 2-layer", "LCT+OACD 1-layer"),
+        change("oacd_2", "oacd_1"),
         "same label-free training; the head reads 128 instead of 64 channels; " + UNFINISHED,
         reported=100 * (29.94 / 31.40 - 1),
     ),
-    _claim(
+    claim(
         "hrm-beats-stopped-lct-1",
-        "HRM beats LCT+OACD of one block with its head trained to its stop",
-        change("HRM, patience 5", STOPPED[0]),
+        "HRM beats LCT+OACD of one block whose head was trained until early stopping",
+        change("hrm_patience_5", "oacd_1_stopped"),
         "equal patience; 152,064 against 78,080 parameters; " + FINISHED,
+        explains="hrm-beats-lct-1",
     ),
-    _claim(
+    claim(
         "hrm-beats-stopped-lct-2",
-        "HRM beats LCT+OACD of two blocks with its head trained to its stop",
-        change("HRM, patience 5", STOPPED[1]),
+        "HRM beats LCT+OACD of two blocks whose head was trained until early stopping",
+        change("hrm_patience_5", "oacd_2_stopped"),
         "equal patience, about equal parameters; " + FINISHED,
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "two-blocks-help-stopped-lct",
-        "A second block helps LCT+OACD with its head trained to its stop",
-        change(STOPPED[1], STOPPED[0]),
+        "A second block helps LCT+OACD whose head was trained until early stopping",
+        change("oacd_2_stopped", "oacd_1_stopped"),
         "same label-free training; the head reads 128 instead of 64 channels; " + FINISHED,
+        explains="two-blocks-help-lct",
     ),
-    _claim(
+    claim(
         "supervision-decides",
         "What LCT+OACD lacks is the task loss inside (same network, task loss: better)",
-        change("LCT 2-layer, task loss", "LCT+OACD 2-layer"),
+        change("lct_2", "oacd_2"),
         "the same network and segments; a loss at every segment also trains the embedding and"
         " gives four updates a batch; of LCT+OACD, " + UNFINISHED,
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "one-loss-decides",
         "One task loss after the last segment already beats LCT+OACD (same network)",
-        change("LCT 2-layer, 1 loss", STOPPED[1]),
+        change("lct_2_one_loss", "oacd_2_stopped"),
         "the same network and segments, one update a batch each; the one loss trains embedding and"
         " blocks too; " + FINISHED,
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "no-segments-decide",
         "One block under the task loss, without segments, beats LCT+OACD of one block",
-        change("Standard, 1 layer", STOPPED[0]),
+        change("standard", "oacd_1_stopped"),
         "78,080 parameters, one loss and update a batch each, embedding trained; " + FINISHED,
+        explains="hrm-beats-lct-1",
     ),
-    _claim(
+    claim(
         "segment-losses-help",
         "A loss at every segment beats one loss after the last",
-        change("LCT 2-layer, task loss", "LCT 2-layer, 1 loss"),
+        change("lct_2", "lct_2_one_loss"),
         "the same network and segments; a loss at every segment also gives four updates a batch"
         " and cuts the gradient between segments",
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "segment-losses-not-updates",
         "A loss at every segment gains more than its updates do",
-        change("LCT 2-layer, task loss", FEW),
+        change("lct_2", "lct_2_one_loss_batch_4"),
         "the same network and segments; one loss on batches of 4 gives about as many updates (78"
         " and 80 an epoch); the cut gradient still differs",
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "hrm-beats-supervised-lct",
         "HRM beats the LCT network of two blocks under the same supervision",
-        change("HRM, patience 5", "LCT 2-layer, task loss"),
+        change("hrm_patience_5", "lct_2"),
         "task loss at every segment, equal stopping; 152,064 and 149,952 parameters",
+        explains="hrm-beats-lct-2",
     ),
-    _claim(
+    claim(
         "lct-below-unigram",
         "LCT+OACD of two blocks predicts worse than counting single characters",
-        change("LCT+OACD 2-layer", "unigram"),
+        change("oacd_2", "unigram"),
         "unigram counts of the same 20,000 training characters; " + UNFINISHED,
+        kind="own",
         expect="above",
     ),
-    _claim(
+    claim(
         "stopped-lct-below-unigram",
-        "LCT+OACD of two blocks, head trained to its stop, predicts worse than counting",
-        change(STOPPED[1], "unigram"),
+        "LCT+OACD of two blocks, head trained until early stopping, predicts worse than counting",
+        change("oacd_2_stopped", "unigram"),
         "unigram counts of the same 20,000 training characters; " + FINISHED,
+        kind="own",
         expect="above",
     ),
+)
+
+E01 = Experiment(
+    slug="01_hrm_against_lct",
+    question="Is it supervision that puts HRM ahead of LCT+OACD, and at every segment?",
+    parameters=Exp01,
+    texts=Exp01.texts,
+    variants={**VARIANTS, **baselines()},
+    baseline="hrm",
+    report="exp01",
+    figures={
+        "perplexity": common.perplexity(
+            list(VARIANTS), "Supervision decides", "exp01", counted=("unigram", "bigram")
+        ),
+        "curves": common.curves(PATIENT, highest=100),
+    },
+    claims=CLAIMS,
 )

@@ -1,32 +1,15 @@
 """Experiment 6: does greedy layer-wise training explode, and is greed the reason?"""
 
-from dataclasses import dataclass
-from functools import partial
-
-import pandas as pd
-
-from lib.character.experiments.two_corpora import (
-    REPORTED_ON,
-    TwoCorpora,
-    compute_figure,
-    perplexity_change,
-    perplexity_figure,
-    stages_figure,
-    train_paths,
-)
-from lib.results.claims import claim_maker
-from lib.text.corpus import Corpus
-from lib.character.growing import Stage, Stages
-
-EXPERIMENT, SLUG = "exp06", "06_greedy_layerwise"
+from lib.character.claims import on_repeated, perplexity_change
+from lib.character.figures import common, growth
+from lib.character.growth_run import Stage, Stages
+from lib.character.parameters import TwoTexts
+from lib.character.variants import Path, baselines
+from lib.experiment import Experiment
 
 
-@dataclass(frozen=True)
-class Exp06(TwoCorpora):
+class Exp06(TwoTexts):
     """Nothing beyond the shared parameters."""
-
-
-PARAMETERS = Exp06
 
 
 def greedy(depth: int, start: str = "last", identity: bool = False) -> Stages:
@@ -42,127 +25,131 @@ def fine_tuned(path: Stages, start: str = "last") -> Stages:
 
 
 EMBEDDED = (Stage(1), *(Stage(k, "new", start="best") for k in (2, 3, 4)))
-PATHS: dict[str, Stages] = {
-    **{f"greedy {k}": greedy(k) for k in (1, 2, 3, 4)},
-    "greedy + fine-tune": fine_tuned(greedy(4)),
-    "4-layer scratch": (Stage(4),),
-    **{f"greedy {k}, best epochs": greedy(k, "best") for k in (2, 3, 4)},
-    "greedy + fine-tune, best epochs": fine_tuned(greedy(4, "best"), "best"),
-    "greedy 4, best epochs, identity": greedy(4, "best", True),
-    "greedy 4, best epochs, trained embedding": EMBEDDED,
-}
-RESTARTED: dict[str, Stages] = {  # as many stages as greedy 4, the embedding at random throughout
-    "greedy 1, restarted three times": (Stage(1),) * 4,
-    "greedy 1, restarted three times, best epochs": (Stage(1), *(Stage(1, start="best"),) * 3),
-}
+RESTARTED, BEST = (Stage(1),) * 4, (Stage(1), *(Stage(1, start="best"),) * 3)
 
-
-def run(corpora: list[Corpus], parameters: Exp06) -> pd.DataFrame:
-    """Train all paths on all corpora; one row a path, corpus and seed."""
-    return train_paths(EXPERIMENT, SLUG, [PATHS], corpora, parameters, fixed=[RESTARTED])
-
-
-FIGURES = {
-    "perplexity": partial(
-        perplexity_figure, EXPERIMENT, SLUG, (*PATHS, *RESTARTED), "Greedy layer by layer"
+# The restarts have as many stages as four greedy layers, the embedding at random throughout.
+VARIANTS = {
+    **{f"greedy_{k}": Path(greedy(k), f"greedy {k}") for k in (1, 2, 3, 4)},
+    "fine_tuned": Path(fine_tuned(greedy(4)), "greedy + fine-tune"),
+    "scratch": Path((Stage(4),), "4-layer scratch"),
+    **{f"greedy_{k}_best": Path(greedy(k, "best"), f"greedy {k}, best epochs") for k in (2, 3, 4)},
+    "fine_tuned_best": Path(
+        fine_tuned(greedy(4, "best"), "best"), "greedy + fine-tune, best epochs"
     ),
-    "stages": partial(
-        stages_figure,
-        SLUG,
-        ("greedy + fine-tune", "greedy + fine-tune, best epochs", "4-layer scratch"),
-    ),
-    "compute": partial(
-        compute_figure,
-        SLUG,
-        (
-            "4-layer scratch",
-            "greedy + fine-tune, best epochs",
-            "greedy 4, best epochs, identity",
-            "greedy 4, best epochs, trained embedding",
-        ),
+    "greedy_4_best_identity": Path(greedy(4, "best", True), "greedy 4, best epochs, identity"),
+    "greedy_4_best_embedding": Path(EMBEDDED, "greedy 4, best epochs, trained embedding"),
+    "greedy_1_restarted": Path(RESTARTED, "greedy 1, restarted three times", frozen_embedding=True),
+    "greedy_1_restarted_best": Path(
+        BEST, "greedy 1, restarted three times, best epochs", frozen_embedding=True
     ),
 }
 
-
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 6", reported_on=REPORTED_ON)
+claim = on_repeated("exp06", "R4, Experiment 6")
 
 LONGER = "four stages of epochs against one, which on real text ends at their limit"
 STAGES = "four stages, limit of epochs and stopping the same in both"
+
 CLAIMS = (
-    _claim(
+    claim(
         "greedy-explodes",
         "Greedy layer-wise training harms: four layers are worse than one",
-        perplexity_change("greedy 4", "greedy 1"),
-        f"as the seed ran it: every stage starts from the last, overfitted state; {LONGER}",
+        perplexity_change("greedy_4", "greedy_1"),
+        f"as the report ran it: every stage starts from the last, overfitted state; {LONGER}",
         expect="above",
         reported=1919.2,
     ),
-    _claim(
+    claim(
         "greed-itself-explodes",
         "Four greedy layers are worse than one also when stages start from best epochs",
-        perplexity_change("greedy 4, best epochs", "greedy 1"),
+        perplexity_change("greedy_4_best", "greedy_1"),
         f"every stage starts from the best epoch of the one before; {LONGER}",
         expect="above",
+        explains="greedy-explodes",
     ),
-    _claim(
+    claim(
         "restarts-themselves-worsen",
         "Restarting one greedy layer three times makes it worse without any further layer",
-        perplexity_change("greedy 1, restarted three times, best epochs", "greedy 1"),
+        perplexity_change("greedy_1_restarted_best", "greedy_1"),
         "the same layer; every restart begins at the best epoch and trains at least one more",
         expect="above",
+        explains="greedy-explodes",
     ),
-    _claim(
+    claim(
         "greed-worse-than-restarts",
         "Four greedy layers are worse than one layer restarted as often, from last states",
-        perplexity_change("greedy 4", "greedy 1, restarted three times"),
+        perplexity_change("greedy_4", "greedy_1_restarted"),
         f"{STAGES}, every one from the last state",
         expect="above",
+        explains="greedy-explodes",
     ),
-    _claim(
+    claim(
         "greed-worse-than-restarts-control",
         "Four greedy layers are worse than one layer restarted as often, from best epochs",
-        perplexity_change("greedy 4, best epochs", "greedy 1, restarted three times, best epochs"),
+        perplexity_change("greedy_4_best", "greedy_1_restarted_best"),
         f"{STAGES}, every one from the best epoch",
         expect="above",
+        explains="greedy-explodes",
     ),
-    _claim(
+    claim(
         "fine-tuning-worsens",
         "Fine-tuning all layers afterwards makes it worse",
-        perplexity_change("greedy + fine-tune", "greedy 4"),
-        "as the seed ran it, from the last state at a tenth of the learning rate",
+        perplexity_change("fine_tuned", "greedy_4"),
+        "as the report ran it, from the last state at a tenth of the learning rate",
         expect="above",
         reported=93.9,
     ),
-    _claim(
+    claim(
         "fine-tuning-worsens-control",
         "Fine-tuning makes it worse also when it starts from the best epochs",
-        perplexity_change("greedy + fine-tune, best epochs", "greedy 4, best epochs"),
+        perplexity_change("fine_tuned_best", "greedy_4_best"),
         "every stage and the fine-tuning start from the best epoch",
         expect="above",
+        explains="fine-tuning-worsens",
     ),
-    _claim(
+    claim(
         "scratch-beats-greedy",
         "Four layers from scratch beat four greedy ones",
-        perplexity_change("4-layer scratch", "greedy 4"),
-        "as the seed ran it, from the last states",
+        perplexity_change("scratch", "greedy_4"),
+        "as the report ran it, from the last states",
         reported=-95.5,
     ),
-    _claim(
+    claim(
         "scratch-beats-greedy-control",
         "Four layers from scratch beat greedy ones grown from their best epochs",
-        perplexity_change("4-layer scratch", "greedy 4, best epochs"),
+        perplexity_change("scratch", "greedy_4_best"),
         "every stage starts from the best epoch; greedy keeps its random embedding",
+        explains="scratch-beats-greedy",
     ),
-    _claim(
+    claim(
         "scratch-beats-fine-tuned",
         "Four layers from scratch beat greedy ones after fine-tuning, from best epochs",
-        perplexity_change("4-layer scratch", "greedy + fine-tune, best epochs"),
+        perplexity_change("scratch", "fine_tuned_best"),
         "all layers and the embedding trained in the end",
+        explains="scratch-beats-greedy",
     ),
-    _claim(
+    claim(
         "identity-helps-greedy",
         "Starting each new layer as an identity helps greedy training",
-        perplexity_change("greedy 4, best epochs, identity", "greedy 4, best epochs"),
-        "untested idea of the seed; best epochs in both",
+        perplexity_change("greedy_4_best_identity", "greedy_4_best"),
+        "untested idea of the report; best epochs in both",
+        kind="own",
     ),
+)
+
+E06 = Experiment(
+    slug="06_greedy_layerwise",
+    question="Does greedy layer-wise training explode, and is greed the reason?",
+    parameters=Exp06,
+    texts=Exp06.texts,
+    variants={**VARIANTS, **baselines()},
+    baseline="greedy_1",
+    report="exp06",
+    figures={
+        "perplexity": common.perplexity(list(VARIANTS), "Greedy layer by layer", "exp06"),
+        "stages": growth.stages(("fine_tuned", "fine_tuned_best", "scratch")),
+        "compute": growth.against_compute(
+            ("scratch", "fine_tuned_best", "greedy_4_best_identity", "greedy_4_best_embedding")
+        ),
+    },
+    claims=CLAIMS,
 )

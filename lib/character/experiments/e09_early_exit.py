@@ -1,197 +1,212 @@
 """Experiment 9: does the first layer know when it is right?"""
 
-from dataclasses import dataclass
-from functools import partial
-
 import pandas as pd
 
-from lib.character.experiments.e08_layer_contribution import LPT, STANDARD, networks
-from lib.character.experiments.probed import (
-    at_threshold,
-    if_enough_exit,
-    pareto_figure,
-    probed,
-    reliability_figure,
-    reported_split,
-    sweep_figure,
-    train_and_probe,
-)
-from lib.character.experiments.two_corpora import REPORTED_ON, TwoCorpora
-from lib.results.claims import Measure, claim_maker, difference, ratio
-from lib.text.corpus import Corpus
-
-EXPERIMENT, SLUG = "exp09", "09_early_exit"
+from lib.character.claims import at_threshold, if_enough_exit, on_repeated, probed
+from lib.character.figures import exits
+from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import LayerLosses, Standard
+from lib.character.parameters import TwoTexts
+from lib.character.variants import Probed, baselines
+from lib.experiment import Experiment
+from lib.results.claims import Measure, difference, ratio
+from lib.results.store import Results
 
 
-@dataclass(frozen=True)
-class Exp09(TwoCorpora):
-    """Nothing beyond the shared parameters: the networks are those of Experiment 8."""
+class Exp09(TwoTexts):
+    """Nothing beyond the shared parameters."""
 
 
-PARAMETERS = Exp09
+# The networks are those of Experiment 8: where they are trained already, they are only read again.
+MODEL = TransformerConfig(layers=4, initialisation="B")
+VARIANTS = {
+    "standard": Probed(MODEL, Standard(), "Standard 4-layer"),
+    "lpt": Probed(MODEL, LayerLosses((1, 1, 1, 1)), "LPT 4-layer"),
+}
 
 
-def run(corpora: list[Corpus], parameters: Exp09) -> pd.DataFrame:
-    """Train (or find the networks of Experiment 8) and probe; one row a network, corpus, seed."""
-    return train_and_probe(EXPERIMENT, SLUG, networks, corpora, parameters)
-
-
-def summary_table(size: str) -> pd.DataFrame:
+def summary_table(results: Results) -> pd.DataFrame:
     """Always and chosen exits, and calibration (ECE), by corpus, network and epoch.
 
     Measured on the reported split, means over seeds; what is ``chosen`` was chosen on other text.
     """
-    summary = reported_split(SLUG, "summary", size)
+    summary = exits.reported_split(results, "summary")
     shown = [c for c in summary if c.startswith(("chosen_", "always_")) or "ece" in c]
     return summary.groupby(["corpus", "variant", "state"])[shown].mean().T.round(3)
 
 
-BOTH = (STANDARD, LPT)
-COLUMNS = ("exit_pct", "acc_pct", "agree_correct_pct", "agree_pct")
-FIGURES = {
-    "thresholds_real": partial(sweep_figure, SLUG, BOTH, COLUMNS, False),
-    "thresholds_repeated": partial(sweep_figure, SLUG, BOTH, COLUMNS, True),
-    "pareto": partial(pareto_figure, SLUG, BOTH),
-    "reliability_real": partial(reliability_figure, SLUG, BOTH, False),
-    "reliability_repeated": partial(reliability_figure, SLUG, BOTH, True),
-}
-
-
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 9", reported_on=REPORTED_ON)
-
-
-def _gain(state: str, variant: str = STANDARD) -> Measure:
-    gain = difference(
+def gain(state: str, variant: str = "standard") -> Measure:
+    """Points of accuracy gained by exits at the chosen threshold."""
+    found = difference(
         probed(variant, "chosen_acc_pct", state), probed(variant, "always_last_acc_pct", state)
     )
-    return if_enough_exit(gain, probed(variant, "chosen_exit_pct", state))
+    return if_enough_exit(found, probed(variant, "chosen_exit_pct", state))
 
 
-def _at_08(measure: Measure, state: str) -> Measure:
-    return if_enough_exit(measure, at_threshold(STANDARD, "exit_pct", state))
+def at_08(measure: Measure, state: str) -> Measure:
+    """The measure where enough symbols exit at confidence 0.8."""
+    return if_enough_exit(measure, at_threshold("standard", "exit_pct", state))
 
 
-SEED = "last epoch, as the seed"
+claim = on_repeated("exp09", "R4, Experiment 9")
+
+LAST = "last epoch, as the report"
 CHOSEN = "threshold chosen on a split that is not reported (on repeated text: equal windows)"
+
 CLAIMS = (
-    _claim(
+    claim(
         "losses-correlate",
         "The losses after layers 1 and 4 correlate above 0.9",
-        probed(STANDARD, "loss_correlation", "last"),
-        SEED,
+        probed("standard", "loss_correlation", "last"),
+        LAST,
         expect="above",
         threshold=0.9,
         reported=0.9549,
         unit="Pearson r",
+        bounds=(-1, 1),
     ),
-    _claim(
+    claim(
         "losses-correlate-best",
         "The losses correlate above 0.9 at the best epoch",
-        probed(STANDARD, "loss_correlation", "best"),
+        probed("standard", "loss_correlation", "best"),
         "best epoch: no over-confident memory of one sentence",
         expect="above",
         threshold=0.9,
         unit="Pearson r",
+        explains="losses-correlate",
+        bounds=(-1, 1),
     ),
-    _claim(
+    claim(
         "confidence-tells",
         "Layer 1 is more confident where layer 4 is right",
         difference(
-            probed(STANDARD, "confidence_if_last_correct", "last"),
-            probed(STANDARD, "confidence_if_last_wrong", "last"),
+            probed("standard", "confidence_if_last_correct", "last"),
+            probed("standard", "confidence_if_last_wrong", "last"),
         ),
-        SEED,
+        LAST,
         expect="above",
         reported=0.24,
         unit="difference of mean confidence",
     ),
-    _claim(
+    claim(
         "confidence-tells-best",
         "Layer 1 is more confident where layer 4 is right at the best epoch too",
         difference(
-            probed(STANDARD, "confidence_if_last_correct", "best"),
-            probed(STANDARD, "confidence_if_last_wrong", "best"),
+            probed("standard", "confidence_if_last_correct", "best"),
+            probed("standard", "confidence_if_last_wrong", "best"),
         ),
         "best epoch",
         expect="above",
         unit="difference of mean confidence",
+        explains="confidence-tells",
     ),
-    _claim(
+    claim(
         "agreement",
         "Above confidence 0.8 layers 1 and 4 agree completely (both right or both wrong)",
-        _at_08(at_threshold(STANDARD, "agree_correct_pct", "last"), "last"),
-        "the seed's agreement: equal correctness; above 99.5 %",
+        at_08(at_threshold("standard", "agree_correct_pct", "last"), "last"),
+        "the report's agreement: equal correctness; above 99.5 %",
         expect="above",
         threshold=99.5,
         reported=100.0,
         unit="% of exiting symbols",
+        bounds=(0, 100),
     ),
-    _claim(
+    claim(
         "agreement-of-predictions",
         "Above confidence 0.8 layers 1 and 4 predict the same symbol",
-        _at_08(at_threshold(STANDARD, "agree_pct", "last"), "last"),
+        at_08(at_threshold("standard", "agree_pct", "last"), "last"),
         "agreement proper: equal predictions; above 99.5 %",
         expect="above",
         threshold=99.5,
         unit="% of exiting symbols",
+        explains="agreement",
+        bounds=(0, 100),
     ),
-    _claim(
+    claim(
         "no-accuracy-lost",
         "With the best threshold early exit loses no accuracy",
-        _gain("last"),
+        gain("last"),
         f"{CHOSEN}; equal within half a point",
         expect="within",
         threshold=0.5,
         reported=0.0,
         unit="points of accuracy",
     ),
-    _claim(
+    claim(
         "compute-saved",
         "With the best threshold early exit spends at most 60 % of the compute",
-        probed(STANDARD, "chosen_compute_pct", "last"),
+        probed("standard", "chosen_compute_pct", "last"),
         f"{CHOSEN}, for highest accuracy; last epoch",
         threshold=60.0,
         reported=56.5,
         unit="% of the blocks' compute",
+        bounds=(0, 100),
     ),
-    _claim(
+    claim(
         "compute-saved-lpt",
         "It does so where every layer was trained to predict (LPT), at the best epoch",
-        probed(LPT, "chosen_compute_pct", "best"),
+        probed("lpt", "chosen_compute_pct", "best"),
         f"LPT network, best epoch, {CHOSEN}",
         threshold=60.0,
         unit="% of the blocks' compute",
+        explains="compute-saved",
+        bounds=(0, 100),
     ),
-    _claim(
+    claim(
         "no-accuracy-lost-lpt",
         "And loses no accuracy there",
-        _gain("best", LPT),
+        gain("best", "lpt"),
         f"LPT network, best epoch, {CHOSEN}",
         expect="within",
         threshold=0.5,
         unit="points of accuracy",
+        explains="no-accuracy-lost",
     ),
-    _claim(
+    claim(
         "first-layer-knows",
         "Layer 1 is right on more than 90 % of what layer 4 gets right",
-        probed(STANDARD, "exit_correct_if_last_correct_pct", "last"),
-        SEED,
+        probed("standard", "exit_correct_if_last_correct_pct", "last"),
+        LAST,
         expect="above",
         threshold=90.0,
         reported=91.7,
         unit="%",
+        bounds=(0, 100),
     ),
-    _claim(
+    claim(
         "loss-of-exiting",
         "Exiting at 0.8 costs no perplexity",
-        _at_08(
+        at_08(
             ratio(
-                at_threshold(STANDARD, "ppl", "best"), probed(STANDARD, "always_last_ppl", "best")
+                at_threshold("standard", "ppl", "best"),
+                probed("standard", "always_last_ppl", "best"),
             ),
             "best",
         ),
         "best epoch, same network always four layers deep; equal within 1 %",
         expect="within",
         threshold=1.0,
+        explains="no-accuracy-lost",
     ),
+)
+
+BOTH = tuple(VARIANTS)
+COLUMNS = ("exit_pct", "acc_pct", "agree_correct_pct", "agree_pct")
+
+E09 = Experiment(
+    slug="09_early_exit",
+    question="Does the first layer know when it is right?",
+    parameters=Exp09,
+    texts=Exp09.texts,
+    variants={**VARIANTS, **baselines()},
+    baseline="standard",
+    report="exp09",
+    figures={
+        "thresholds_real": exits.thresholds(BOTH, COLUMNS, repeated=False),
+        "thresholds_repeated": exits.thresholds(BOTH, COLUMNS, repeated=True),
+        "pareto": exits.pareto(BOTH),
+        "reliability_real": exits.reliability(BOTH, repeated=False),
+        "reliability_repeated": exits.reliability(BOTH, repeated=True),
+    },
+    claims=CLAIMS,
 )

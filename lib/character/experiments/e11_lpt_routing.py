@@ -1,151 +1,137 @@
 """Experiment 11: does LPT spoil confidence routing, and what survives more text?"""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.character.experiments.probed import (
-    Network,
-    at_threshold,
-    pareto_figure,
-    probed,
-    reliability_figure,
-    reported_split,
-    sweep_figure,
-    train_and_probe,
-)
-from lib.character.experiments.two_corpora import (
-    REPORTED_ON,
-    TwoCorpora,
-    perplexity_change,
-    perplexity_figure,
-    reported_tables,
-)
-from lib.character.figures import scale
+from lib.character.claims import WIKITEXT, at_threshold, on_repeated, perplexity_change, probed
+from lib.character.figures import common, exits, scale
 from lib.character.models.transformer import TransformerConfig
-from lib.parameters import whole, wholes
-from lib.results import store, tables
-from lib.results.claims import Claim, change, claim_maker, difference, ratio
-from lib.text.corpus import Corpus, load_corpus
-from lib.character.character_run import CharacterRun
-from lib.character.character_run import run as train
 from lib.character.objectives import LayerLosses, Segments, Standard
-from lib.runs.task import Outcome
+from lib.character.parameters import CharacterParameters, TwoTexts
 from lib.character.routing import Routed
-from lib.runs.sweep import Task, sweep
+from lib.character.variants import Probed, Variant, baselines
+from lib.experiment import Experiment, Run
+from lib.parameters import whole
+from lib.results.claims import Claim, change, claim_maker, difference, ratio
+from lib.results.store import Results
+from lib.text.corpus import Corpus, load_corpus
 
-EXPERIMENT, SLUG = "exp11", "11_lpt_routing"
-PLAIN, LPT, AWARE = "Standard Routing", "Full LPT", "LPT + Routing Aware"
-WEIGHTS = {PLAIN: (0, 0.5, 0, 0.5), LPT: (1, 1, 1, 1), AWARE: (0.5, 1, 0.5, 1)}
-METHODS = ("Standard", "LPT", "IRT", "Routed")
 
+class Exp11(TwoTexts):
+    """Adds the scale check: up to how many times the training text, seeds, and characters seen.
 
-@dataclass(frozen=True)
-class Exp11(TwoCorpora):
-    """Adds the scale check: sizes in training characters, seeds, and characters each may see.
-
-    A size is trained for ``scale_symbols // size`` epochs, at least one and at most ``epochs``: the
-    more text, the fewer passes over it, so that size and undertraining change together.
+    A text is trained on for ``scale_symbols`` characters, at least one pass and at most ``epochs``:
+    the more text, the fewer passes over it, so that size and undertraining change together.
     """
 
-    scales: str = wholes("20000,100000,1000000", 100, 10_000_000)
+    largest_scale: int = whole(50, 1, 1_000)
     scale_seeds: int = whole(3, 1, 1_000)
     scale_symbols: int = whole(300_000, 1, 100_000_000)
 
-    QUICK = {**TwoCorpora.QUICK, "scales": "3300", "scale_seeds": 1}
-    TINY = {**TwoCorpora.TINY, "scales": "1100", "scale_seeds": 1}
+    QUICK = {**TwoTexts.QUICK, "largest_scale": 1, "scale_seeds": 1}
+    TINY = {**TwoTexts.TINY, "largest_scale": 1, "scale_seeds": 1}
 
-    def passes(self, size: int) -> int:
-        """The limit of epochs at a size of the scale check."""
-        return min(max(self.scale_symbols // size, 1), self.epochs)
-
-
-PARAMETERS = Exp11
+    def passes(self, chars: int) -> int:
+        """The limit of epochs on a training text of so many characters."""
+        return min(max(self.scale_symbols // chars, 1), self.epochs)
 
 
-def networks(vocabulary: int) -> dict[str, Network]:
-    """The seed's three loss weightings of one network of four layers, initialisation A."""
-    model = TransformerConfig(vocabulary, 4)
-    return {name: Network(model, Routed(weights), 2) for name, weights in WEIGHTS.items()}
+@dataclass(frozen=True)
+class Scaled(Variant):
+    """A variant on ``scale`` times the training text, batches shuffled, on the named text only.
 
-
-def scaled(method: str, size: int) -> str:
-    """The row of a method at a size of the scale check."""
-    return f"{method}, {size:,} characters"
-
-
-def scale_check(corpus_of: Callable[[int], Corpus], parameters: Exp11) -> list[Outcome]:
-    """The four methods of four layers at growing sizes of real text, batches shuffled.
-
-    The methods of a size have the same limit of epochs; the sizes have not.
+    Real text only: a sentence repeated more often is no more text. Every method has the same limit
+    of epochs at a size; the sizes have not.
     """
-    tasks = []
-    for size in parameters.numbers("scales"):
-        corpus = corpus_of(size)
-        vocabulary = len(corpus.alphabet)
-        plain = TransformerConfig(vocabulary, 4)
-        methods = {
-            "Standard": (plain, Standard()),
-            "LPT": (plain, LayerLosses((1, 1, 1, 1))),
-            "IRT": (TransformerConfig(vocabulary, 4, initial_state=True), Segments(2)),
-            "Routed": (plain, Routed(WEIGHTS[PLAIN])),
-        }
-        epochs = parameters.passes(size)
-        for method, (model, objective) in methods.items():
-            config = CharacterRun(corpus, model, objective, parameters.training(epochs=epochs))
-            labels = {
-                "experiment": EXPERIMENT,
-                "variant": scaled(method, size),
-                "method": method,
-                "train_chars": size,
-            }
-            tasks += [Task(train, config, s, labels) for s in range(parameters.scale_seeds)]
-    return sweep(tasks, parameters.workers)
+
+    scale: int = 1
+
+    def runs(self, parameters: Exp11, corpus: Corpus) -> Iterator[Run]:
+        chars = self.scale * parameters.train_chars
+        if corpus.name == "repeated" or self.scale > parameters.largest_scale:
+            return
+        larger = corpus if self.scale == 1 else text_of(chars, parameters)
+        if larger is None:
+            return
+        numbers = {"shuffle": True, "epochs": parameters.passes(chars), **self.training}
+        own = Variant(self.model, self.objective, training=numbers)
+        yield from own.runs(parameters.changed(seeds=parameters.scale_seeds), larger)
 
 
-def run(corpora: list[Corpus], parameters: Exp11) -> pd.DataFrame:
-    """The seed's comparison on both corpora, and the scale check on the first."""
+def text_of(chars: int, parameters: CharacterParameters) -> Corpus | None:
+    """The named text with so many training characters; None, said aloud, where it is shorter."""
+    p = parameters
+    return _text_of(p.corpus, p.data_dir, chars, p.valid_chars, p.test_chars)
 
-    def corpus_of(size: int) -> Corpus:
-        wanted = replace(parameters, train_chars=size)
-        return load_corpus(
-            "auto" if parameters.corpus == "repeated" else parameters.corpus,
-            parameters.data_dir,
-            wanted.train_chars,
-            parameters.valid_chars,
-            parameters.test_chars,
+
+@functools.cache
+def _text_of(name: str, folder: str, train: int, valid: int, test: int) -> Corpus | None:
+    try:
+        return load_corpus(name, folder, train, valid, test)
+    except ValueError as short:
+        print(f"the scale check leaves out {train:,} characters: {short}", flush=True)
+        return None
+
+
+MODEL = TransformerConfig(layers=4)
+WEIGHTS = {  # of the losses after the four layers: the report's three
+    "plain": ("Standard Routing", (0, 0.5, 0, 0.5)),
+    "lpt": ("Full LPT", (1, 1, 1, 1)),
+    "aware": ("LPT + Routing Aware", (0.5, 1, 0.5, 1)),
+}
+METHODS = {
+    "standard": ("Standard", MODEL, Standard()),
+    "lpt": ("LPT", MODEL, LayerLosses((1, 1, 1, 1))),
+    "irt": ("IRT", TransformerConfig(layers=4, initial_state=True), Segments(2)),
+    "routed": ("Routed", MODEL, Routed((0, 0.5, 0, 0.5))),
+}
+SCALES = (1, 5, 50)
+REAL = ("wikipedia", "wikitext-2", "python-docs")  # texts of the scale check
+
+CORE = {
+    name: Probed(MODEL, Routed(weights), label, exit_layer=2)
+    for name, (label, weights) in WEIGHTS.items()
+}
+VARIANTS = {
+    **CORE,
+    **{
+        f"{name}_{times}x": Scaled(
+            model,
+            objective,
+            f"{method}, {times}x text",
+            factors={"method": method, "scale": times},
+            scale=times,
         )
-
-    return train_and_probe(
-        EXPERIMENT,
-        SLUG,
-        networks,
-        corpora,
-        parameters,
-        more=lambda: scale_check(corpus_of, parameters),
-    )
+        for times in SCALES
+        for name, (method, model, objective) in METHODS.items()
+    },
+}
 
 
-def core_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """The seed's comparison beside the seed's figures, one table a corpus; no scale check."""
-    return reported_tables(frame[frame["train_chars"].isna()], EXPERIMENT, PLAIN)
+def core(results: Results) -> Results:
+    """The report's comparison without the scale check, whose text is another one."""
+    frame = results()
+    if "scale" not in frame:
+        return results
+    own = frame["variant"][frame["scale"].isna()].unique()
+    frames = {name: f[f["variant"].isin(own)] for name, f in results.frames.items()}
+    return replace(results, frames=frames)
 
 
-def scale_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the scale check: those that say how long their training text is."""
-    return frame[frame["train_chars"].notna()]
-
-
-def scale_table(frame: pd.DataFrame) -> pd.DataFrame:
+def scale_table(results: Results) -> pd.DataFrame:
     """The scale check by size of the training text and method, means over seeds."""
     columns = ["best_epoch", "updates", "val_ppl", "test_ppl", "seconds"]
-    return scale_rows(frame).groupby(["train_chars", "method"])[columns].mean().round(2)
+    frame = results()
+    if "scale" not in frame:
+        return pd.DataFrame(columns=columns)
+    frame = frame[frame["scale"].notna()]
+    return frame.groupby(["train_chars", "method"])[columns].mean().round(2)
 
 
-def summary_table(size: str) -> pd.DataFrame:
+def summary_table(results: Results) -> pd.DataFrame:
     """Calibration of the exit layer and the threshold chosen on other text, by corpus, network and
     epoch; measured on the reported split, means over seeds."""
     columns = [
@@ -156,127 +142,135 @@ def summary_table(size: str) -> pd.DataFrame:
         "chosen_threshold",
         "chosen_ppl",
     ]
-    summary = reported_split(SLUG, "summary", size)
+    summary = exits.reported_split(results, "summary")
     return summary.groupby(["corpus", "variant", "state"])[columns].mean().round(3)
 
 
-def scale_figure(size: str) -> Figure:
-    """Test perplexity of the four methods against the size of the training text, which is seen
-    more seldom the longer it is."""
-    frame = scale_rows(store.read(SLUG, size=size))
-    title = f"Four layers on more text, with fewer passes over it ({tables.corpora(frame)})"
-    return scale.by_size(frame, METHODS, title)
+claim = on_repeated("exp11", "R4, Experiment 11")
+on_more_text = claim_maker("exp11", "R4, Experiments 4 and 10", texts=WIKITEXT, only=REAL)
 
 
-NAMES = tuple(WEIGHTS)
-COLUMNS = ("ppl", "acc_pct", "exit_pct")
-FIGURES = {
-    "perplexity": partial(perplexity_figure, EXPERIMENT, SLUG, NAMES, "Three loss weightings"),
-    "pareto": partial(pareto_figure, SLUG, NAMES),
-    "thresholds_real": partial(sweep_figure, SLUG, NAMES, COLUMNS, False),
-    "thresholds_repeated": partial(sweep_figure, SLUG, NAMES, COLUMNS, True),
-    "reliability_real": partial(reliability_figure, SLUG, NAMES, False),
-    "reliability_repeated": partial(reliability_figure, SLUG, NAMES, True),
-    "scale": scale_figure,
-}
-
-
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 004, Experiment 11", reported_on=REPORTED_ON)
-
-
-def _stopping(size: int) -> str:
-    if size == 20_000:
-        return "the best epoch comes before the last"
-    return "the last epoch is the best: more text and less finished training change together"
-
-
-def _scale(method: str, size: int, words: str) -> Claim:
-    passes = Exp11().passes(size)
+def scale_claim(method: str, times: int, words: str) -> Claim:
+    """A claim of the scale check; a reported one where R4 has it: Experiment 4, on WikiText-2."""
+    chars = times * Exp11().train_chars
+    passes = Exp11().passes(chars)
     limit = f"at most {passes} epochs" if passes > 1 else "1 epoch"
-    return _claim(
-        f"scale-{method.lower()}-{size // 1000}k",
-        f"{words} at {size:,} training characters ({limit})",
-        change(scaled(method, size), scaled("Standard", size)),
-        f"data order and limit of epochs as in standard training; {_stopping(size)}; three seeds",
-        expect="above" if method == "IRT" else "below",
-        reported={"LPT": -5.8, "IRT": 8.6}.get(method) if size == 20_000 else None,
-        reported_on=(),  # Experiment 4 had real text; Experiment 10 had not
-        source="seed 004, Experiments 4 and 10",
-        min_seeds=3,
-        corpora=("wikitext-2", "python-docs"),
+    stopping = (
+        "the best epoch comes before the last"
+        if times == 1
+        else "the last epoch is the best: more text and less finished training change together"
+    )
+    reported = {"lpt": -5.8, "irt": 8.6}.get(method) if times == 1 else None
+    return on_more_text(
+        f"scale-{method}-{chars // 1000}k",
+        f"{words} at {chars:,} training characters ({limit})",
+        change(f"{method}_{times}x", f"standard_{times}x"),
+        f"data order and limit of epochs as in standard training; {stopping}; three seeds",
+        kind="own" if reported is None else "reported",
+        expect="above" if method == "irt" else "below",
+        reported=reported,
     )
 
 
 CLAIMS = (
-    _claim(
+    claim(
         "lpt-spoils-routing",
         "Training every layer (LPT) makes the routed network worse",
-        perplexity_change(LPT, PLAIN),
+        perplexity_change("lpt", "plain"),
         "best epoch of the routed perplexity in both, threshold 0.8",
         expect="above",
         reported=4.7,
     ),
-    _claim(
+    claim(
         "aware-spoils-routing",
         "Routing-aware LPT makes the routed network worse",
-        perplexity_change(AWARE, PLAIN),
+        perplexity_change("aware", "plain"),
         "best epoch of the routed perplexity in both, threshold 0.8",
         expect="above",
         reported=3.4,
     ),
-    _claim(
+    claim(
         "lpt-spoils-last-state",
         "After training the LPT network is worse too",
-        ratio(at_threshold(LPT, "ppl", "last"), at_threshold(PLAIN, "ppl", "last")),
-        "last epochs, threshold 0.8: the seed's threshold tables",
+        ratio(at_threshold("lpt", "ppl", "last"), at_threshold("plain", "ppl", "last")),
+        "last epochs, threshold 0.8: the report's threshold tables",
         expect="above",
         reported=22.6,
     ),
-    _claim(
+    claim(
         "lpt-exits-more",
         "After training more symbols exit with LPT",
-        difference(at_threshold(LPT, "exit_pct", "last"), at_threshold(PLAIN, "exit_pct", "last")),
+        difference(
+            at_threshold("lpt", "exit_pct", "last"), at_threshold("plain", "exit_pct", "last")
+        ),
         "last epochs, threshold 0.8",
         expect="above",
         reported=11.5,
         unit="points of exiting symbols",
     ),
-    _claim(
+    claim(
         "lpt-exits-more-best",
         "At the best epoch more symbols exit with LPT",
-        difference(at_threshold(LPT, "exit_pct", "best"), at_threshold(PLAIN, "exit_pct", "best")),
+        difference(
+            at_threshold("lpt", "exit_pct", "best"), at_threshold("plain", "exit_pct", "best")
+        ),
         "best epochs, threshold 0.8",
         expect="above",
         reported=-0.4,
         unit="points of exiting symbols",
     ),
-    _claim(
+    claim(
         "lpt-overconfident",
         "LPT makes the exit layer over-confident",
         difference(
-            probed(LPT, "exit_overconfidence", "last"), probed(PLAIN, "exit_overconfidence", "last")
+            probed("lpt", "exit_overconfidence", "last"),
+            probed("plain", "exit_overconfidence", "last"),
         ),
         "last epochs; mean confidence minus accuracy of layer 2, both measured",
         expect="above",
         unit="confidence minus accuracy, difference",
     ),
-    _claim(
+    claim(
         "lpt-overconfident-best",
         "LPT makes the exit layer over-confident at the best epoch too",
         difference(
-            probed(LPT, "exit_overconfidence", "best"), probed(PLAIN, "exit_overconfidence", "best")
+            probed("lpt", "exit_overconfidence", "best"),
+            probed("plain", "exit_overconfidence", "best"),
         ),
         "best epochs; mean confidence minus accuracy of layer 2, both measured",
         expect="above",
         unit="confidence minus accuracy, difference",
+        explains="lpt-overconfident",
     ),
     *(
-        _scale(method, size, words)
+        scale_claim(method, times, words)
         for method, words in (
-            ("LPT", "LPT beats standard training in four layers"),
-            ("IRT", "Refinement (IRT) is worse than standard training in four layers"),
-            ("Routed", "The confidence-routed transformer beats the standard four layers"),
+            ("lpt", "LPT beats standard training in four layers"),
+            ("irt", "Refinement (IRT) is worse than standard training in four layers"),
+            ("routed", "The confidence-routed transformer beats the standard four layers"),
         )
-        for size in (20_000, 100_000, 1_000_000)
+        for times in SCALES
     ),
+)
+
+NAMES, COLUMNS = tuple(CORE), ("ppl", "acc_pct", "exit_pct")
+
+E11 = Experiment(
+    slug="11_lpt_routing",
+    question="Does LPT spoil confidence routing, and what survives more text?",
+    parameters=Exp11,
+    texts=Exp11.texts,
+    variants={**VARIANTS, **baselines()},
+    baseline="plain",
+    report="exp11",
+    figures={
+        "perplexity": common.perplexity(NAMES, "Three loss weightings", "exp11"),
+        "pareto": exits.pareto(NAMES),
+        "thresholds_real": exits.thresholds(NAMES, COLUMNS, repeated=False),
+        "thresholds_repeated": exits.thresholds(NAMES, COLUMNS, repeated=True),
+        "reliability_real": exits.reliability(NAMES, repeated=False),
+        "reliability_repeated": exits.reliability(NAMES, repeated=True),
+        "scale": scale.by_size("Four layers on more text, with fewer passes over it"),
+    },
+    claims=CLAIMS,
 )

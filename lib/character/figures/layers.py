@@ -1,26 +1,34 @@
 """Figures about what single layers do."""
 
-import matplotlib.pyplot as plt
-import pandas as pd
+from collections.abc import Callable
+
 from matplotlib.figure import Figure
 
-from lib.figures import style
+from lib.figures import panels, style
 from lib.figures.training import OVER_SEEDS, over_epochs
+from lib.results.store import Results
 
 
-def training_losses(curve: pd.DataFrame, variant: str, layers: int, title: str) -> Figure:
-    """Training loss of every layer through the shared head, mean over seeds, against epochs.
+def training_losses(variant: str, layers: int, title: str) -> Callable[[Results], Figure]:
+    """Draw the training loss of every layer through the shared head, a panel a text.
 
-    ``curve`` holds the columns ``train_loss_layer_1`` ...; lines end with the first seed to stop.
+    Mean over seeds against epochs; lines end with the first seed to stop. The curve of the variant
+    holds the columns ``train_loss_layer_1`` ...
     """
-    own = curve[curve["variant"] == variant]
-    figure, axes = plt.subplots()
-    for layer in range(1, layers + 1):
-        colour, column = style.COLOURS[layer - 1], f"train_loss_layer_{layer}"
-        over_epochs(axes, own, column, f"layer {layer}", color=colour)
-    style.whole_numbers(axes.xaxis)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss (nats per character)")
-    axes.set_title(title)
-    style.legend(figure, axes, OVER_SEEDS, layers)
-    return figure
+
+    def draw(results: Results) -> Figure:
+        curve = results("curve")
+        curve = curve[curve["variant"] == variant]
+        figure, axes = panels.grid_of_panels(panels.counted(results()), title, 3.8)
+        for panel, corpus in zip(axes, results.corpora, strict=True):
+            own = curve[curve["corpus"] == corpus]
+            for layer in range(1, layers + 1):
+                colour, column = style.COLOURS[layer - 1], f"train_loss_layer_{layer}"
+                over_epochs(panel, own, column, f"layer {layer}", color=colour)
+            style.whole_numbers(panel.xaxis)
+            panel.set_xlabel("epoch")
+        axes[0].set_ylabel("training loss (nats per character)")
+        style.legend(figure, axes[0], OVER_SEEDS, layers)
+        return figure
+
+    return draw

@@ -5,7 +5,7 @@ residual sum (post-norm), no biases, no dropout, rotary positions, SwiGLU of hid
 A block of width d has 16 d^2 + 2 d parameters (d = 64: 65,664).
 
 Sources: RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shazeer
-2020); their combination is that of seed 004.
+2020); their combination is that of R4.
 """
 
 import torch

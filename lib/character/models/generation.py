@@ -20,7 +20,7 @@ class Decoder:
 
     ``exit_layer`` counts from 1 and lies below the last; ``threshold`` above 1 never exits.
     ``length`` is the most symbols it can hold; a step beyond raises ValueError. ``exited`` counts
-    the symbols that stopped at ``exit_layer``. Works on the CPU, one text at a time.
+    the symbols that stopped at ``exit_layer``. One text at a time, on the model's device.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class Decoder:
         self.model, self.exit_layer, self.threshold, self.keep = model, exit_layer, threshold, keep
         config = model.config
         shape = (len(model.blocks), 1, config.heads, length, config.width // config.heads)
-        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
-        self.cosine, self.sine = rotary_tables(length, shape[-1])
+        self.device = model.embedding.weight.device
+        self.keys, self.values = (torch.zeros(shape, device=self.device) for _ in range(2))
+        self.cosine, self.sine = (t.to(self.device) for t in rotary_tables(length, shape[-1]))
         self.read = self.exited = 0
         self.waiting: list[Tensor] = []  # states (1, 1, d) that skipped the deeper layers
 
@@ -62,7 +63,7 @@ class Decoder:
         if place == self.keys.shape[3]:
             raise ValueError(f"the cache holds {place} symbols and is full")
         self.read += 1
-        x = self.model.embedding(torch.tensor([[symbol]]))
+        x = self.model.embedding(torch.tensor([[symbol]], device=self.device))
         for layer in range(exit_layer):
             x = self._layer(layer, x, place)
         if self.threshold <= 1:
@@ -98,7 +99,8 @@ class Decoder:
         query = rotate(query, self.cosine[start:end], self.sine[start:end])
         visible = None
         if x.shape[1] > 1:
-            visible = torch.arange(end) <= torch.arange(start, end).unsqueeze(-1)  # (n, end)
+            places = torch.arange(end, device=self.device)
+            visible = places <= places[start:].unsqueeze(-1)  # (n, end)
         mixed = F.scaled_dot_product_attention(
             query,
             self.keys[layer, :, :, :end],

@@ -10,7 +10,7 @@ Therefore the last gain of the block below moves up: it becomes 1 there and beco
 of the new block, whose first gain is 1. The new block then turns n into gain * n, which is what
 the old model handed to its head. Exact up to rounding and the norm's eps of 1e-6.
 
-Source: the untested ideas at the end of seed 004, Experiment 5; zero-output initialisation as in
+Source: the untested ideas at the end of R4, Experiment 5; zero-output initialisation as in
 Net2Net (Chen et al. 2016) and bert2BERT (Chen et al. 2021).
 """
 

@@ -1,8 +1,8 @@
 """Hierarchical Reasoning Model on characters: a fast L-module and a slow H-module.
 
 One block per module, N = 1 high-level cycle of T = 2 steps, a learned initial state for each
-module, and a two-way Q-head that no loss of the seed ever used (kept: it counts in the 152,064
-parameters). Two update rules exist in the history of seed 004:
+module, and a two-way Q-head that no loss of R4 ever used (kept: it counts in the 152,064
+parameters). Two update rules exist in the history of R4:
 
 ``original``   (Experiment 1): L, L, H one after the other; H reads the *new* L; the first
                L step is without gradient.
@@ -36,7 +36,7 @@ class HRMConfig:
     (HRM+Memory, 193,024 parameters; reconstructed, see ``memory_cell``).
     ``memory_off`` keeps those parameters but empties the memory before every read.
     ``causal_memory`` keeps what a window wrote from being read by its own later segments: in the
-    seed, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
+    R4, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
     """
 
     width: int = 64

@@ -4,7 +4,7 @@
     memory write  M <- M + phi(k)^T v ;  n <- n + sum_t phi(k_t)
     output        W_o [ sigmoid(g) read + (1 - sigmoid(g)) local ]   one gate g a head, from 0
 
-Source: Munkhdalai et al. 2024, in the plain-sum form of seed 004 (no delta rule); no rotary
+Source: Munkhdalai et al. 2024, in the plain-sum form of R4 (no delta rule); no rotary
 positions, no residual, no norm: the layer's output replaces the embedding.
 """
 

@@ -1,4 +1,4 @@
-"""The two initialisations of seed 004, which alone separate perplexity 16.87 from 9.9.
+"""The two initialisations of R4, which alone separate perplexity 16.87 from 9.9.
 
 ``A`` (Experiments 1-4, 10, 11): every linear map drawn with standard deviation 1/sqrt(d).
 ``B`` (Experiments 5-9): every linear map drawn with standard deviation 0.02.
@@ -27,7 +27,7 @@ def linear_deviation(initialisation: str, width: int) -> float:
 def initialise(module: nn.Module, initialisation: str, width: int) -> None:
     """Draw all embeddings and linear maps of ``module`` anew from the global generator.
 
-    Normal draws cut at +-2 (an absolute bound, as in the seed: it never binds in practice).
+    Normal draws cut at +-2 (an absolute bound, as in R4: it never binds in practice).
     """
     deviation = linear_deviation(initialisation, width)
     for part in module.modules():

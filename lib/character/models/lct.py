@@ -1,6 +1,6 @@
 """LCT+OACD: recurrent blocks shaped without labels, read out by a trained head -- *reconstructed*.
 
-The original code of seed 004, Experiment 1, is lost. On record: 1 or 2 blocks of width 64 (78,080
+The original code of R4, Experiment 1, is lost. On record: 1 or 2 blocks of width 64 (78,080
 and 149,952 parameters), 4 segments, states that start random, the L block every segment and the
 H block every second one, an unsupervised dispersion loss (OACD) for the blocks, and the task loss
 for the output head alone. Inferred: states are added to the embedding as in HRM, the start state

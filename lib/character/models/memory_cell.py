@@ -1,4 +1,4 @@
-"""Compressive memory inside a recurrent module (HRM+Memory of seed 004) -- *reconstructed*.
+"""Compressive memory inside a recurrent module (HRM+Memory of R4) -- *reconstructed*.
 
 The original code is lost; only its parameter count (about 193 thousand) and its failure
 (perplexity 22.6 and 23.2) are on record. Inferred here: each of the two modules gets query,

@@ -2,14 +2,14 @@
 
 Three ways to the same predictions, from the definition to the fast form:
 
-``routed``     runs all layers for all symbols and picks per symbol (how the seeds measured);
+``routed``     runs all layers for all symbols and picks per symbol (how R4 measured);
 ``compacted``  runs the deeper layers for the continuing symbols only. Later symbols still attend
                to exited ones; what they find there is either the exited symbol's state carried
                upwards, projected to keys and values in every layer (``propagate``: approximate), or
                its true deep state, computed after all (``recompute``: exact, and little is saved);
 ``lib.character.models.generation`` does the same symbol by symbol with a cache of keys and values.
 
-Sources: seed 004, Experiments 9-11; state propagation after CALM (Schuster et al. 2022),
+Sources: R4, Experiments 9-11; state propagation after CALM (Schuster et al. 2022),
 recomputation after EE-LLM (Chen et al. 2023).
 """
 
@@ -95,8 +95,9 @@ def _continue(block: Block, state: Tensor, going: Tensor, rows: Tensor, columns:
     value = heads(attention, attention.value(state))
     queries = state.new_zeros(len(state), most, attention.heads, head_width)
     queries[rows, slots] = query.squeeze(2)
-    place = torch.zeros(len(state), most, dtype=torch.long).index_put((rows, slots), columns)
-    visible = torch.arange(length) <= place.unsqueeze(-1)  # (B, M, T); padding sees symbol 0
+    place = columns.new_zeros(len(state), most).index_put((rows, slots), columns)
+    positions = torch.arange(length, device=state.device)
+    visible = positions <= place.unsqueeze(-1)  # (B, M, T); padding sees symbol 0
     mixed = F.scaled_dot_product_attention(
         queries.transpose(1, 2), key, value, attn_mask=visible.unsqueeze(1)
     )

@@ -1,60 +1,68 @@
 """Early exit by the clock: is the compute that a formula saves also time that is saved?
 
-Two tables. ``batched``: whole windows, full model against compacted inference, at several
-thresholds; ``generated``: one symbol at a time with a cache. Each row has the wall clock, the ideal
-speed-up that the seeds' compute formula promises, and the loss.
+Tables: ``batched``, whole windows, full model against compacted inference, at several thresholds;
+``generated``, one symbol at a time with a cache; ``wider``, untrained models of growing width. Each
+row has the wall clock, the ideal speed-up that R4's compute formula promises, and the loss.
 """
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.character.analysis.depth_probe import splits
 from lib.character.analysis.early_exit import compute
 from lib.character.models.generation import Decoder, generate, generate_uncached
 from lib.character.models.routed import KEEPS, compacted, routed
-from lib.character.models.transformer import TransformerConfig
+from lib.character.probe_run import splits
+from lib.character.run import KEPT, CharacterRun, load_state
+from lib.character.run import run as train
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
 from lib.text.windows import Windows
-from lib.character.character_run import CharacterRun
-from lib.character.kept_run import load_state
-from lib.runs.task import Outcome
 
 FULL = 1.01  # a threshold that no confidence reaches
+WIDTHS = (64, 256)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A trained network, where it exits, and how much is timed."""
+    """A network, the layer that symbols may exit after, and how much is timed.
+
+    ``rows`` windows, medians of ``repeats``, prompts of ``prompt`` symbols. ``widths`` of untrained
+    models, in which ``shares`` of the symbols exit at random (none: not timed).
+    """
 
     network: CharacterRun
-    run_id: str
     exit_layer: int
     thresholds: tuple[float, ...] = (0.5, 0.8, 0.95)
     rows: int = 64
     repeats: int = 7
     prompt: int = 16
-    widths: tuple[int, ...] = (64, 256)
+    widths: tuple[int, ...] = ()
     shares: tuple[float, ...] = (0.5, 0.75, 0.95)
 
 
-def run(config: Speed, seed: int, folder: Path) -> Outcome:
-    """Time the best epoch's weights on the reported split."""
-    model = load_state(config.network, folder.parent / config.run_id, "best")
-    windows = splits(config.network)["report"]
-    windows = Windows(windows.inputs[: config.rows], windows.targets[: config.rows])
-    corpus = config.network.corpus
+@run_function("exit speed")
+def run(config: Speed, seed: int, place: Place) -> Outcome:
+    """Time the best epoch's weights on the reported split; the training is made if need be."""
+    network = replace(config.network, keep=True)
+    model = load_state(network, place.need(train, network, seed, *KEPT), "best")
+    windows = splits(network)["report"]
+    windows = Windows(
+        windows.inputs[: config.rows].to(place.device),
+        windows.targets[: config.rows].to(place.device),
+    )
     tables = {
         "batched": batched(model, windows, config),
         "generated": generated(model, windows, config),
     }
     if config.widths:
-        tables["wider"] = wider(config, seed)
+        tables["wider"] = wider(config, seed, place.device)
+    corpus = network.corpus
     return Outcome({"corpus": corpus.name, "corpus_sha256": corpus.sha256}, tables)
 
 
@@ -68,6 +76,7 @@ def batched(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
         exact = routed(model, symbols, layer, threshold)[0]
         for keep in KEEPS:
             full_seconds, seconds = alternately(
+                symbols.device,
                 config.repeats,
                 lambda: model(symbols),
                 lambda t=threshold, k=keep: compacted(model, symbols, layer, t, k),
@@ -108,12 +117,12 @@ def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
     for prompt in prompts:  # every way once a prompt, so that all meet the same machine
         for way in times:
             decoder = way and Decoder(model, config.exit_layer, *way, length)
-            started = time.perf_counter()
+            started = _now(prompt.device)
             if decoder is None:
                 generate_uncached(model, prompt, count)
             else:
                 made[way].append(generate(decoder, prompt, count))
-            times[way].append(time.perf_counter() - started)
+            times[way].append(_now(prompt.device) - started)
             if decoder is not None:
                 exited[way] += decoder.exited
     seconds = {way: statistics.median(found) for way, found in times.items()}
@@ -143,18 +152,20 @@ def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
 
 
 @torch.no_grad()
-def wider(config: Speed, seed: int) -> list[dict]:
-    """Untrained models of growing width with exits drawn by lot: how the overhead shrinks."""
+def wider(config: Speed, seed: int, device: torch.device) -> list[dict]:
+    """Untrained models of growing width with exits drawn at random: how the overhead shrinks."""
     rows, layers = [], config.network.model.layers
-    vocabulary, length = config.network.model.vocabulary, config.network.length
+    vocabulary, length = len(config.network.corpus.alphabet), config.network.length
     generator = torch.Generator().manual_seed(seed)
-    symbols = torch.randint(vocabulary, (config.rows // 4, length), generator=generator)
+    symbols = torch.randint(vocabulary, (config.rows // 4, length), generator=generator).to(device)
     for width in config.widths:
         torch.manual_seed(seed)
-        model = TransformerConfig(vocabulary, layers, width, width // 16, length).build().eval()
+        shape = replace(config.network.model, width=width, heads=width // 16, length=length)
+        model = shape.build(vocabulary).to(device).eval()
         for share in config.shares:
-            exits = torch.rand(symbols.shape, generator=generator) < share
+            exits = (torch.rand(symbols.shape, generator=generator) < share).to(device)
             full_seconds, seconds = alternately(
+                device,
                 max(config.repeats // 2, 1),
                 lambda m=model: m(symbols),
                 lambda m=model, e=exits: compacted(m, symbols, config.exit_layer, 0.5, exits=e),
@@ -173,17 +184,29 @@ def wider(config: Speed, seed: int) -> list[dict]:
 
 
 def alternately(
-    repeats: int, first: Callable[[], object], second: Callable[[], object]
+    device: torch.device,
+    repeats: int,
+    first: Callable[[], object],
+    second: Callable[[], object],
 ) -> tuple[float, float]:
     """Median seconds of two functions, timed in turn so that both meet the same machine."""
     first(), second()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for function, record in zip((first, second), times, strict=True):
-            started = time.perf_counter()
+            started = _now(device)
             function()
-            record.append(time.perf_counter() - started)
+            record.append(_now(device) - started)
     return tuple(statistics.median(record) for record in times)
+
+
+def _now(device: torch.device) -> float:
+    """The clock in seconds, after all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
 
 
 def _perplexity(logits: Tensor, targets: Tensor) -> float:

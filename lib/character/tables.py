@@ -1,0 +1,23 @@
+"""The table of an experiment beside its report, a table a text."""
+
+import pandas as pd
+
+from lib.character.claims import REPEATED
+from lib.character.figures.common import metric
+from lib.experiment import Experiment
+from lib.results import tables
+from lib.results.store import Results
+
+
+def against_report(results: Results, experiment: Experiment) -> list[pd.DataFrame]:
+    """Ours beside the report's, in the order of the texts.
+
+    The change is that of the column that decides on the text; the report's figures stand beside the
+    repeated text only, on which they were measured, and are blank elsewhere.
+    """
+    return [
+        tables.against_reported(
+            results.on(text), experiment, metric(text), text.startswith(REPEATED)
+        )
+        for text in results.corpora
+    ]
