@@ -117,6 +117,8 @@ class Experiment:
         Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
         device and what is to be done before anything is trained.
         """
+        if places.shows_committed():
+            return self._shown()
         device = devices.choose(parameters.device)
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts)
@@ -150,3 +152,13 @@ class Experiment:
         spent = sum({r["key"]: r["row"].get("seconds", 0) for _, r in pairs}.values())
         print(f"all finished: {spent / 60:.1f} core-minutes of training in all", flush=True)
         return store.save_set(self.slug, parameters, keys, sort(pairs))
+
+    def _shown(self) -> Results:
+        """The committed rows of all texts and sizes: how the notebooks that are read were made."""
+        results = store.committed(self.slug)
+        for (corpus, size), rows in results().groupby(["corpus", "size"], sort=False):
+            print(
+                f"committed: {len(rows)} rows on {corpus}, size {size}, "
+                f"{rows['seconds'].sum() / 60:.1f} core-minutes of training"
+            )
+        return results

@@ -109,9 +109,15 @@ def show(table: pd.DataFrame) -> None:
 def verdicts(experiment: Experiment, results: Results) -> None:
     """Show the experiment's claims decided on these results.
 
-    The committed sizes need 5 random seeds for a verdict; a run of another size is given one from
-    2 seeds on, its interval shown whatever n is.
+    The committed rows are judged among all claims of the repository, as in ``claims.csv``. A run
+    of one's own is given verdicts from 2 seeds on (5 at the full size), its interval shown whatever
+    n is.
     """
+    if results.folder is None:
+        ids = [claim.id for claim in experiment.claims]
+        frame = pd.read_csv(scoreboard.PATH)
+        show(scoreboard.shown(frame[frame["id"].isin(ids)]))
+        return
     size = results.sizes[0]
     least = 2 if size in ("custom", "quick", "tiny") else SEEDS
     show(scoreboard.verdicts(experiment.claims, results, least))
@@ -122,6 +128,8 @@ def beside_ours(experiment: Experiment, results: Results) -> None:
 
     Where the committed tables hold another text or size only, the line above says which.
     """
+    if results.folder is None:
+        return  # these are the committed rows
     if not store.has_committed(experiment.slug):
         print("no results of this notebook are committed to compare with")
         return

@@ -3,7 +3,7 @@
     python tools/notebooks.py prepare            shared cells, mocks and metadata from the library
     python tools/notebooks.py run --size quick   execute copies into results/notebooks/quick
     python tools/notebooks.py run --size full    the same at the full size (resumable)
-    python tools/notebooks.py adopt              execute from committed rows, keep the outputs
+    python tools/notebooks.py adopt              show the committed rows, keep the outputs
     python tools/notebooks.py check              the gate: outputs present, current and clean
 
 ``--only 03,04`` takes a subset. Every run is papermill into ``results/notebooks/<size>``. An
@@ -131,7 +131,7 @@ def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]
     variables = {**os.environ, **devices.environment(beside)}
     if size == ADOPTED:
-        variables["DEPTH_RECORDED"] = "1"
+        variables["DEPTH_SHOW"] = "committed"
     elif size != "full":
         command += ["-y", json.dumps(small(path, size))]
     try:

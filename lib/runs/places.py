@@ -36,6 +36,11 @@ def recorded_counts() -> bool:
     return os.environ.get("DEPTH_RECORDED", "") == "1"
 
 
+def shows_committed() -> bool:
+    """Whether experiments show the committed rows instead of running (``DEPTH_SHOW=committed``)."""
+    return os.environ.get("DEPTH_SHOW", "") == "committed"
+
+
 def shown(path: Path) -> str:
     """A path as it is printed: inside the repository relative to it, else its last two parts."""
     if path.is_relative_to(ROOT):
