@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from lib.character.claims import REPEATED
 from lib.character.figures.common import metric
 from lib.experiment import Experiment
 from lib.results import tables
@@ -13,11 +12,12 @@ def against_report(results: Results, experiment: Experiment) -> list[pd.DataFram
     """Ours beside the report's, in the order of the texts.
 
     The change is that of the column that decides on the text; the report's figures stand beside the
-    repeated text only, on which they were measured, and are blank elsewhere.
+    text on which they were measured, and are blank elsewhere.
     """
+    own = tuple({text for claim in experiment.claims for text in claim.texts})
     return [
         tables.against_reported(
-            results.on(text), experiment, metric(text), text.startswith(REPEATED)
+            results.on(text), experiment, metric(text), bool(own) and text.startswith(own)
         )
         for text in results.corpora
     ]
