@@ -100,10 +100,17 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Display a table under a line that says what its numbers stand on."""
+    """Display a table under a line that says what its numbers stand on.
+
+    Plain HTML that also stands where style sheets are stripped: cells are aligned to the left, line
+    ends in them are kept, empty ones are empty.
+    """
     if "caption" in table.attrs:
         display(HTML(f"<small>{table.attrs['caption']}</small>"))
-    display(table)
+    html = table.to_html(justify="left", border=0, na_rep="")
+    for tag in ("td", "th"):
+        html = html.replace(f"<{tag}>", f'<{tag} align="left">')
+    display(HTML(html.replace("\\n", "<br>")))
 
 
 def verdicts(experiment: Experiment, results: Results) -> None:

@@ -85,9 +85,15 @@ class Claim:
         return (statistics.percent_interval if self._logs(values) else statistics.interval)(values)
 
     def p(self, values: np.ndarray) -> float:
-        """The p of the measure against the threshold, on the scale of its interval."""
+        """The p of the measure against the threshold, on the scale of its interval.
+
+        For ``within``: of being equal where the mean lies inside, else of being outside.
+        """
         if self.expect == "within":
-            return statistics.equivalence_p(values, self.threshold)
+            mean = float(np.mean(values))
+            if abs(mean) <= self.threshold:
+                return statistics.equivalence_p(values, self.threshold)
+            return statistics.p_value(values, self.threshold if mean > 0 else -self.threshold)
         if self._logs(values):
             logs = np.log1p(np.asarray(values, dtype=float) / 100)
             return statistics.p_value(logs, float(np.log1p(self.threshold / 100)))
@@ -256,7 +262,9 @@ def place(low: float, high: float, claim: Claim, p: float | None) -> tuple[str, 
     if claim.expect == "within":
         if low > line or high < -line:
             return fails, f"the interval lies outside +-{line:g}"
-        inside = p <= SIGNIFICANT if p is not None else -line <= low and high <= line
+        inside = -line <= low and high <= line
+        if p is not None:
+            inside = p <= SIGNIFICANT and -line <= (low + high) / 2 <= line
         if inside:
             return holds, f"equal within +-{line:g} (two one-sided tests)"
         return UNDECIDED, f"not shown equal within +-{line:g}"

@@ -4,7 +4,18 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from lib.results.claims import SEEDS, Claim, corrected, decide
+from lib.results.claims import (
+    CONTRADICTED,
+    NOT_MEASURABLE,
+    REPLICATED,
+    REVERSED,
+    SEEDS,
+    SUPPORTED,
+    UNDECIDED,
+    Claim,
+    corrected,
+    decide,
+)
 from lib.results.statistics import Interval, sensible
 from lib.results.store import Results
 from lib.runs import files
@@ -34,6 +45,14 @@ COLUMNS = (
     "run_ids",
     "commit",
 )
+MARKS = {  # legible without colour
+    REPLICATED: "✔",
+    SUPPORTED: "✔",
+    REVERSED: "✘",
+    CONTRADICTED: "✘",
+    UNDECIDED: "?",
+    NOT_MEASURABLE: "–",
+}
 PATH = ROOT / "results" / "claims.csv"
 
 
@@ -57,21 +76,21 @@ def verdicts(claims: Iterable[Claim], results: Results, least: int = SEEDS) -> p
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``score`` as a reader sees them."""
+    """Rows of ``score`` as a reader sees them: the claim, and under it what decides it."""
+    rows = list(frame.itertuples())
     return pd.DataFrame(
         {
-            "claim": frame["statement"],
-            "kind": frame["kind"],
-            "text": frame["corpus"],
-            "report": frame["reported"].map(lambda x: "" if pd.isna(x) else sensible(x)),
-            "ours": [measured(row) for row in frame.itertuples()],
-            "n": frame["n"],
-            "line": [line(row) for row in frame.itertuples()],
-            "verdict": frame["verdict"],
-            "unit": frame["unit"],
-            "decided by": frame["reason"],
+            "verdict": [f"{MARKS[row.verdict]} {row.verdict}" for row in rows],
+            "claim (kind), and what decides it": [
+                f"{row.statement} ({row.kind})\n{row.reason}" for row in rows
+            ],
+            "text, size": [f"{row.corpus}\n{row.size}" if row.corpus else "" for row in rows],
+            "report": ["" if pd.isna(row.reported) else sensible(row.reported) for row in rows],
+            "ours": [f"{measured(row)}\n{row.unit}" if row.n else "" for row in rows],
+            "n": frame["n"].to_list(),
+            "line": [line(row) for row in rows],
         }
-    ).set_index("claim")
+    ).set_index("verdict")
 
 
 def measured(row) -> str:
