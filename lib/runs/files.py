@@ -174,7 +174,9 @@ def _spoken(path: Path, size: int) -> Iterator[None]:
     except OSError as error:
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
         reasons |= {errno.EACCES: "the folder is read-only", errno.EDQUOT: "the quota is used up"}
-        reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be")
+        reasons |= dict.fromkeys(
+            (errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be"
+        )
         if isinstance(error, NoRoom) or error.errno not in reasons:
             raise
         need = f", {size:,} bytes are needed" if size else ""
