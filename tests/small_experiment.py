@@ -13,6 +13,7 @@ from lib.training.loop import Training
 class Smalls(Parameters):
     """Three seeds, and numbers of the loop."""
 
+    workers: int = whole(1, 1, 64)
     seeds: int = whole(3, 1, 100)
     epochs: int = whole(3, 1, 100)
     learning_rate: float = real(1e-3, 0.0, above=True)

@@ -86,7 +86,10 @@ class Claim:
     def p(self, values: np.ndarray) -> float:
         """The p of the measure against the threshold, on the scale of its interval."""
         if self.expect == "within":
-            return statistics.equivalence_p(values, self.threshold)
+            mean, line = float(np.mean(values)), self.threshold
+            if abs(mean) > line:  # what may be shown is that it lies outside
+                return statistics.p_value(values, line if mean > 0 else -line)
+            return statistics.equivalence_p(values, line)
         if self._logs(values):
             logs = np.log1p(np.asarray(values, dtype=float) / 100)
             return statistics.p_value(logs, float(np.log1p(self.threshold / 100)))
@@ -274,12 +277,11 @@ def corrected(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[own.index, "q"] = statistics.discovery_rate(own["p"])
     decided = ~frame["verdict"].isin((UNDECIDED, NOT_MEASURABLE))
     fallen = decided & (frame["q"] > SIGNIFICANT)
-    frame.loc[fallen, "reason"] = (
-        "the interval alone would decide, but not among so many claims (q "
-        + frame.loc[fallen, "q"].map("{:.3f}".format)
-        + "); "
-        + frame.loc[fallen, "reason"]
-    )
+    for row in frame.index[fallen]:
+        q, reason = frame.loc[row, "q"], frame.loc[row, "reason"]
+        frame.loc[row, "reason"] = (
+            f"the interval alone would decide, but not among so many claims (q {q:.3f}); {reason}"
+        )
     frame.loc[fallen, "verdict"] = UNDECIDED
     return frame
 
