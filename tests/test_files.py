@@ -114,7 +114,10 @@ def test_a_folder_replaces_another_as_one_and_an_error_leaves_the_old_one(tmp_pa
             for name in ("one", "two"):
                 (part / name).write_text(text)
     assert [(tmp_path / "set" / n).read_text() for n in ("one", "two")] == ["b", "b"]
-    with pytest.raises(RuntimeError, match="half way"), files.whole_folder(tmp_path / "set") as part:
+    with (
+        pytest.raises(RuntimeError, match="half way"),
+        files.whole_folder(tmp_path / "set") as part,
+    ):
         (part / "one").write_text("c")
         raise RuntimeError("half way")
     assert (tmp_path / "set" / "one").read_text() == "b"

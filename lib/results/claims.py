@@ -90,10 +90,10 @@ class Claim:
         For ``within``: of being equal where the mean lies inside, else of being outside.
         """
         if self.expect == "within":
-            mean = float(np.mean(values))
-            if abs(mean) <= self.threshold:
-                return statistics.equivalence_p(values, self.threshold)
-            return statistics.p_value(values, self.threshold if mean > 0 else -self.threshold)
+            mean, line = float(np.mean(values)), self.threshold
+            if abs(mean) > line:  # what may be shown is that it lies outside
+                return statistics.p_value(values, line if mean > 0 else -line)
+            return statistics.equivalence_p(values, line)
         if self._logs(values):
             logs = np.log1p(np.asarray(values, dtype=float) / 100)
             return statistics.p_value(logs, float(np.log1p(self.threshold / 100)))
@@ -283,12 +283,11 @@ def corrected(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[own.index, "q"] = statistics.discovery_rate(own["p"])
     decided = ~frame["verdict"].isin((UNDECIDED, NOT_MEASURABLE))
     fallen = decided & (frame["q"] > SIGNIFICANT)
-    frame.loc[fallen, "reason"] = (
-        "the interval alone would decide, but not among so many claims (q "
-        + frame.loc[fallen, "q"].map("{:.3f}".format)
-        + "); "
-        + frame.loc[fallen, "reason"]
-    )
+    for row in frame.index[fallen]:
+        q, reason = frame.loc[row, "q"], frame.loc[row, "reason"]
+        frame.loc[row, "reason"] = (
+            f"the interval alone would decide, but not among so many claims (q {q:.3f}); {reason}"
+        )
     frame.loc[fallen, "verdict"] = UNDECIDED
     return frame
 

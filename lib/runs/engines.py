@@ -4,6 +4,7 @@ An engine takes tasks and yields (task, record or Failure) as they end, in any o
 leave their runs in the same folders, so that any may go on where another stopped.
 """
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -21,6 +22,7 @@ from lib.runs.key import described, digest
 from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
 
 ENGINES = ("local",)
+ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
 
 
 def submit(
@@ -62,7 +64,7 @@ def _processes(
     tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
 ) -> Iterator[tuple[Task, Any]]:
     """Processes of one thread each. One that dies breaks its pool, and with it the runs that were
-    under way: each of them is tried once more, alone, so that only the one that kills fails."""
+    under way: each of them is tried again, alone, so that only the one that kills fails."""
     waiting, broken = deque(tasks), list[Task]()
     while waiting:
         with _pool(workers) as pool:
@@ -82,11 +84,15 @@ def _processes(
                 pool.shutdown(cancel_futures=True)
                 raise
     for task in broken:
-        with _pool(1) as pool:
-            try:
-                yield task, pool.submit(attempt, task, runs, device).result()
-            except BrokenProcessPool:
-                yield task, Failure("its worker process was killed (out of memory?)")
+        yield task, _alone(task, runs, device)
+
+
+def _alone(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Failure:
+    """Run a task in a process with nothing beside it, and once again if that is killed."""
+    for _ in range(ATTEMPTS):
+        with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
+            return pool.submit(attempt, task, runs, device).result()
+    return Failure("its worker process was killed (out of memory?)")
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -1,0 +1,158 @@
+"""Experiments as data: run whole, extended by a reader, and honest about runs that failed."""
+
+import dataclasses
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from small_experiment import SmallVariant, experiment
+
+from lib.character.experiments.e00_start_here import E00
+from lib.character.experiments.e03_iterative_refinement import E03
+from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Segments
+from lib.character.variants import Variant
+from lib.experiment import Experiment
+from lib.figures import gallery
+from lib.results import scoreboard, store, tables
+from lib.results.claims import NOT_MEASURABLE, change
+from lib.results.schema import DIVERGED, THEIRS
+from lib.runs.sweep import SweepFailed
+
+matplotlib.use("Agg")
+
+
+def fresh(entry: Experiment, *variants: str) -> Experiment:
+    """A copy whose variants may be changed, with some of them only."""
+    names = variants or entry.variants
+    return dataclasses.replace(entry, variants={name: entry.variants[name] for name in names})
+
+
+def tiny(entry: Experiment, **given):
+    own = {"corpus": "embedded", "train_chars": 1_100, "valid_chars": 600, "test_chars": 600}
+    return entry.parameters.at("tiny").changed(**{**own, **given})
+
+
+def texts_of(figure) -> str:
+    """Every word on a figure."""
+    found = [t.get_text() for axes in figure.axes for t in (axes.title, *axes.texts)]
+    for axes in figure.axes:
+        found += [label.get_text() for label in (*axes.get_yticklabels(), *axes.get_xticklabels())]
+    found += [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+    return " | ".join(found)
+
+
+def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys):
+    e = fresh(E00)
+    results = e.run(tiny(e, seeds=2, epochs=2))
+    said = capsys.readouterr().out
+    assert "4 runs of 3 variants on 1 text, device cpu" in said and "all finished" in said
+    assert results().groupby("variant").size().to_dict() == {
+        "standard": 2, "unigram": 1, "bigram": 1
+    }  # fmt: skip
+    assert set(results("curve").groupby(["variant", "seed"]).size()) == {2}
+    shown = tables.against_reported(results, e)
+    assert shown.index.tolist() == ["Standard, 1 layer", "unigram", "bigram"]
+    assert "embedded (sha256" in shown.attrs["caption"] and shown["n"].tolist() == [2, 1, 1]
+    gallery.show(e, "curve", results)
+    plt.close("all")
+    assert (results.folder / "00_start_here_curve.png").stat().st_size > 5_000
+    again = e.run(tiny(e, seeds=2, epochs=2))
+    pd.testing.assert_frame_equal(again(), results())
+
+
+def test_seeds_are_outermost_so_that_an_interrupted_sweep_has_whole_comparisons():
+    e = experiment()
+    tasks = e.tasks(e.parameters(), e.texts(None))
+    assert [task.seed for task in tasks] == sorted(task.seed for task in tasks)
+    assert [t.labels["variant"] for t in tasks][:3] == ["base", "worse", "worse"]
+
+
+def test_a_readers_variant_is_trained_with_the_same_seeds_and_appears_marked(kept):
+    e = fresh(E03, "standard", "irt")
+    parameters = tiny(e, seeds=2, epochs=1)
+    before = e.run(parameters)
+    e.variants["mine"] = Variant(TransformerConfig(initial_state=True), Segments(3), "IRT thrice")
+    results = e.run(parameters)
+    mine = results()[results()["variant"] == "mine"]
+    assert mine["seed"].tolist() == [0, 1] and set(mine["label"]) == {f"IRT thrice {THEIRS}"}
+    assert mine["updates"].iloc[0] == 3 * before().iloc[0]["updates"]
+    others = results()[results()["variant"] != "mine"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others[before().columns], before(), check_dtype=False)
+    assert results.folder != before.folder, "the tables without it stay"
+    shown = tables.against_reported(results, e)
+    assert f"IRT thrice {THEIRS}" in shown.index and shown.loc[f"IRT thrice {THEIRS}", "n"] == 2
+    for what in e.figures:
+        assert f"IRT thrice {THEIRS}" in texts_of(e.figures[what](results)), what
+        assert THEIRS not in texts_of(e.figures[what](before)), what
+    plt.close("all")
+    assert "mine" not in E03.variants, "the repository's own experiment is as it was"
+    verdicts = scoreboard.verdicts(e.claims, results, least=2)
+    assert len(verdicts) == len(e.claims)
+
+
+def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothing(kept, capsys):
+    e = fresh(E03, "standard", "irt", "unigram")
+    parameters = tiny(e, seeds=2, epochs=3, learning_rate=1.0)
+    try:
+        results = e.run(parameters)
+    except SweepFailed as failed:
+        lines = str(failed).splitlines()[1:]
+        assert lines and all("loss nan in epoch" in line or "loss inf in" in line for line in lines)
+        (about,) = store.all_sets()
+        results = store.load_set(about["folder"])
+    trained = results()[results()["params"].notna()]
+    assert (trained["status"] == DIVERGED).all(), "worse than twice blind guessing"
+    assert tables.seeds_interval(results(), "standard", "test_ppl") is None
+    own = [c for c in e.claims if c.id == "exp03-irt-beats-standard"]
+    frame = scoreboard.score([(claim, results) for claim in own], least=2)
+    assert frame["verdict"].tolist() == [NOT_MEASURABLE]
+
+
+def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept):
+    e = experiment(
+        base=SmallVariant(1.0, "Base"),
+        sound=SmallVariant(2.0, "Sound"),
+        lost=SmallVariant(3.0, "Lost", "lost"),
+    )
+    results = e.run(e.parameters())
+    shown = tables.against_reported(results, e)
+    assert shown["n"].to_dict() == {"Base": 3, "Sound": 3, "Lost": 0}
+    assert (
+        shown.loc["Lost", "Δ against Base"] == "(3 diverged)"
+        and shown.loc["Lost"]["test PPL"] == ""
+    )
+    frame = scoreboard.score([(c, results) for c in (
+        dataclasses.replace(E03.claims[0], measure=change("lost", "base")),
+        dataclasses.replace(E03.claims[0], measure=change("sound", "base")),
+    )], least=2)  # fmt: skip
+    assert frame["verdict"].tolist() == [NOT_MEASURABLE, "reversed"]
+    assert "diverged in 3 of 3 seeds" in frame["reason"].iloc[0]
+
+
+def test_tables_grow_while_runs_end(kept):
+    e = experiment()
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        clock = iter(range(0, 10**6, 31))
+        patch.setattr("lib.runs.sweep.time.monotonic", lambda: next(clock))
+        e.run(e.parameters(seeds=2), published=lambda results: seen.append(results.outstanding))
+    assert seen == sorted(seen, reverse=True) and seen[-1] == 0 and len(seen) == 6
+
+
+def test_a_run_here_stands_beside_the_committed_one(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "TABLES", tmp_path / "results")
+    e = experiment()
+    full = e.run(e.parameters())
+    store.publish(full)
+    e.variants["mine"] = SmallVariant(3.0, "Mine")
+    yours = e.run(e.parameters(seeds=2))
+    shown = tables.beside_committed(yours, store.committed(e.slug))
+    assert shown["your n"].tolist() == [2, 2, 2] and shown["our n"].tolist() == [3, 3, 0]
+    assert set(shown["our text and size"]) == {"embedded, full"}
+
+
+def test_claims_that_share_an_id_are_refused():
+    with pytest.raises(ValueError, match="claims share an id: exp03-irt-beats-standard"):
+        dataclasses.replace(E03, claims=(E03.claims[0], E03.claims[0]))

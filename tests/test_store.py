@@ -1,0 +1,282 @@
+"""Tables: sets in folders of their own, replaced as one, published by text and size."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+from small_experiment import SmallVariant, experiment
+from small_runs import Text, task
+
+from lib.results import store
+from lib.results.schema import COLUMNS, SchemaError, check
+from lib.results.store import Absent, Results, assemble, save_set
+from lib.runs import files, places
+
+SLUG = "98_small"
+
+
+@pytest.fixture(autouse=True)
+def tables(kept, tmp_path, monkeypatch):
+    """Committed tables of each test's own."""
+    monkeypatch.setattr(store, "TABLES", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def record(value: float = 9.0, corpus: str = "embedded", digit: str = "a", **row) -> dict:
+    """A finished record as a sweep gives it."""
+    about = {"seconds": 1.0, "device": "cpu", "code_hash": "c" * 12, "commit": "123456789"}
+    own = {"corpus": corpus, "corpus_sha256": digit * 64, "val_ppl": value, "test_ppl": value}
+    key = row.pop("key", f"{value}{corpus}{digit}")
+    curve = [{"epoch": 1, "val_ppl": value}, {"epoch": 2, "val_ppl": value}]
+    return {"key": key, "row": {**about, **own, **row}, "tables": {"curve": curve}}
+
+
+def results(value: float = 9.0, size: str = "full", **more) -> Results:
+    """Tables of two seeds in which every number is ``value``."""
+    pairs = [(task("a", seed), record(value, key=f"{value}-{seed}", **more)) for seed in (0, 1)]
+    return Results(SLUG, assemble(pairs, size))
+
+
+def test_a_set_comes_back_as_it_was_written():
+    e = experiment()
+    made = e.run(e.parameters(seeds=2))
+    again = store.load_set(made.folder)
+    assert again.slug == SLUG and again.folder == made.folder and again.outstanding == 0
+    assert again.frames.keys() == {"", "curve", "side"} == made.frames.keys()
+    for name, frame in made.frames.items():
+        text = frame.to_csv(index=False, float_format="%.6g")
+        assert again.frames[name].to_csv(index=False, float_format="%.6g") == text
+    assert list(again().columns[: len(COLUMNS)]) == list(COLUMNS)
+    (about,) = store.all_sets()
+    assert about["runs"] == 6 and about["size"] == "quick" and about["folder"] == made.folder
+
+
+def test_each_set_of_parameters_has_a_folder_of_its_own():
+    e = experiment()
+    folders = {}
+    for given in ({"seeds": 1}, {"seeds": 2}, {"seeds": 1, "epochs": 4}, {"epochs": 2, "seeds": 1}):
+        made = e.run(e.parameters(**given))
+        folders[made.folder] = made()
+    assert len(folders) == 4 == len(store.all_sets())
+    for folder, frame in folders.items():
+        assert len(store.load_set(folder)()) == len(frame)
+    before = {f: (f / f"{SLUG}.csv").read_bytes() for f in folders}
+    assert e.run(e.parameters(seeds=2)).folder in folders
+    assert {f: (f / f"{SLUG}.csv").read_bytes() for f in folders} == before
+
+
+def test_a_run_that_ends_early_leaves_the_tables_of_what_is_there():
+    e = experiment(base=SmallVariant(1.0, "Base"), bad=SmallVariant(2.0, "Bad", "fails"))
+    with pytest.raises(RuntimeError, match="3 of 6 runs failed"):
+        e.run(e.parameters())
+    (about,) = store.all_sets()
+    held = store.load_set(about["folder"])
+    assert about["outstanding"] == held.outstanding == 3
+    assert held()["variant"].tolist() == ["base"] * 3
+
+
+def _rewrite(folder, value, keys):
+    """Write the set again and again, every number the same."""
+    parameters = experiment().parameters()
+    for _ in range(100_000):
+        pairs = [(task("a", s), record(value, key=f"{value}-{s}")) for s in (0, 1)]
+        save_set(SLUG, parameters, keys, pairs)
+
+
+def test_readers_under_load_never_see_a_mix_and_five_writers_do_no_harm(tmp_path):
+    keys = ["1", "2"]
+    folder = store.set_folder(SLUG, "full", keys)
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_rewrite, args=(folder, v, keys)) for v in (1, 2, 3, 4, 5)]
+    for writer in writers:
+        writer.start()
+    try:
+        end = time.monotonic() + 30
+        while not folder.is_dir():
+            assert time.monotonic() < end
+        seen, reads = set(), 0
+        while len(seen) < 3 or reads < 20:
+            assert time.monotonic() < end
+            found = store.load_set(folder)
+            values = set(found()["val_ppl"]) | set(found("curve")["val_ppl"])
+            assert len(values) == 1, "one writer's main table beside another's curve"
+            assert len(store.all_sets()) == 1
+            seen |= values
+            reads += 1
+    finally:
+        for writer in writers:
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.join()
+    pairs = [(task("a", 0), record(7.0))]
+    save_set(SLUG, experiment().parameters(), keys, pairs)
+    assert store.load_set(folder)()["val_ppl"].tolist() == [7.0]
+    left = sorted(path.name for path in folder.parent.iterdir())
+    assert left == [folder.name, f"{folder.name}.lock"], "what the killed left is cleared"
+
+
+def test_publishing_replaces_the_same_text_and_size_and_nothing_else(tables):
+    first = [("embedded", "full"), ("wikitext-2", "full"), ("embedded", "third")]
+    for place, (corpus, size) in enumerate(first):
+        store.publish(results(10.0 + place, size, corpus=corpus))
+    assert store.publish(results(20.0, corpus="embedded")) == [f"{SLUG}.csv", f"{SLUG}_curve.csv"]
+    held = store.committed(SLUG)
+    for name in ("", "curve"):
+        found = held(name).groupby(["corpus", "size"])["val_ppl"].unique().explode().to_dict()
+        assert found == {
+            ("embedded", "full"): 20.0,
+            ("embedded", "third"): 12.0,
+            ("wikitext-2", "full"): 11.0,
+        }
+    assert held.on("embedded").sizes == ["full", "third"], "the largest first"
+    for size in ("quick", "tiny", "custom"):
+        with pytest.raises(ValueError, match=f"size {size} is not published; allowed"):
+            store.publish(results(1.0, size))
+    assert sorted(p.name for p in tables.glob("*")) == [
+        f".{SLUG}.lock", f"{SLUG}.csv", f"{SLUG}_curve.csv"
+    ]  # fmt: skip
+
+
+def test_a_publisher_that_is_killed_half_way_leaves_no_mix(tables, monkeypatch):
+    store.publish(results(1.0))
+    real, moves = os.replace, []
+
+    def mortal(source, target):
+        moves.append(target)
+        if len(moves) == 3:  # the new tables are complete, one of two is in its place
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "replace", mortal)
+        with pytest.raises(KeyboardInterrupt):
+            store.publish(results(2.0))
+    held = store.committed(SLUG)
+    assert set(held()["val_ppl"]) == set(held("curve")["val_ppl"])
+    assert not [p.name for p in tables.iterdir() if p.name.endswith((".ready", ".part"))]
+
+
+def test_recorded_runs_come_back_from_the_committed_tables(tmp_path, monkeypatch, capsys):
+    """All of them: side runs, a run of two variants, one of two sizes; nothing is trained."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    e = experiment(
+        base=SmallVariant(1.0, "Base", mark=str(marks)),
+        twin=SmallVariant(1.0, "Twin", mark=str(marks)),
+        worse=SmallVariant(2.0, "Worse", side=True, mark=str(marks), factors={"layers": 2}),
+    )
+    full = e.run(e.parameters())
+    store.publish(full)
+    third = Results(SLUG, {name: f.assign(size="third") for name, f in full.frames.items()})
+    store.publish(third)
+    trained = {path.name: path.read_text() for path in marks.iterdir()}
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("DEPTH_RECORDED", "1")
+    again = e.run(e.parameters())
+    assert {path.name: path.read_text() for path in marks.iterdir()} == trained
+    assert not (tmp_path / "elsewhere" / "runs").exists()
+    for name in full.frames:
+        pd.testing.assert_frame_equal(again(name), full(name), check_dtype=False, rtol=1e-5)
+
+
+def test_whole_numbers_keep_their_digits():
+    """In a table, beside empty cells, and after it was published and merged."""
+    big = 2**62 + 1
+    pairs = [(task("a", 0), record(operations=big, key="x"))]
+    pairs += [(task("b", 0), record(key="y")), (task("c", 0), record(operations=3, key="z"))]
+    store.publish(Results(SLUG, assemble(pairs, "full")))
+    store.publish(results(corpus="repeated"))
+    found = store.committed(SLUG)().set_index(["corpus", "variant"])["operations"]
+    assert int(found["embedded", "a"]) == big and int(found["embedded", "c"]) == 3
+    assert pd.isna(found["embedded", "b"])
+    assert str(big) in (store.TABLES / f"{SLUG}.csv").read_text()
+
+
+@pytest.mark.parametrize("commit", ["123456789", "12345e678", "001234567", "12345678e+"])
+def test_a_commit_is_text_whatever_it_looks_like(commit):
+    store.publish(Results(SLUG, assemble([(task("a"), record(commit=commit))], "full")))
+    assert store.committed(SLUG)()["commit"].tolist() == [commit]
+
+
+def test_what_is_absent_names_the_command():
+    with pytest.raises(
+        FileNotFoundError, match="98_small.csv is not there; `make reproduce NB=98`"
+    ):
+        store.committed(SLUG)
+    with pytest.raises(FileNotFoundError, match="98_small_exits is not there; `make reproduce NB="):
+        results()("exits")
+    assert store.recorded(SLUG) == {} and not store.has_committed(SLUG)
+    with pytest.raises(Absent, match="no single reported value for exp03, IRT, ppl"):
+        store.reported_value("exp03", "IRT", "ppl")
+    assert store.reported_value("exp03", "IRT", "best_val_ppl") == 11.52
+    two = results()
+    two.frames[""] = pd.concat([two(), results(corpus="repeated")()])
+    assert two.on("repeated").corpus == "repeated"
+    with pytest.raises(ValueError, match="holds 2 texts; choose one with"):
+        _ = two.corpus
+
+
+GOOD = {
+    "experiment": "e", "variant": "a", "label": "A", "corpus": "embedded", "size": "full",
+    "corpus_sha256": "a" * 64, "seed": 0, "run_id": "x", "status": "ok", "seconds": 1.0,
+    "device": "cpu", "code_hash": "c", "val_ppl": 9.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"val_ppl": 0.0}, "val_ppl must be finite and at least 1"),
+        ({"test_ppl": float("inf")}, "test_ppl must be finite"),
+        ({"corpus": "shakespeare"}, "corpus names begin"),
+        ({"corpus_sha256": "abc"}, "64 hex digits"),
+        ({"size": "huge"}, "size must be one of full"),
+        ({"status": "fine"}, "status must be ok or diverged"),
+        ({"seed": None}, "column seed has empty cells"),
+        ({"label": None}, "column label has empty cells"),
+    ],
+)
+def test_rows_that_are_no_results_are_refused(change, rule):
+    assert list(check(pd.DataFrame([GOOD])).columns[: len(COLUMNS)]) == list(COLUMNS)
+    with pytest.raises(SchemaError, match=rule):
+        check(pd.DataFrame([{**GOOD, **change}]))
+
+
+def test_missing_columns_and_doubled_rows_are_refused():
+    with pytest.raises(SchemaError, match="column device is missing"):
+        check(pd.DataFrame([GOOD]).drop(columns="device"))
+    with pytest.raises(SchemaError, match="two rows for one variant"):
+        check(pd.DataFrame([GOOD, GOOD]))
+    worst = {**GOOD, "status": "diverged", "val_ppl": float("inf"), "variant": "b"}
+    assert len(check(pd.DataFrame([GOOD, worst]))) == 2
+
+
+def test_a_full_disk_leaves_the_old_set(monkeypatch):
+    e = experiment()
+    made = e.run(e.parameters(seeds=1))
+    before = {p.name: p.read_bytes() for p in made.folder.iterdir()}
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(files.NoRoom, match="the disk is full"):
+            e.run(e.parameters(seeds=1))
+    assert {p.name: p.read_bytes() for p in made.folder.iterdir()} == before
+    assert len(list(made.folder.parent.iterdir())) == 2
+
+
+def test_a_set_says_what_it_is_and_names_no_folder_of_the_machine(tmp_path):
+    e = experiment()
+    about = json.loads((e.run(e.parameters(seeds=1)).folder / "set.json").read_text())
+    assert about["parameters"]["seeds"] == 1 and about["texts"] == ["embedded"]
+    assert str(tmp_path) not in json.dumps(about)
+    other = dataclasses.replace(Text(), sha256="b" * 64)
+    moved = e.run(e.parameters(seeds=1), [other])
+    assert moved.folder != store.all_sets()[0]["folder"] or len(store.all_sets()) == 2
+    assert places.shown(moved.folder).count("/") == 1

@@ -1,0 +1,254 @@
+"""Every run exactly once, failures beside each other, and no process left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_runs
+from small_runs import Small, Text, task
+
+from lib.runs import engines, files, places
+from lib.runs.sweep import SweepFailed, spoken, sweep
+from lib.runs.task import Place, finished, run_one
+
+ROOT = places.ROOT
+
+
+@pytest.fixture
+def marks(tmp_path) -> Path:
+    """A folder in which every start of a run leaves a line."""
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+def starts(folder: Path) -> dict[str, int]:
+    """How often each run was begun."""
+    return {path.name: len(path.read_text().splitlines()) for path in folder.iterdir()}
+
+
+def numbers(pairs) -> list[tuple]:
+    return [(record["key"], record["row"]["val_ppl"], record["tables"]) for _, record in pairs]
+
+
+def test_workers_and_one_process_give_the_same_and_finished_runs_are_read(
+    kept, tmp_path, monkeypatch, capsys
+):
+    tasks = [task(v, s, value=x) for v, x in (("a", 1.0), ("b", 2.0)) for s in range(2)]
+    plain = sweep(tasks, 1)
+    first = capsys.readouterr().out.splitlines()
+    assert len(first) == 4 and first[-1].startswith("[4/4] b, seed 1: val_ppl ")
+    again = sweep(list(reversed(tasks)), 2)
+    assert capsys.readouterr().out == "", "nothing was run"
+    assert numbers(again) == numbers(plain)[::-1]
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path / "beside"))
+    assert numbers(sweep(tasks, 2)) == numbers(plain)
+    for folder in (kept / "runs", tmp_path / "beside" / "runs"):
+        assert sorted(p.name for p in folder.iterdir()) == sorted(r["key"] for _, r in plain)
+        for run in folder.iterdir():
+            assert sorted(p.name for p in run.iterdir()) == ["lock", "run.json"]
+
+
+def test_a_record_says_what_was_run_with_what(kept):
+    ((_, record),) = sweep([task(value=3.0, text=Text("embedded", "b" * 64))])
+    assert record["config"]["class"] == "Small" and record["config"]["value"] == 3.0
+    assert record["config"]["text"] == {"name": "embedded", "sha256": "b" * 64}
+    assert {"seconds", "device", "code_hash", "commit", "torch"} <= record["row"].keys()
+    assert record["environment"]["torch"] and record["function"] == "small"
+
+
+def test_tasks_that_are_the_same_run_are_run_once(kept, marks):
+    tasks = [task("a", mark=str(marks)), task("b", mark=str(marks))]
+    one, other = sweep(tasks)
+    assert one[1]["key"] == other[1]["key"] and list(starts(marks).values()) == [1]
+
+
+def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
+    tasks = [task("good", 0), task("bad", fate="fails"), task("nan", fate="diverges")]
+    tasks += [task("good", 1)]
+    told = []
+    with pytest.raises(SweepFailed) as failed:
+        sweep(tasks, told=told.append)
+    lines = str(failed.value).splitlines()
+    assert lines[0] == "2 of 4 runs failed, the others are kept:"
+    bad, nan = sorted(lines[1:])
+    log = kept / "runs" / tasks[1].key() / "error.txt"
+    assert bad == f"  bad, seed 0: ValueError: it cannot be done (log: {places.shown(log)})"
+    assert "second line" in log.read_text() and "Traceback" in log.read_text()
+    assert nan.startswith("  nan, seed 0: training loss nan in epoch 1, update 2 (log: ")
+    assert [len(pairs) for pairs in told] == [2], "what is there is told before the error"
+    assert finished(kept / "runs" / tasks[3].key()) and "FAILED bad" in capsys.readouterr().out
+    with pytest.raises(SweepFailed, match="2 of 4"):
+        sweep(tasks)
+
+
+def test_a_run_whose_worker_is_killed_is_tried_again_and_takes_no_other_with_it(
+    kept, marks, capsys
+):
+    tasks = [
+        task("deadly", fate="kills", mark=str(marks)),
+        task("mortal", fate="kills once", mark=str(marks)),
+    ]
+    tasks += [
+        task("good", fate="none", mark=str(marks)),
+        task("bad", fate="fails", mark=str(marks)),
+    ]
+    with pytest.raises(SweepFailed) as failed:
+        sweep(tasks, 2)
+    first, *lines = str(failed.value).splitlines()
+    assert first == "2 of 4 runs failed, the others are kept:"
+    assert "  deadly, seed 0: its worker process was killed (out of memory?)" in lines
+    assert any(line.startswith("  bad, seed 0: ValueError: it cannot be done") for line in lines)
+    assert "a worker was killed; tried again" in capsys.readouterr().out
+    assert starts(marks).keys() == {"1.0-kills-0", "1.0-kills once-0", "1.0-none-0", "1.0-fails-0"}
+    assert 2 <= starts(marks)["1.0-kills-0"] <= 3 and starts(marks)["1.0-kills once-0"] == 2
+    assert all(finished(kept / "runs" / t.key()) for t in tasks[1:3])
+
+
+def test_a_finished_run_is_read_from_elsewhere_and_nothing_is_trained(kept, marks):
+    tasks = [task("a", mark=str(marks)), task("b", value=2.0, mark=str(marks))]
+    held = {tasks[0].key(): {"row": {"val_ppl": 5.0}, "tables": {}}}
+    (_, read), (_, made) = sweep(tasks, recorded=held)
+    assert read["row"] == {"val_ppl": 5.0} and read["key"] == tasks[0].key()
+    assert list(starts(marks)) == ["2.0--0"] and made["row"]["val_ppl"] > 2
+
+
+def test_a_damaged_record_is_set_aside_and_the_run_is_made_again(kept, capsys):
+    (pair,) = sweep([task()])
+    path = kept / "runs" / pair[1]["key"] / "run.json"
+    path.write_text(path.read_text().replace("val_ppl", "val_pql", 1))
+    assert numbers(sweep([task()])) == numbers([pair])
+    said = capsys.readouterr().out
+    assert "run.json is not what was written" in said and "the run is made again" in said
+    assert path.with_name("run.json.damaged-1").is_file()
+
+
+def test_what_a_kill_leaves_beside_a_finished_record_is_removed(kept):
+    """SIGKILL between the record and the end of the run, or in the middle of a write."""
+    (pair,) = sweep([task()])
+    folder = kept / "runs" / pair[1]["key"]
+    for name in ("checkpoint.safetensors", "error.txt"):
+        (folder / name).write_text("stale")
+    sweep([task()])
+    assert sorted(p.name for p in folder.iterdir()) == ["lock", "run.json"]
+    (folder / "run.json").unlink()
+    (folder / ".checkpoint.safetensors.abc.part").write_text("half")
+    sweep([task()])
+    assert sorted(p.name for p in folder.iterdir()) == ["lock", "run.json"]
+
+
+def test_a_run_that_another_needs_is_made_once_and_again_if_a_file_is_gone(kept, marks):
+    config = Small(mark=str(marks))
+    place = Place(kept / "runs" / "above")
+    first = place.need(small_runs.run, config, 4)
+    assert place.need(small_runs.run, config, 4) == first and first.record()["row"]["val_ppl"]
+    assert list(starts(marks).values()) == [1]
+    (first.folder / "best.safetensors").write_text("kept")
+    place.need(small_runs.run, config, 4, "best.safetensors")
+    assert list(starts(marks).values()) == [1]
+    place.need(small_runs.run, config, 4, "last.safetensors")
+    assert list(starts(marks).values()) == [2]
+    assert (first.folder / "run.json.damaged-1").is_file()
+
+
+def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
+    import dataclasses
+
+    tasks = [task("a"), task("b", value=2.0), task("c", value=3.0)]
+    tasks[0] = dataclasses.replace(tasks[0], alone=True)
+    sweep(tasks)
+    order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert order == ["b,", "c,", "a,"]
+
+
+def test_another_engine_is_refused_in_one_sentence(kept):
+    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local"):
+        sweep([task()], engine="cloud")
+
+
+def test_a_read_only_folder_is_a_sentence_for_each_run(kept, monkeypatch):
+    def refuse(*given, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.Path, "mkdir", refuse)
+    with pytest.raises(SweepFailed, match="a, seed 0: .*lock could not be written: the folder is"):
+        sweep([task()])
+
+
+SWEEP = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from small_runs import task
+from lib.runs.sweep import sweep
+if __name__ == "__main__":
+    mark, workers, fate = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    print(len(sweep([task("a", s, fate=fate, mark=mark) for s in range(6)], workers)))
+"""
+
+
+@pytest.fixture
+def script(tmp_path, kept, marks):
+    """``script(workers, fate) -> Popen`` of a sweep of six runs in a process of its own."""
+    path = tmp_path / "sweep.py"
+    path.write_text(SWEEP.format(root=str(ROOT), tests=str(ROOT / "tests")))
+
+    def start(workers: int, fate: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, str(path), str(marks), str(workers), fate],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    return start
+
+
+def test_two_sweeps_of_the_same_tasks_do_every_run_once(script, marks):
+    other, deadline = script(1, "slow"), time.monotonic() + 60
+    while not list(marks.iterdir()):
+        assert other.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(sweep([task("a", s, fate="slow") for s in reversed(range(6))])) == 6
+    assert other.communicate(timeout=60)[0].splitlines()[-1] == "6"
+    assert all(count == 1 for count in starts(marks).values()), "and the rest began here"
+    assert 0 < len(starts(marks)) < 6
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
+def test_workers_die_with_a_parent_that_is_killed(script, marks):
+    parent = script(2, "waits")
+    deadline = time.monotonic() + 60
+    while len(list(marks.iterdir())) < 2:
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = [int(path.read_text()) for path in marks.iterdir()]
+    assert all(map(alive, workers)) and parent.pid not in workers
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    end = time.monotonic() + 5
+    while any(map(alive, workers)):
+        assert time.monotonic() < end, "a worker outlived its parent by five seconds"
+        time.sleep(0.05)
+
+
+def test_the_time_left_is_spoken():
+    assert [spoken(s) for s in (5, 99.6, 150, 7200)] == ["5 s", "100 s", "2 min", "2.0 h"]
+
+
+def test_a_run_keeps_the_number_of_threads_of_its_caller(kept):
+    import torch
+
+    torch.set_num_threads(2)
+    run_one(task(), kept / "runs", engines.torch.device("cpu"))
+    assert torch.get_num_threads() == 2
