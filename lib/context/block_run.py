@@ -80,7 +80,7 @@ def trained_block(choice: Recurrent, data: TrainingText, seed: int, place: Place
         print(f"{damage}; it is kept as {aside.name} and Phase 1 is made again", flush=True)
         there = place.need(run, config, seed, KEPT)
         tensors, _ = load_tensors(there.folder / KEPT)
-    table, start = tensors.pop("table"), tensors.pop("start")
+    table, start = tensors.pop("table").clone(), tensors.pop("start").clone()  # aligned
     block.load_state_dict({name.removeprefix("block/"): t for name, t in tensors.items()})
     record = there.record()
     named = ("iterations", "phase_one_converged", "phase_one_seconds")

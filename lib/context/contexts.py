@@ -124,7 +124,7 @@ def lanes(
 def exact(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, str]:
     """The exact recurrence [N, D], and how: "lanes" where they pass their check, else "steps"."""
     if x.shape[0] >= 4 * BURN * LANES:
-        final, error = lanes(block, x, start)
+        final, error = lanes(block, x, start, LANES)
         if error <= LANE_ERROR:
             return final, "lanes"
     return steps(block, x, start), "steps"

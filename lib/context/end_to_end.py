@@ -104,4 +104,5 @@ class TruncatedWork(Work):
         return {"context": self.context}, None
 
     def restore(self, tensors: dict[str, Tensor], about: Any) -> None:
-        self.context = tensors["context"].to(self.device)
+        # a tensor out of a file may lie unaligned, which changes the last digit of a product
+        self.context = tensors["context"].clone().to(self.device)

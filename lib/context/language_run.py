@@ -113,6 +113,8 @@ def collected_contexts(
     except files.Damaged as damage:
         print(f"{damage}; it is kept as {files.set_aside(path).name} and made again", flush=True)
     else:
+        # aligned as those of a run that was not killed: products agree to the last digit
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         held_out = {split: tensors[split] for split in SPLITS[1:]}
         final = trained.table if choice.way == "table" else tensors["train"]
         return Collected(final, tensors.get("starts"), measured), held_out

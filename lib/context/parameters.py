@@ -27,7 +27,8 @@ class ContextParameters(Parameters):
     table's own; the context is as wide, and the settings of Phase 1 are carried over, see
     ``report_phase_one``), and a number of tokens that the text does not hold becomes all it has.
     ``vocabulary_tokens``: the types of so many training tokens are those held (0: of the largest
-    run).
+    run). ``patience`` epochs without a new best end a Phase 2; the schedules of Experiment 18 have
+    rules of their own.
     """
 
     corpus: str = choice("auto", CORPORA)
@@ -43,6 +44,7 @@ class ContextParameters(Parameters):
     seeds: int = whole(3, 1, 1_000)
     batch: int = whole(512, 1, 100_000)
     epochs: int = whole(10, 1, 10_000)
+    patience: int = whole(2, 0, 10_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
 
     TINY = {
@@ -57,6 +59,7 @@ class ContextParameters(Parameters):
         "seeds": 1,
         "batch": 128,
         "epochs": 1,
+        "patience": 0,
         "workers": 1,
     }
 
@@ -65,9 +68,9 @@ class ContextParameters(Parameters):
         """Training tokens of the largest run of the experiment, where the text holds them."""
         return self.tokens
 
-    def phase_two(self, patience: int = 0) -> Training:
-        """Phase 2; without early stopping every variant has equal updates, best epoch on valid."""
-        return recipe(self.batch, self.learning_rate, self.epochs, patience)
+    def phase_two(self) -> Training:
+        """Phase 2: best epoch on valid, among those that ``patience`` lets run (0: all)."""
+        return recipe(self.batch, self.learning_rate, self.epochs, self.patience)
 
     def texts(self) -> list["ContextText"]:
         """What the variants are trained on."""

@@ -148,7 +148,9 @@ class PhaseOneWork(Work):
         return state | {"generator": self.generator.get_state()}, self.found
 
     def restore(self, tensors: dict[str, Tensor], about: Any) -> None:
-        self.table, self.start, self.found = tensors["table"], tensors["start"], about
+        # a tensor out of a file may lie unaligned, which changes the last digit of a product
+        self.table, self.start = tensors["table"].clone(), tensors["start"].clone()
+        self.found = about
         self.generator.set_state(tensors["generator"])
 
 

@@ -51,7 +51,7 @@ def window(count: int) -> Sources:
 
 @dataclass(frozen=True)
 class Language:
-    """Contexts and a Phase 2 without early stopping.
+    """Contexts and a Phase 2.
 
     ``contexts`` gives None where the parameters do not ask for the row. ``data`` changes fields of
     StreamChoice; ``seeds`` limits the random seeds.
@@ -62,7 +62,6 @@ class Language:
     factors: Mapping[str, Any] = field(default_factory=dict)
     data: Callable[[ContextParameters], dict[str, Any] | None] = lambda parameters: {}
     seeds: Callable[[ContextParameters], int] = lambda parameters: parameters.seeds
-    patience: int = 0
 
     def runs(self, parameters: ContextParameters, text: ContextText) -> Iterator[Run]:
         changes = self.data(parameters)
@@ -72,7 +71,7 @@ class Language:
         source = self.contexts(parameters, data.width or text.embedding_width)
         if source is None:
             return
-        config = LanguageRun(data, source, parameters.phase_two(self.patience))
+        config = LanguageRun(data, source, parameters.phase_two())
         for seed in range(self.seeds(parameters)):
             yield Run(language_run.run, config, seed)
 

@@ -44,6 +44,7 @@ class Exp16(ContextParameters):
         "valid_tokens": 600,
         "test_tokens": 1_000,
         "vocabulary_tokens": 0,
+        "patience": 0,
         "width": 64,
         "layers": 3,
         "seeds": 1,
@@ -63,6 +64,7 @@ class Exp16(ContextParameters):
             "scoring": "held",
             "width": 192,
             "wide_tokens": 3_000,
+            "patience": 0,
         },
     }
 

@@ -46,6 +46,7 @@ class Exp17(ContextParameters):
         "valid_tokens": 500,
         "test_tokens": 800,
         "vocabulary_tokens": 0,
+        "patience": 0,
         "width": 48,
         "layers": 3,
         "depths": "1,3",
@@ -64,6 +65,7 @@ class Exp17(ContextParameters):
             "vocabulary_tokens": 0,
             "scoring": "held",
             "width": 192,
+            "patience": 0,
         },
     }
 

@@ -65,6 +65,7 @@ class Exp18(ContextParameters):
         "valid_tokens": 500,
         "test_tokens": 800,
         "vocabulary_tokens": 0,
+        "patience": 0,
         "width": 48,
         "layers": 3,
         "seeds": 2,
@@ -101,6 +102,7 @@ class Exp18(ContextParameters):
             "scoring": "held",
             "width": 128,
             "largest_seeds": 3,
+            "patience": 0,
             "batch": 256,
             "equal_updates": 320,
             "controls": 0,
@@ -150,13 +152,14 @@ def recipes(parameters: Exp18, layout: str, tokens: int, place: int) -> tuple[Re
     where it is spent. ``place`` counts from 0.
     """
     rate, sizes = parameters.learning_rate, parameters.numbers("text_sizes")
-    found = [Recipe(FIXED, parameters.phase_two(), RULES[FIXED])]
+    batch, epochs = parameters.batch, parameters.epochs
+    found = [Recipe(FIXED, recipe(batch, rate, epochs, 0), RULES[FIXED])]
     if layout == "first_layer":
-        batch = report_batch(tokens, place, len(sizes))
-        found.append(Recipe(OWN, recipe(batch, rate, parameters.epochs, 1), RULES[OWN]))
-        per_epoch = -(-(tokens - 1) // parameters.batch)
-        epochs = -(-parameters.equal_updates // per_epoch)
-        budget = recipe(parameters.batch, rate, epochs, 0, parameters.equal_updates)
+        theirs = report_batch(tokens, place, len(sizes))
+        found.append(Recipe(OWN, recipe(theirs, rate, epochs, 1), RULES[OWN]))
+        per_epoch = -(-(tokens - 1) // batch)
+        spent = -(-parameters.equal_updates // per_epoch)
+        budget = recipe(batch, rate, spent, 0, parameters.equal_updates)
         found.append(Recipe(EQUAL, budget, RULES[EQUAL]))
     return tuple(found)
 
@@ -183,7 +186,7 @@ class Scaling:
 
 
 def _control(label: str, sources: Sources, place: int, layout: str, contexts: str, k=None):
-    """A control at one size: the fixed batch alone, without early stopping."""
+    """A control at one size: the fixed batch alone, stopped by ``patience``."""
 
     def data(parameters: Exp18) -> dict[str, Any] | None:
         asked = parameters.size_at(place)
