@@ -35,6 +35,7 @@ def both():
     vocabulary = full_vocabulary(train_ids, torch.cat([train_ids, torch.tensor([1, 4])]), V)
     found = {}
     for name in ("shared", "whole"):
+
         def outputs(ids):
             return vocabulary.encode(ids) if name == "shared" else ids
 
@@ -56,7 +57,9 @@ def test_shared_row_equals_the_whole_softmax():
         for metric in ("train_loss", "valid_loss"):
             assert ours[metric] == pytest.approx(theirs[metric], rel=1e-5)
     rows = whole.head.linear.weight
-    torch.testing.assert_close(shared.head.rows.linear.weight, rows[vocabulary.types], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        shared.head.rows.linear.weight, rows[vocabulary.types], rtol=1e-4, atol=1e-6
+    )
     never = torch.ones(V, dtype=torch.bool)
     never[vocabulary.types] = False
     assert int(never.sum()) == vocabulary.shared

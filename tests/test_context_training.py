@@ -24,9 +24,7 @@ REPORT_TOKENS, REPORT_PPL = [56602, 110516, 216119, 529173], [1503.3, 1036.3, 75
 def features(n=60, d=6, seed=0):
     g = torch.Generator().manual_seed(seed)
     contexts = Held([torch.randn(n, 5, generator=g)] * 2)
-    return Features(
-        contexts, torch.randn(n, d, generator=g), torch.randint(4, (n,), generator=g)
-    )
+    return Features(contexts, torch.randn(n, d, generator=g), torch.randint(4, (n,), generator=g))
 
 
 def model():

@@ -111,7 +111,11 @@ class Features:
         """Inputs of positions begin..end-1 and their targets, on the device."""
         contexts = self.contexts.rows(begin, end)
         targets = self.outputs[begin + 1 : end + 1].to(self.device)
-        return [c.to(self.device) for c in contexts], self.tokens[begin:end].to(self.device), targets
+        return (
+            [c.to(self.device) for c in contexts],
+            self.tokens[begin:end].to(self.device),
+            targets,
+        )
 
 
 def layer_contexts(

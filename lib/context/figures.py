@@ -44,7 +44,9 @@ def against_tokens(
     axes.set_ylabel("test perplexity")
     style.whole_numbers(axes.xaxis)
     axes.set_title(title)
-    style.legend(figure, axes, "mean over random seeds; band: 95 % interval; dashed: all tokens seen")
+    style.legend(
+        figure, axes, "mean over random seeds; band: 95 % interval; dashed: all tokens seen"
+    )
     return figure
 
 

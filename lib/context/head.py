@@ -85,7 +85,9 @@ class SharedRowHead(nn.Module):
         rows = logits.shape[1]
         own = torch.logsumexp(logits, 1)
         picked = torch.where(
-            targets < rows, logits.gather(1, targets.clamp(max=rows - 1)[:, None])[:, 0], shared[:, 0]
+            targets < rows,
+            logits.gather(1, targets.clamp(max=rows - 1)[:, None])[:, 0],
+            shared[:, 0],
         )
         best, place = logits.max(1)
         right = (place == targets) & (best > shared[:, 0])

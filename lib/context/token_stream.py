@@ -162,7 +162,9 @@ class TrainingText:
         """The embedding. RuntimeError if it is not the one that was planned with."""
         embedding = load_embedding(self.embedding)
         if embedding.sha256 != self.embedding_sha256:
-            raise RuntimeError(f"the embedding {self.embedding!r} changed since the run was planned")
+            raise RuntimeError(
+                f"the embedding {self.embedding!r} changed since the run was planned"
+            )
         return embedding
 
 
