@@ -1,4 +1,6 @@
-"""ContextBlock, TokenBlock and heads: equations, widths and the parameter counts of seed 003."""
+"""ContextBlock, TokenBlock and heads: equations, widths and the parameter counts of R3."""
+
+import math
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from lib.context.block import (
     parameter_count,
     stack_tokens,
 )
-from lib.context.head import NextTokenModel, UntiedHead, trainable_parameters
+from lib.context.head import NextTokenModel, UntiedHead, represented_parameters
 from lib.context.token_block import TokenBlock
 
 
@@ -24,13 +26,13 @@ def count(module):
     ("layout", "context", "token"),
     [("first_layer", 15_394_304, 8_566_272), ("every_layer", 7_091_712, 7_091_712)],
 )
-def test_parameter_counts_of_the_seed(layout, context, token):
+def test_parameter_counts_of_the_report(layout, context, token):
     block = ContextBlock(768, 768, 6, layout)
     assert count(block) == context == parameter_count(768, 768, 6, layout)
     assert count(TokenBlock(768, 768, block.widths)) == token
 
 
-def test_head_and_total_counts_of_the_seed():
+def test_head_and_total_counts_of_the_report():
     head = count(UntiedHead(768, 50257))
     assert head == 38_647_633
     table, norm = 50257 * 768, 2 * 768
@@ -72,7 +74,7 @@ def test_same_seed_same_block_and_other_seed_other_block():
     assert not torch.equal(first.layers[0].linear.weight, other.layers[0].linear.weight)
 
 
-def test_gain_matched_std_is_the_seed_value_at_the_seed_width():
+def test_gain_matched_std_is_the_report_value_at_the_report_width():
     assert gain_matched_std(1536) == pytest.approx(0.1)
     assert gain_matched_std(384) == pytest.approx(0.2)
 
@@ -99,11 +101,13 @@ def test_stacked_tokens_are_oldest_first_with_zeros_before_the_start():
 def test_untied_head_starts_uniform():
     head = UntiedHead(4, 7)
     assert torch.equal(head(torch.randn(3, 4)), torch.zeros(3, 7))
-    assert trainable_parameters(head) == 4 * 7 + 7
+    assert represented_parameters(head) == 4 * 7 + 7
 
 
 def test_model_takes_one_context_per_layer():
     model = NextTokenModel(TokenBlock(4, 4, [6, 5]), UntiedHead(4, 3))
-    assert model([torch.randn(2, 6), torch.randn(2, 5)], torch.randn(2, 4)).shape == (2, 3)
+    targets = torch.tensor([0, 2])
+    both = [torch.randn(2, 6), torch.randn(2, 5)]
+    assert model.loss(both, torch.randn(2, 4), targets).item() == pytest.approx(math.log(3))
     with pytest.raises(ValueError):
-        model([torch.randn(2, 6)], torch.randn(2, 4))
+        model.loss(both[:1], torch.randn(2, 4), targets)

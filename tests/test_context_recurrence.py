@@ -5,27 +5,33 @@ import math
 import pytest
 import torch
 
+from lib.context import contexts
 from lib.context.agreement import agreement, by_position
 from lib.context.block import LAYOUTS, ContextBlock
 from lib.context.contexts import (
-    compute_contexts,
+    BURN,
     cut_contexts,
     document_starts,
     documents,
+    exact,
+    lanes,
     layer_outputs,
     parallel,
     sequential,
     sequential_naive,
+    steps,
 )
 from lib.context.effective_rank import covariance_rank, effective_rank
 from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
+from lib.context.features import Computed, Held
 from lib.context.phase_one import (
     PhaseOneSettings,
+    PhaseOneWork,
     dispersion,
-    neighbours,
     phase_one_loss,
     run_phase_one,
 )
+from lib.training import loop
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -93,19 +99,50 @@ def test_memory_of_all_tokens_is_the_uncut_recurrence():
 
 def test_tolerance_caps_the_sweeps():
     block, x = ContextBlock(16, 16, 6, seed=0), stream(60, 16)
-    found = compute_contexts(block, x, "parallel", sweeps=50, tolerance=1e-3)
-    assert len(found.changes) < 50 and found.changes[-1] <= 1e-3
-    assert agreement(found.final, sequential(block, x))["rel_err"] < 1e-2
-
-
-def test_one_door_refuses_what_it_cannot_do():
-    block, x = ContextBlock(5, 6, 1), stream(5)
-    with pytest.raises(ValueError, match="sequential, documents, parallel"):
-        compute_contexts(block, x, "backwards")
-    with pytest.raises(ValueError, match="lengths"):
-        compute_contexts(block, x, "documents")
+    found, changes = parallel(block, x, 50, 1e-3)
+    assert len(changes) < 50 and changes[-1] <= 1e-3
+    assert agreement(found, sequential(block, x))["rel_err"] < 1e-2
     with pytest.raises(ValueError, match="at least one sweep"):
         parallel(block, x, 0)
+
+
+def normed(n, d, seed=0):
+    return torch.nn.functional.layer_norm(stream(n, d, seed), (d,))
+
+
+def test_lanes_of_a_forgetting_cell_are_the_exact_recurrence():
+    block, x = ContextBlock(16, 16, 6, seed=0), normed(8 * BURN + 5, 16)
+    start = stream(1, 16, seed=3)[0]
+    found, error = lanes(block, x, start, count=5)
+    assert found.shape == (len(x), 16) and error < 1e-5
+    torch.testing.assert_close(found, steps(block, x, start), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="too few"):
+        lanes(block, x[:100], count=5)
+
+
+def test_a_cell_that_does_not_forget_is_walked_token_by_token(monkeypatch):
+    monkeypatch.setattr(contexts, "LANES", 4)
+    x = normed(4 * BURN * 4, 8)
+    forgets, keeps = (ContextBlock(8, 8, 6, name, seed=0) for name in LAYOUTS[:2])
+    assert lanes(keeps, x, count=4)[1] > 1e-2
+    assert [exact(block, x)[1] for block in (forgets, keeps)] == ["lanes", "steps"]
+    torch.testing.assert_close(exact(keeps, x)[0], steps(keeps, x), rtol=0, atol=0)
+    assert exact(forgets, x[:-1])[1] == "steps"  # too short to be worth it
+
+
+def test_contexts_made_when_they_are_read_are_those_held_in_memory():
+    block, x = ContextBlock(5, 6, 3, "first_layer", seed=1), stream(20)
+    lengths = [7, 13]
+    for final, starts in (
+        (sequential(block, x), None),
+        (documents(block, x, lengths), document_starts(lengths)),
+    ):
+        held = Held(layer_outputs(block, final, x, starts))
+        made = Computed(block, final, x, starts)
+        assert (len(held), held.widths) == (len(made), made.widths)
+        for begin, end in ((0, 20), (0, 3), (5, 9), (7, 8), (12, 20)):
+            for a, b in zip(held.rows(begin, end), made.rows(begin, end), strict=True):
+                torch.testing.assert_close(a, b, **CLOSE)
 
 
 def test_layer_outputs_continue_the_recurrence_and_do_not_look_ahead():
@@ -151,10 +188,48 @@ def test_loss_is_the_written_mixture():
     torch.testing.assert_close(phase_one_loss(outputs, target, settings), expected)
 
 
-def test_the_first_token_gets_the_last_context_as_in_the_seed():
-    table = stream(4)
-    assert torch.equal(neighbours(table)[0], table[-1])
-    assert torch.equal(neighbours(table)[1:], table[:-1])
+def test_a_token_gets_the_context_before_it_and_the_first_one_the_last():
+    class Echo(torch.nn.Module):
+        """A block whose output is its input context."""
+
+        context_dim = 3
+
+        def __init__(self):
+            super().__init__()
+            self.one = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, context, x):
+            return [self.one * context]
+
+    work = PhaseOneWork(Echo(), stream(7), PhaseOneSettings(noise=0.0, chunk=3), seed=0)
+    before = work.table.clone()
+    list(work.losses(2))
+    assert torch.equal(work.table, before.roll(1, 0)) and torch.equal(work.start, before[-1])
+
+
+def test_a_killed_phase_one_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    x, settings = normed(90, 8), PhaseOneSettings(chunk=40, max_iterations=7)
+    path = tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    expected = run_phase_one(ContextBlock(8, 8, 3, seed=0), x, settings, seed=5)
+    real, calls = PhaseOneWork._gradient, []
+
+    def dies(self, iteration):
+        calls.append(iteration)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, iteration)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhaseOneWork, "_gradient", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_phase_one(ContextBlock(8, 8, 3, seed=0), x, settings, seed=5, path=path)
+        block = ContextBlock(8, 8, 3, seed=0)
+        found = run_phase_one(block, x, settings, seed=5, path=path)
+    assert calls == [2, 3, 4, 5, 5, 6, 7]
+    assert torch.equal(found.table, expected.table) and torch.equal(found.start, expected.start)
+    assert found.curve == expected.curve
 
 
 def test_phase_one_repeats_and_zero_rate_leaves_the_weights():
@@ -171,7 +246,7 @@ def test_phase_one_repeats_and_zero_rate_leaves_the_weights():
 
 
 def test_convergence_needs_no_learning_in_a_forgetting_cell():
-    """The seed's stopping rule is met at rate 0: it measures forgetting, not training."""
+    """The report's stopping rule is met at rate 0: it measures forgetting, not training."""
     x = torch.nn.functional.layer_norm(stream(300, 64), (64,))
     settings = PhaseOneSettings(chunk=300, learning_rate=0.0, max_iterations=12)
     result = run_phase_one(ContextBlock(64, 64, 6, seed=0), x, settings)
@@ -179,7 +254,7 @@ def test_convergence_needs_no_learning_in_a_forgetting_cell():
 
 
 def test_phase_one_settings_are_checked():
-    for wrong in ({"diversity": 1.5}, {"chunk": 0}, {"max_iterations": 0}):
+    for wrong in ({"diversity": 1.5}, {"chunk": 0}, {"max_iterations": 1}):
         with pytest.raises(ValueError, match="allowed|at least"):
             PhaseOneSettings(**wrong)
 
@@ -212,7 +287,7 @@ def test_forgetting_curve_rises_in_a_contracting_cell_and_counts_memory():
         forgetting_curve(block, x[:4])
 
 
-def test_layouts_differ_in_forgetting_as_the_seed_never_measured():
+def test_layouts_differ_in_forgetting_as_the_report_never_measured():
     x = torch.nn.functional.layer_norm(stream(600, 64), (64,))
     every, first = (noise_gain(ContextBlock(64, 64, 6, name, seed=0), x) for name in LAYOUTS[:2])
     assert every < 1 < first

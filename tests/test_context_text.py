@@ -1,27 +1,36 @@
 """Embedding, restricted vocabulary, token streams, UltraChat rows and whole runs."""
 
 import copy
+import dataclasses
 import types
 
 import pytest
 import torch
 
-from lib.context import ultrachat
+from lib.context import block_run, features, language_run, ultrachat
+from lib.context.agreement_run import AgreementRun
+from lib.context.agreement_run import run as agree
+from lib.context.block_run import BlockRun, trained_block
 from lib.context.collection_clock import CollectionClock
 from lib.context.collection_clock import run as clock
 from lib.context.embedding import _embedding, load_embedding, narrowed
 from lib.context.language_run import LanguageRun, UnigramRun, run, run_unigram
 from lib.context.phase_one import PhaseOneSettings
-from lib.context.phase_two import PhaseTwoSettings
+from lib.context.phase_two import recipe
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.context.token_stream import (
     UNSCORED,
     StreamChoice,
     build_vocabulary,
+    first,
     load_streams,
     tokenise,
     unigram_perplexity,
 )
+from lib.runs import files, task
+from lib.runs.key import run_key
+from lib.runs.places import cache_folder
+from lib.runs.task import Place, Task, run_one
 from lib.text.corpus import CorpusUnavailable, load_corpus
 
 
@@ -70,17 +79,20 @@ def test_unigram_perplexity_of_a_known_case():
     assert unigram_perplexity(train, seen, 3) == pytest.approx(expected)
 
 
-def test_token_ids_are_cached_and_short_texts_refused():
-    embedding = load_embedding("tiny")
-    first = tokenise("the cat sat on the mat " * 20, embedding, 30)
+def test_token_ids_are_cached_and_damaged_ones_made_again(capsys):
+    embedding, text = load_embedding("tiny"), "the cat sat on the mat " * 20
+    ids = tokenise(text, embedding)
+    (path,) = (cache_folder() / "token_ids").iterdir()
     broken = types.SimpleNamespace(sha256=embedding.sha256, tokenizer=None)
-    assert torch.equal(tokenise("the cat sat on the mat " * 20, broken, 30), first)
+    assert torch.equal(tokenise(text, broken), ids)
     tokenizer = copy.deepcopy(embedding.tokenizer)
     tokenizer.add_tokens(["the cat"])
     other = _embedding(embedding.table, tokenizer, embedding.name)
-    assert not torch.equal(tokenise("the cat sat on the mat " * 20, other, 30), first)
-    with pytest.raises(ValueError, match="asked for"):
-        tokenise("short", embedding, 30)
+    assert len(tokenise(text, other)) != len(ids)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert torch.equal(tokenise(text, embedding), ids) and "made again" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="30,000 tokens were asked for"):
+        first(ids, 30_000)
 
 
 def test_streams_share_one_vocabulary_and_embedding_changes_are_noticed():
@@ -97,7 +109,7 @@ def test_streams_share_one_vocabulary_and_embedding_changes_are_noticed():
 
 
 PHASE_ONE = PhaseOneSettings(chunk=150, max_iterations=3)
-SETTINGS = PhaseTwoSettings(batch=100, max_epochs=2, patience=0)
+SETTINGS = recipe(batch=100, epochs=2, patience=0)
 SOURCES = {
     "trained": Recurrent(layers=2, width=8, phase_one=PHASE_ONE),
     "first": Recurrent("first_layer", 2, 8, PHASE_ONE),
@@ -111,54 +123,123 @@ SOURCES = {
 }
 
 
+def place(folder):
+    return Place(folder / "run")
+
+
+@pytest.mark.parametrize("scoring", ["held", "full"])
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_source_makes_a_row_and_repeats(name, tmp_path):
+def test_every_source_makes_a_row_and_repeats(name, scoring, tmp_path):
+    config = LanguageRun(choice(scoring=scoring), SOURCES[name], SETTINGS)
     rows = []
-    for place in ("a", "b"):
-        (tmp_path / place).mkdir()
-        outcome = run(LanguageRun(choice(), SOURCES[name], SETTINGS), 0, tmp_path / place)
-        rows.append([row["val_loss"] for row in outcome.tables["curve"]])
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        outcome = run(config, 0, place(folder))
+        rows.append([row["valid_loss"] for row in outcome.tables["curve"]])
     assert rows[0] == rows[1] and len(rows[0]) == 2
     assert outcome.row["test_ppl"] > 1 and outcome.row["updates"] == 6
-    assert not (tmp_path / "a" / "contexts").exists()
+    assert ("held_test_ppl" in outcome.row) == (scoring == "full")
 
 
-def test_a_killed_run_reads_its_block_and_cache(tmp_path, monkeypatch):
+def test_where_every_type_is_held_both_scorings_learn_the_same():
+    """Each type of the tokenizer in the training text: then nothing is shared or left out."""
+    streams = load_streams(choice(scoring="full"))
+    assert streams.vocabulary.size == load_embedding("tiny").table.shape[0]
+    assert int((streams.test.outputs < 0).sum()) == 0
+
+
+def test_contexts_in_memory_and_contexts_made_when_read_train_alike(tmp_path, monkeypatch):
+    config = LanguageRun(choice(), SOURCES["documents"], SETTINGS)
+    held = run(config, 0, place(tmp_path / "a"))
+    monkeypatch.setattr(features, "IN_MEMORY", 0)
+    made = run(config, 0, place(tmp_path / "b"))
+    for name in ("val_ppl", "test_ppl", "er_pct"):
+        assert made.row[name] == pytest.approx(held.row[name], rel=1e-4)
+
+
+def test_a_block_is_trained_once_for_all_that_stand_on_it(tmp_path, monkeypatch):
+    sizes = []
+    real = block_run.run_phase_one
+    monkeypatch.setattr(
+        block_run, "run_phase_one", lambda *given: sizes.append(len(given[1])) or real(*given)
+    )
+    recurrent = SOURCES["trained"]
+    ways = [recurrent, dataclasses.replace(recurrent, way="table"), SOURCES["memory"]]
+    for number, source in enumerate(ways):
+        here = Place(tmp_path / f"run{number}")
+        run(LanguageRun(choice(valid_tokens=100 + number), source, SETTINGS), 0, here)
+    agree(AgreementRun(choice(test_tokens=110), recurrent, 2), 0, Place(tmp_path / "agreement"))
+    assert sizes == [300]
+    run(LanguageRun(choice(tokens=200), recurrent, SETTINGS), 0, place(tmp_path))
+    assert sizes == [300, 200]
+
+
+def test_a_killed_run_reads_its_contexts_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     config = LanguageRun(choice(), SOURCES["trained"], SETTINGS)
-    import lib.context.language_run as module
+    job = Task(run, config, 0, {"variant": "x"})
+    whole = run_one(job, tmp_path / "whole", task.CPU)
+    runs = tmp_path / "killed"
+    folder = runs / job.key()
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    whole = run(config, 0, tmp_path)
-    for path in tmp_path.glob("checkpoint*"):
-        path.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(module, "fit", stop)
+        patched.setattr(language_run, "fit_phase_two", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(config, 0, tmp_path)
-        assert (tmp_path / "contexts" / "about.json").is_file()
+            run_one(job, runs, task.CPU)
+        cache = folder / "checkpoint_contexts.safetensors"
+        assert cache.is_file()
+        cache.write_bytes(cache.read_bytes()[:-4] + b"\x00\x00\x00\x01")
+        with pytest.raises(KeyboardInterrupt):
+            run_one(job, runs, task.CPU)
+        assert "made again" in capsys.readouterr().out
     with monkeypatch.context() as patched:
-        patched.setattr("lib.context.sources.run_phase_one", stop)
-        patched.setattr(module, "collect", stop)
-        resumed = run(config, 0, tmp_path)
-    assert resumed.tables["curve"] == whole.tables["curve"]
-    block = tmp_path / "checkpoint_block.safetensors"
-    block.write_bytes(block.read_bytes()[:-10])
-    with pytest.raises(RuntimeError, match="checkpoint_block.safetensors is damaged"):
-        run(config, 0, tmp_path)
+        patched.setattr(block_run, "run_phase_one", stop)
+        patched.setattr(language_run, "collect", stop)
+        resumed = run_one(job, runs, task.CPU)
+    metrics = [[row["valid_loss"] for row in r["tables"]["curve"]] for r in (resumed, whole)]
+    assert metrics[0] == metrics[1]
+    assert not list(folder.glob("checkpoint_contexts.safetensors"))
+
+
+def test_a_damaged_block_is_set_aside_and_made_again(tmp_path, capsys):
+    source = SOURCES["trained"]
+    before = trained_block(source, choice().training(), 0, place(tmp_path))
+    (path,) = tmp_path.glob("*/block.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+    after = trained_block(source, choice().training(), 0, place(tmp_path))
+    assert torch.equal(before.table, after.table) and "made again" in capsys.readouterr().out
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 10)
+    with pytest.raises(files.NoRoom, match="table of Phase 1 needs"):
+        run(LanguageRun(choice(), SOURCES["trained"], SETTINGS), 0, place(tmp_path))
+    with pytest.raises(files.NoRoom, match="cache of contexts needs"):
+        run(LanguageRun(choice(), SOURCES["random"], SETTINGS), 0, place(tmp_path))
+
+
+def test_the_key_follows_the_hash_of_the_embedding_and_not_where_it_is():
+    def key(**changes):
+        return run_key(run, LanguageRun(choice(**changes), SOURCES["trained"], SETTINGS), 0)
+
+    assert key() == key(embedding="elsewhere")
+    assert len({key(), key(embedding_sha256="0" * 64), key(tokens=200), key(scoring="full")}) == 4
+    block = BlockRun(choice().training(), SOURCES["table"].cell())
+    assert block.cell == SOURCES["documents"].cell() == SOURCES["trained"]
 
 
 def test_the_clock_times_every_way_of_one_block(tmp_path):
-    choices = tuple(SOURCES[way] for way in ("trained", "documents", "parallel", "table"))
-    found = clock(CollectionClock(choice(), choices), 0, tmp_path).tables["clock"]
-    assert [row["way"] for row in found] == ["sequential", "documents", "parallel", "table"]
+    names = ("sequential", "documents", "parallel", "table")
+    choices = tuple(SOURCES[way] for way in ("trained", *names[1:]))
+    found = clock(CollectionClock(choice(), choices, names), 0, place(tmp_path)).tables["clock"]
+    assert tuple(row["way"] for row in found) == names
     assert all(row["collect_seconds"] > 0 for row in found)
     with pytest.raises(ValueError, match="at least one"):
-        CollectionClock(choice(), ())
+        CollectionClock(choice(), (), ())
 
 
-def test_unigram_row_is_a_floor_line():
+def test_unigram_row_is_a_perplexity():
     outcome = run_unigram(UnigramRun(choice()), 0, None)
     assert 1 < outcome.row["test_ppl"] < load_streams(choice()).vocabulary.size * 2
 
@@ -178,7 +259,7 @@ ROWS = [
 ]
 
 
-def test_ultrachat_rows_are_joined_as_in_the_seed(monkeypatch):
+def test_ultrachat_rows_are_joined_as_in_the_report(monkeypatch):
     assert ultrachat.join_rows(ROWS, 15) == "hello\ntheresecond"[:15]
     with pytest.raises(ValueError, match="hold 17"):
         ultrachat.join_rows(ROWS, 100)

@@ -1,116 +1,39 @@
-"""Context cache, Phase 2 with resumption, early stopping, controls and scaling fits."""
+"""Phase 2 and end-to-end training on the loop, early stopping, windows and scaling fits."""
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from lib.context.block import ContextBlock
-from lib.context.cache import CacheError, cache_key, open_cache, write_cache
+from lib.context.block import ContextBlock, stack_tokens
 from lib.context.contexts import sequential
-from lib.context.controls import (
-    BpttSettings,
-    EndToEnd,
-    recurrent_features,
-    train_end_to_end,
-    window_features,
-)
 from lib.context.early_stopping import best_epoch, stop_epoch
+from lib.context.end_to_end import EndToEnd, TruncatedWork
+from lib.context.features import Features, Held, WindowContexts, recurrent_features
 from lib.context.head import NextTokenModel, UntiedHead
-from lib.context.phase_two import Features, PhaseTwoSettings, evaluate, fit
-from lib.context.scaling import (
-    fit_power_law,
-    fit_with_floor,
-    residual_interval,
-)
+from lib.context.phase_two import PhaseTwoWork, evaluate, recipe
+from lib.context.scaling import fit_power_law, fit_with_floor, residual_interval
 from lib.context.token_block import TokenBlock
-from lib.context.token_stream import UNSCORED
+from lib.context.token_stream import UNSCORED, TokenStream
+from lib.training import loop
+from lib.training.loop import Diverged, Training, train
 
-SEED_TOKENS, SEED_PPL = [56602, 110516, 216119, 529173], [1503.3, 1036.3, 757.7, 536.0]
+REPORT_TOKENS, REPORT_PPL = [56602, 110516, 216119, 529173], [1503.3, 1036.3, 757.7, 536.0]
 
 
 def features(n=60, d=6, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return Features(
-        [torch.randn(n, 5, generator=g)] * 2,
-        torch.randn(n, d, generator=g),
-        torch.randint(4, (n,), generator=g),
-    )
+    contexts = Held([torch.randn(n, 5, generator=g)] * 2)
+    return Features(contexts, torch.randn(n, d, generator=g), torch.randint(4, (n,), generator=g))
 
 
 def model():
     return NextTokenModel(TokenBlock(6, 6, [5, 5], seed=1), UntiedHead(6, 4))
 
 
-def test_cache_round_trip_with_layers_of_different_width(tmp_path):
-    layers = [torch.randn(7, 3), torch.randn(7, 5)]
-    write_cache(tmp_path / "c", layers, "key", {"sweeps": 3})
-    found, measured = open_cache(tmp_path / "c", "key")
-    for got, expected in zip(found, layers, strict=True):
-        assert torch.equal(got, expected)
-    assert measured == {"sweeps": 3}
-
-
-def test_a_new_cache_takes_the_place_of_the_old_and_of_what_a_killed_write_left(tmp_path):
-    (tmp_path / "c.part").mkdir()
-    (tmp_path / "c.part" / "layer_9.f32").write_bytes(b"half")
-    for key in ("one", "two"):
-        write_cache(tmp_path / "c", [torch.ones(2, 2)], key)
-    assert open_cache(tmp_path / "c", "two")[0][0].sum() == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["c"]
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["about.json", "layer_0.f32"]
-
-
-def test_a_failed_write_leaves_the_old_cache(tmp_path, monkeypatch):
-    write_cache(tmp_path / "c", [torch.ones(2, 2)], "one")
-
-    def fail(*args):
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("lib.context.whole_files.os.fsync", fail)
-        with pytest.raises(OSError, match="disk full"):
-            write_cache(tmp_path / "c", [torch.zeros(2, 2)], "two")
-    assert open_cache(tmp_path / "c", "one")[0][0].sum() == 4
-
-
-def test_foreign_truncated_changed_and_missing_caches_are_told_apart(tmp_path):
-    write_cache(tmp_path / "c", [torch.randn(7, 3)], "key")
-    with pytest.raises(CacheError, match="other weights"):
-        open_cache(tmp_path / "c", "other")
-    path = tmp_path / "c" / "layer_0.f32"
-    whole = path.read_bytes()
-    path.write_bytes(b"\x01" + whole[1:])
-    with pytest.raises(CacheError, match="damaged"):
-        open_cache(tmp_path / "c", "key")
-    path.write_bytes(whole[:-4])
-    with pytest.raises(CacheError, match="truncated"):
-        open_cache(tmp_path / "c", "key", quick=True)
-    with pytest.raises(CacheError, match="about.json"):
-        open_cache(tmp_path / "nowhere", "key")
-
-
-def test_writing_into_an_opened_cache_leaves_the_file(tmp_path):
-    write_cache(tmp_path / "c", [torch.ones(2, 2)], "key")
-    open_cache(tmp_path / "c", "key")[0][0].zero_()
-    assert open_cache(tmp_path / "c", "key")[0][0].sum() == 4
-
-
-def test_cache_key_follows_weights_text_and_method():
-    block, x = ContextBlock(4, 4, 1, seed=0), torch.randn(5, 4)
-    key = cache_key(block, x, "sequential")
-    assert key == cache_key(ContextBlock(4, 4, 1, seed=0), x, "sequential")
-    others = {
-        cache_key(ContextBlock(4, 4, 1, seed=1), x, "sequential"),
-        cache_key(block, x + 1, "sequential"),
-        cache_key(block, x, "parallel"),
-    }
-    assert len(others | {key}) == 4
+def fit(net, data, valid, training, path=None, **report):
+    work = PhaseTwoWork(net, data, valid, training, report)
+    return train(work, training, path=path)
 
 
 def test_untrained_model_predicts_uniformly():
@@ -123,110 +46,127 @@ def test_positions_outside_the_vocabulary_do_not_count():
     outputs = data.outputs.clone()
     outputs[30:] = UNSCORED
     part = evaluate(model(), Features(data.contexts, data.tokens, outputs))
-    first = Features([c[:30] for c in data.contexts], data.tokens[:30], data.outputs[:30])
-    assert part == pytest.approx(evaluate(model(), first)) and part != whole
+    first = Held([c[:30] for c in data.contexts.layers])
+    expected = evaluate(model(), Features(first, data.tokens[:30], data.outputs[:30]))
+    assert part == pytest.approx(expected) and part != whole
     with pytest.raises(ValueError, match="none of 59"):
-        evaluate(model(), Features(data.contexts, data.tokens, torch.full_like(outputs, UNSCORED)))
+        none = torch.full_like(outputs, UNSCORED)
+        evaluate(model(), Features(data.contexts, data.tokens, none))
 
 
 def test_phase_two_learns_a_rule_that_the_token_gives_away():
     outputs = torch.arange(200) % 4
     tokens = torch.nn.functional.one_hot(outputs, 6).float()
-    data = Features([torch.zeros(200, 5)] * 2, tokens, outputs)
-    settings = PhaseTwoSettings(batch=20, max_epochs=15, patience=0, learning_rate=1e-2)
-    result = fit(model(), data, data, settings)
-    best = result.curve[result.best - 1]
+    data = Features(Held([torch.zeros(200, 5)] * 2), tokens, outputs)
+    found = fit(model(), data, data, recipe(20, 1e-2, 15, patience=0))
+    best = found.curve[found.best_epoch - 1]
     assert best["val_ppl"] < 1.2 and best["val_acc"] == 1.0
 
 
+def test_phase_two_is_plain_adam_over_consecutive_batches():
+    data, net, plain = features(), model(), model()
+    fit(net, data, data, recipe(25, 1e-2, 2, patience=0, updates=5))
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-2)
+    for begin, end in [(0, 25), (25, 50), (50, 59), (0, 25), (25, 50)]:
+        optimiser.zero_grad()
+        plain.loss(*data.batch(begin, end)).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimiser.step()
+    # the weights of the best validation are put back: that of the second epoch here
+    for a, b in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_patience_stops_where_the_rule_says_and_restores_the_best_weights():
-    train, valid = features(), features(seed=3)
-    free = PhaseTwoSettings(batch=10, max_epochs=8, patience=0, learning_rate=2e-2)
-    everything = fit(model(), train, valid, free)
-    losses = [row["val_loss"] for row in everything.curve]
-    strict = PhaseTwoSettings(batch=10, max_epochs=8, patience=1, learning_rate=2e-2)
+    data, valid = features(), features(seed=3)
+    everything = fit(model(), data, valid, recipe(10, 2e-2, 8, patience=0))
+    losses = [row["valid_loss"] for row in everything.curve]
     stopped_model = model()
-    stopped = fit(stopped_model, train, valid, strict)
+    stopped = fit(stopped_model, data, valid, recipe(10, 2e-2, 8, patience=1))
     assert len(stopped.curve) == stop_epoch(losses, 1) < 8
-    assert stopped.curve == everything.curve[: len(stopped.curve)]
-    assert evaluate(stopped_model, valid)["loss"] == pytest.approx(
-        stopped.curve[stopped.best - 1]["val_loss"]
-    )
+    assert [row["valid_loss"] for row in stopped.curve] == losses[: len(stopped.curve)]
+    assert evaluate(stopped_model, valid)["loss"] == stopped.valid_loss
 
 
 def test_a_loss_that_is_no_number_stops_the_run():
     good = features()
-    broken = Features([part * math.nan for part in good.contexts], good.tokens, good.outputs)
-    settings = PhaseTwoSettings(batch=20, max_epochs=2)
-    for given in ((good, broken, settings), (broken, good, settings)):
-        with pytest.raises(FloatingPointError, match="loss .*is nan"):
-            fit(model(), *given)
-    with pytest.raises(FloatingPointError, match="59 positions"):
-        fit(model(), good, good, settings, report={"test": broken})
+    broken = Features(
+        Held([part * math.nan for part in good.contexts.layers]), good.tokens, good.outputs
+    )
+    for given in ((good, broken), (broken, good)):
+        with pytest.raises(Diverged, match="nan"):
+            fit(model(), *given, recipe(20))
+    with pytest.raises(Diverged, match="59 positions"):
+        fit(model(), good, good, recipe(20), test=broken)
 
 
 def test_update_limit_and_report_do_not_choose():
-    settings = PhaseTwoSettings(batch=10, max_epochs=9, patience=0, max_updates=8)
-    train, valid, test = (features(seed=s) for s in range(3))
-    with_test = fit(model(), train, valid, settings, report={"test": test})
-    without = fit(model(), train, valid, settings)
+    training = recipe(10, 1e-3, 9, patience=0, updates=8)
+    data, valid, test = (features(seed=s) for s in range(3))
+    with_test = fit(model(), data, valid, training, test=test)
+    without = fit(model(), data, valid, training)
     assert with_test.updates == 8 and "test_ppl" in with_test.curve[0]
-    assert [r["val_loss"] for r in with_test.curve] == [r["val_loss"] for r in without.curve]
+    losses = [[row["valid_loss"] for row in found.curve] for found in (with_test, without)]
+    assert losses[0] == losses[1]
 
 
-SCRIPT = """
-import sys, os, signal, json, torch
-from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from test_context_training import features, model
-from lib.context import phase_two
-from lib.context.phase_two import PhaseTwoSettings, fit
-kill, save = int(sys.argv[3]), phase_two._save
-def save_and_die(path, about, tensors):
-    save(path, about, tensors)
-    if len(about["curve"]) == kill:
-        os.kill(os.getpid(), signal.SIGKILL)
-phase_two._save = save_and_die
-epochs, real = [], phase_two._epoch
-phase_two._epoch = lambda *given: epochs.append(1) or real(*given)
-settings = PhaseTwoSettings(batch=10, max_epochs=4, patience=0)
-net = model()
-result = fit(net, features(), features(seed=1), settings, checkpoint=Path(sys.argv[2]))
-state = {k: v.flatten().tolist() for k, v in net.state_dict().items()}
-print(json.dumps([len(epochs), result.curve, state]))
-"""
+def phase_two_work():
+    training = recipe(10, 1e-2, 4, patience=0)
+    return PhaseTwoWork(model(), features(), features(seed=1), training), training
 
 
-def test_killed_phase_two_continues_with_the_same_bits(tmp_path):
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+def end_to_end_work():
+    g = torch.Generator().manual_seed(0)
+    streams = [
+        TokenStream(o, torch.randn(len(o), 6, generator=g), o)
+        for o in (torch.randint(4, (53,), generator=g) for _ in range(2))
+    ]
+    work = TruncatedWork(end_to_end(), streams[0], {"val": streams[1]}, 4, 5, updates=5)
+    return work, Training(epochs=4, patience=0, optimizer="adam", restore="last")
+
+
+@pytest.mark.parametrize("make", [phase_two_work, end_to_end_work])
+def test_a_training_killed_within_an_epoch_goes_on_with_the_same_bits(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
 
     def start(name, kill):
-        command = [sys.executable, "-c", SCRIPT, root, str(tmp_path / name), str(kill)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120)
+        """Curve, weights and number of steps; killed as step `kill` begins."""
+        work, training = make()
+        real, steps = work.losses, []
 
-    assert start("killed", 2).returncode == -signal.SIGKILL
-    resumed, whole = start("killed", 0), start("whole", 0)
-    assert resumed.returncode == 0, resumed.stderr
-    (left, *numbers), (every, *expected) = (json.loads(run.stdout) for run in (resumed, whole))
-    assert numbers == expected and (left, every) == (2, 4)
+        def losses(batch):
+            steps.append(batch)
+            if len(steps) == kill:
+                raise KeyboardInterrupt
+            yield from real(batch)
+
+        work.losses = losses
+        fit = train(work, training, path=tmp_path / name)
+        curve = [{k: v for k, v in row.items() if k != "epoch_seconds"} for row in fit.curve]
+        return curve, work.model.state_dict(), len(steps)
+
+    with pytest.raises(KeyboardInterrupt):
+        start("killed", 9)
+    curve, weights, left = start("killed", 0)
+    expected, whole, every = start("whole", 0)
+    assert curve == expected and left == every - 8
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
-    path, settings = tmp_path / "c.bin", PhaseTwoSettings(batch=10, max_epochs=1, patience=0)
-    fit(model(), features(), features(seed=1), settings, checkpoint=path)
-    other = PhaseTwoSettings(batch=20, max_epochs=1, patience=0)
-    with pytest.raises(RuntimeError, match="other settings"):
-        fit(model(), features(), features(seed=1), other, checkpoint=path)
+def test_foreign_checkpoints_are_refused_and_damaged_ones_set_aside(tmp_path, capsys):
+    path, training = tmp_path / "c.safetensors", recipe(10, 1e-3, 1, patience=0)
+    fit(model(), features(), features(seed=1), training, path)
+    with pytest.raises(ValueError, match="other settings"):
+        fit(model(), features(), features(seed=1), recipe(20, 1e-3, 1, patience=0), path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(RuntimeError, match="damaged"):
-        fit(model(), features(), features(seed=1), settings, checkpoint=path)
+    assert len(fit(model(), features(), features(seed=1), training, path).curve) == 1
+    assert "begins again" in capsys.readouterr().out
 
 
-def test_features_need_one_length_and_settings_are_checked():
+def test_features_need_one_length():
     with pytest.raises(ValueError, match="one length"):
-        Features([torch.zeros(3, 2)], torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match=">= 1"):
-        PhaseTwoSettings(batch=0)
+        Features(Held([torch.zeros(3, 2)]), torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
 
 
 def test_early_stopping_rule():
@@ -238,12 +178,18 @@ def test_early_stopping_rule():
         stop_epoch(losses, -1)
 
 
-def test_window_features_hold_the_tokens_before_and_none_after():
-    e = torch.arange(1.0, 6.0)[:, None]
-    found = window_features(e, torch.zeros(5, dtype=torch.long), 3, 2)
-    assert found.contexts[0].tolist()[:3] == [[0, 0], [0, 1], [1, 2]]
-    assert found.contexts[0] is found.contexts[1]
-    assert window_features(e, torch.zeros(5, dtype=torch.long), 1, 2).contexts[0].shape == (5, 0)
+def test_windows_hold_the_tokens_before_and_none_after():
+    e = torch.randn(9, 2)
+    for count in (2, 3, 5):
+        found = WindowContexts(e, count, 2)
+        history = stack_tokens(e, count)[:, : (count - 1) * 2]
+        for begin, end in ((0, 9), (0, 2), (1, 4), (6, 9)):
+            rows = found.rows(begin, end)
+            assert torch.equal(rows[0], history[begin:end]) and rows[0] is rows[1]
+        assert found.widths == [(count - 1) * 2] * 2
+    assert WindowContexts(e, 1, 2).rows(2, 7)[0].shape == (5, 0)
+    with pytest.raises(ValueError, match="at least the token itself"):
+        WindowContexts(e, 0, 2)
 
 
 def end_to_end(d=6):
@@ -261,15 +207,20 @@ def test_end_to_end_loss_is_the_loss_over_exact_contexts():
     torch.testing.assert_close(state[0], sequential(net.block, x[:12])[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_end_to_end_trains_the_cell_and_reports():
-    net, seen = end_to_end(), []
+def truncated(net, x, outputs, lanes, window, updates):
+    stream = TokenStream(outputs, x, outputs)
+    return TruncatedWork(net, stream, {"val": stream}, lanes, window, updates)
+
+
+def test_end_to_end_trains_the_cell_and_validates_every_so_many_updates():
+    net, outputs = end_to_end(), torch.randint(4, (50,))
     before = net.block.layers[0].linear.weight.clone()
-    settings = BpttSettings(lanes=4, window=4, updates=7)
-    outputs = torch.randint(4, (50,))
-    train_end_to_end(net, torch.randn(50, 6), outputs, settings, 3, lambda u, p: seen.append(u))
-    assert seen == [3, 6, 7] and not torch.equal(before, net.block.layers[0].linear.weight)
+    work = truncated(net, torch.randn(50, 6), outputs, 4, 4, 3)
+    training = Training(epochs=9, patience=0, optimizer="adam", restore="last", max_updates=7)
+    assert [row["updates"] for row in train(work, training).curve] == [3, 6, 7]
+    assert not torch.equal(before, net.block.layers[0].linear.weight)
     with pytest.raises(ValueError, match="shorter than the window"):
-        train_end_to_end(net, torch.randn(9, 6), outputs[:9], settings, 3, print)
+        truncated(net, torch.randn(9, 6), outputs[:9], 4, 4, 3)
 
 
 def test_end_to_end_trains_on_every_token_of_a_lane(monkeypatch):
@@ -281,19 +232,19 @@ def test_end_to_end_trains_on_every_token_of_a_lane(monkeypatch):
         return real(context, x, targets)
 
     monkeypatch.setattr(net, "loss", loss)
-    settings = BpttSettings(lanes=2, window=4, updates=4)
     outputs = torch.arange(23) % 4  # lanes of 11 targets
-    train_end_to_end(net, torch.randn(23, 6), outputs, settings, 3, lambda u, p: None)
+    work = truncated(net, torch.randn(23, 6), outputs, 2, 4, 4)
+    train(work, Training(epochs=1, patience=0, optimizer="adam", restore="last"))
     assert [len(targets) for targets, _ in seen] == [4, 4, 3, 4]
     assert sum((targets for targets, _ in seen[:3]), []) == outputs[1:12].tolist()
     assert [carried for _, carried in seen] == [False, True, True, False]
 
 
-def test_power_law_of_the_seed_table():
-    law = fit_power_law(SEED_TOKENS, SEED_PPL)
+def test_power_law_of_the_report_table():
+    law = fit_power_law(REPORT_TOKENS, REPORT_PPL)
     assert law.alpha == pytest.approx(-0.4591, abs=1e-4)
     assert law.r2 == pytest.approx(0.9927, abs=1e-4)
-    low, high = residual_interval(SEED_TOKENS, SEED_PPL)
+    low, high = residual_interval(REPORT_TOKENS, REPORT_PPL)
     assert (round(low, 2), round(high, 2)) == (-0.58, -0.34)
 
 
@@ -301,7 +252,10 @@ def test_floor_is_found_and_never_fits_worse():
     tokens = [1e3, 3e3, 1e4, 3e4, 1e5]
     exact = [100 + 1e5 * t**-0.8 for t in tokens]
     law = fit_with_floor(tokens, exact)
-    assert law.floor == pytest.approx(100, rel=0.02) and law.alpha == pytest.approx(-0.8, abs=0.03)
-    assert fit_with_floor(SEED_TOKENS, SEED_PPL).sse <= fit_power_law(SEED_TOKENS, SEED_PPL).sse
+    assert law.floor == pytest.approx(100, rel=1e-3) and law.alpha == pytest.approx(-0.8, abs=1e-3)
+    straight = [1e5 * t**-0.5 for t in tokens]
+    assert fit_with_floor(tokens, straight).floor == pytest.approx(0, abs=1e-3)
+    with_floor = fit_with_floor(REPORT_TOKENS, REPORT_PPL)
+    assert with_floor.sse <= fit_power_law(REPORT_TOKENS, REPORT_PPL).sse
     with pytest.raises(ValueError, match="three"):
         fit_with_floor([1, 2], [5, 4])

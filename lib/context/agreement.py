@@ -1,6 +1,4 @@
-"""How near two context tables are: cosine, squared and relative error, by position (seed 003)."""
-
-from __future__ import annotations
+"""How near two context tables are: cosine, squared and relative error, by position (R3)."""
 
 import torch
 from torch import Tensor

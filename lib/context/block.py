@@ -1,4 +1,4 @@
-"""The recurrent ContextBlock: one vector holds the whole past (seed 003).
+"""The recurrent ContextBlock: one vector holds the whole past (R3).
 
 One call takes the previous context c_{t-1} and the token of the moment and gives c_t through
 `layers` layers of one linear map, ReLU and post-norm:
@@ -7,34 +7,32 @@ One call takes the previous context c_{t-1} and the token of the moment and give
 
 Three layouts of the token input:
 
-* ``every_layer``       every layer sees [h ; x]; all widths equal the context width (seed 003).
+* ``every_layer``       every layer sees [h ; x]; all widths equal the context width (R3).
 * ``first_layer``       only layer 1 sees the token; widths fall in equal steps from D + md to D
-                        ("equal decrease" of seed 003), residuals are learned projections.
+                        ("equal decrease" of R3), residuals are learned projections.
 * ``first_layer_flat``  only layer 1 sees the token, all widths D, identity residuals: the control
                         that takes away the token input and nothing else.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
 LAYOUTS = ("every_layer", "first_layer", "first_layer_flat")
-SEED_FAN_IN = 1536  # fan-in of the seed's layers (768 + 768) where its 0.1 was chosen
-SEED_WEIGHT_STD = 0.1
+REPORT_FAN_IN = 1536  # fan-in of the report's layers (768 + 768) where its 0.1 was chosen
+REPORT_WEIGHT_STD = 0.1
 BIAS_STD = 0.01
 
 
 def gain_matched_std(fan_in: int) -> float:
-    """Weight std that keeps the seed's pre-activation size (0.1 at fan-in 1536) at `fan_in`.
+    """Weight std that keeps the report's pre-activation size (0.1 at fan-in 1536) at `fan_in`.
 
-    Narrow blocks with the literal 0.1 would contract more than the seed's and forget sooner.
+    Narrow blocks with the literal 0.1 would contract more than the report's and forget sooner.
     """
-    return SEED_WEIGHT_STD * (SEED_FAN_IN / fan_in) ** 0.5
+    return REPORT_WEIGHT_STD * (REPORT_FAN_IN / fan_in) ** 0.5
 
 
 def equal_decrease(start: int, end: int, layers: int) -> list[int]:
-    """Widths start, ..., end in `layers` steps, floor rule of seed 003 (layers + 1 values)."""
+    """Widths start, ..., end in `layers` steps, floor rule of R3 (layers + 1 values)."""
     return [start - (start - end) * k // layers for k in range(layers + 1)]
 
 
@@ -77,7 +75,7 @@ class ContextLayer(nn.Module):
 
 
 class ContextBlock(nn.Module):
-    """Recurrent cell of seed 003; parameters are drawn from `seed` alone.
+    """Recurrent cell of R3; parameters are drawn from `seed` alone.
 
     Args: context_dim D; token_dim m*d, the width of the (stacked) token input; layers L >= 1;
     layout, one of LAYOUTS; residual_projection, learned residuals where widths change;

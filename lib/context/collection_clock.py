@@ -1,45 +1,51 @@
 """How long each way takes to collect the training contexts, by the clock."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from lib.context.sources import Recurrent, collect, trained_block
+from lib.context.block_run import trained_block
+from lib.context.contexts import layer_outputs
+from lib.context.sources import Recurrent, collect
 from lib.context.token_stream import StreamChoice, load_streams
-from lib.runs.task import Outcome
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
 
 
 @dataclass(frozen=True)
 class CollectionClock:
-    """A text and choices that differ in their way only; each is timed `repeats` times."""
+    """A text and choices that differ in their way only; each is timed `repeats` times.
+
+    ``names`` are those of the choices in the table.
+    """
 
     data: StreamChoice
     choices: tuple[Recurrent, ...]
+    names: tuple[str, ...]
     repeats: int = 3
 
     def __post_init__(self) -> None:
-        if self.repeats < 1 or not self.choices:
-            raise ValueError("at least one choice and one repeat are needed")
+        if self.repeats < 1 or not self.choices or len(self.names) != len(self.choices):
+            raise ValueError("allowed: one name a choice, at least one choice and one repeat")
 
 
-def run(config: CollectionClock, seed: int, folder: Path) -> Outcome:
+@run_function("context_clock")
+def run(config: CollectionClock, seed: int, place: Place) -> Outcome:
     """Table ``clock``: median seconds of every way over all training tokens and layers.
 
-    One block is trained, untimed, and serves all choices; the ways take turns, so that all meet
-    the same machine. Nothing is written to disk while the clock runs.
+    One block serves all choices, the ways take turns, so that all meet the same machine, and the
+    sequential way walks token after token. Nothing is written to disk while the clock runs.
     """
     x = load_streams(config.data).train.embedded
-    path = folder / "checkpoint_block.safetensors"
-    block, _, table = trained_block(config.choices[0], x, seed, path)
-    seconds: dict[str, list[float]] = {choice.way: [] for choice in config.choices}
+    trained = trained_block(config.choices[0], config.data.training(), seed, place)
+    block = trained.block
+    seconds: dict[str, list[float]] = {name: [] for name in config.names}
     for _ in range(config.repeats):
-        for choice in config.choices:
+        for name, choice in zip(config.names, config.choices, strict=True):
             started = time.perf_counter()
-            collect(choice, block, x, table)
-            seconds[choice.way].append(time.perf_counter() - started)
+            found = collect(choice, block, x, trained.table, by_steps=True)
+            layer_outputs(block, found.final, x, found.starts)
+            seconds[name].append(time.perf_counter() - started)
     rows = [
         {"way": way, "collect_seconds": statistics.median(found)} for way, found in seconds.items()
     ]

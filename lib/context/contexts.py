@@ -1,6 +1,10 @@
-"""Contexts of a whole token stream by three ways behind one door (seed 003).
+"""Contexts of a whole token stream, by several ways (R3).
 
-* ``sequential``  the exact recurrence, token after token.
+* ``sequential``  the exact recurrence. ``steps`` walks token after token; ``lanes`` cuts a long
+                  stream into lanes that advance together, each begun ``BURN`` tokens early from
+                  zeros. A cell that forgets has the exact state by then, which is checked at every
+                  border: the lane before arrives there with the true one. ``exact`` takes lanes
+                  where they pass, else steps.
 * ``documents``   the exact recurrence inside each document (state reset at document starts), all
                   documents advanced together as one batch.
 * ``parallel``    sweeps over all tokens at once with the previous sweep's contexts shifted by one
@@ -8,8 +12,7 @@
                   contexts are exact; how near the others are depends on how fast the cell forgets.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +20,9 @@ from torch import Tensor
 
 from lib.context.block import ContextBlock
 
-METHODS = ("sequential", "documents", "parallel")
 CHUNK = 4096  # tokens per batched pass: bounds the memory of one sweep
+LANES, BURN = 64, 40
+LANE_ERROR = 1e-5  # largest relative error at a border; rounding alone makes about 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,85 @@ def sequential_naive(block: ContextBlock, x: Tensor, start: Tensor | None = None
     return torch.cat(rows)
 
 
+def _stepper(block: ContextBlock) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    """c_t [D] from c_{t-1} [D] and the token halves: matrix times vector on contiguous weights.
+
+    At one token a step the weights' way from memory is all of the cost.
+    """
+    parts = []
+    for layer in block.layers:
+        weight = layer.linear.weight[:, : layer.a].contiguous()
+        residual = layer.residual and (layer.residual.weight, layer.residual.bias)
+        parts.append((weight, residual, layer.a == layer.b, layer.norm))
+
+    def step(h: Tensor, halves: list[Tensor]) -> Tensor:
+        for (weight, residual, equal, norm), half in zip(parts, halves, strict=True):
+            delta = torch.addmv(half, weight, h).relu_()
+            if residual:
+                delta += torch.addmv(residual[1], residual[0], h)
+            elif equal:
+                delta += h
+            h = torch.layer_norm(delta, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return h
+
+    return step
+
+
 @torch.no_grad()
-def sequential(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> Tensor:
-    """Exact recurrence [N, D]; the token halves of all layers are computed in one product first."""
-    context = (zero_start(block, x) if start is None else start)[None]
+def steps(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> Tensor:
+    """Exact recurrence [N, D], token after token; the token halves are computed in chunks first."""
+    context = zero_start(block, x) if start is None else start
     final = x.new_empty(x.shape[0], block.context_dim)
+    step = _stepper(block)
     for begin in range(0, x.shape[0], CHUNK):
         halves = block.token_halves(x[begin : begin + CHUNK])
         for i in range(min(CHUNK, x.shape[0] - begin)):
-            here = [half[i : i + 1] if half.dim() == 2 else half for half in halves]
-            context = block.step(context, here)[-1]
-            final[begin + i] = context[0]
+            context = step(context, [half[i] if half.dim() == 2 else half for half in halves])
+            final[begin + i] = context
     return final
+
+
+@torch.no_grad()
+def lanes(
+    block: ContextBlock, x: Tensor, start: Tensor | None = None, count: int = LANES
+) -> tuple[Tensor, float]:
+    """Contexts [N, D] by `count` lanes, and the largest relative error at a border.
+
+    The error is that of the state with which a lane begins against the one with which the lane
+    before arrives. Raises ValueError for a stream shorter than BURN tokens a lane.
+    """
+    n, length = x.shape[0], -(-x.shape[0] // count)
+    if length < BURN:
+        raise ValueError(f"{n} tokens are too few for {count} lanes of at least {BURN}")
+    count = -(-n // length)
+    first = torch.arange(count) * length
+    final = x.new_empty(count, length, block.context_dim)
+    context = x.new_zeros(count, block.context_dim)
+    for t in range(-BURN, length):
+        if t == 0:
+            context[0] = zero_start(block, x) if start is None else start
+            begun = context.clone()
+        # lane 0 begins at its start whatever it read before; the last lane may end early
+        context = block(context, x[(first + t).clamp(0, n - 1)])[-1]
+        if t >= 0:
+            final[:, t] = context
+    arrived = final[:-1, -1]
+    gap = (begun[1:] - arrived).norm(dim=1) / arrived.norm(dim=1).clamp_min(1e-12)
+    return final.flatten(0, 1)[:n], gap.max().item() if count > 1 else 0.0
+
+
+def exact(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, str]:
+    """The exact recurrence [N, D], and how: "lanes" where they pass their check, else "steps"."""
+    if x.shape[0] >= 4 * BURN * LANES:
+        final, error = lanes(block, x, start, LANES)
+        if error <= LANE_ERROR:
+            return final, "lanes"
+    return steps(block, x, start), "steps"
+
+
+def sequential(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> Tensor:
+    """The exact recurrence [N, D] by `exact`."""
+    return exact(block, x, start)[0]
 
 
 def document_starts(lengths: list[int]) -> Tensor:
@@ -95,10 +166,10 @@ def documents(block: ContextBlock, x: Tensor, lengths: list[int]) -> Tensor:
 @torch.no_grad()
 def sweep(block: ContextBlock, previous: Tensor, x: Tensor) -> Tensor:
     """One batched pass over all tokens: previous contexts [N, D], x [N, m*d] -> [N, D]."""
-    parts = [
-        block(previous[i : i + CHUNK], x[i : i + CHUNK])[-1] for i in range(0, x.shape[0], CHUNK)
-    ]
-    return torch.cat(parts)
+    final = x.new_empty(x.shape[0], block.context_dim)
+    for i in range(0, x.shape[0], CHUNK):
+        final[i : i + CHUNK] = block(previous[i : i + CHUNK], x[i : i + CHUNK])[-1]
+    return final
 
 
 @torch.no_grad()
@@ -124,7 +195,7 @@ def parallel(
 
 
 def cut_contexts(block: ContextBlock, x: Tensor, memory: int) -> Tensor:
-    """Table [N, D] from which `layer_outputs` makes contexts of the last `memory` tokens only.
+    """Table [N, D] that gives layer contexts of the last `memory` tokens only.
 
     `layer_outputs` applies the block once more, so this is `memory` - 1 sweeps (1: all zeros): row
     i of the layer contexts depends on tokens i - memory + 1 .. i and on no other.
@@ -142,30 +213,6 @@ def relative_error(approximate: Tensor, exact: Tensor) -> float:
     return ((approximate - exact).norm(dim=1) / exact.norm(dim=1).clamp_min(1e-12)).mean().item()
 
 
-def compute_contexts(
-    block: ContextBlock,
-    x: Tensor,
-    method: str,
-    *,
-    lengths: list[int] | None = None,
-    sweeps: int = 8,
-    tolerance: float = 0.0,
-) -> Contexts:
-    """Contexts of a stream x [N, m*d] by one of METHODS.
-
-    Raises ValueError for an unknown method, or for ``documents`` without lengths.
-    """
-    if method == "sequential":
-        return Contexts(sequential(block, x))
-    if method == "documents":
-        if lengths is None:
-            raise ValueError("documents needs `lengths`")
-        return Contexts(documents(block, x, lengths))
-    if method != "parallel":
-        raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
-    return Contexts(*parallel(block, x, sweeps, tolerance))
-
-
 @torch.no_grad()
 def layer_outputs(
     block: ContextBlock, final: Tensor, x: Tensor, starts: Tensor | None = None
@@ -177,5 +224,9 @@ def layer_outputs(
     previous = shifted(final, final.new_zeros(final.shape[1]))
     if starts is not None:
         previous[starts] = 0.0
-    chunks = [block(previous[i : i + CHUNK], x[i : i + CHUNK]) for i in range(0, x.shape[0], CHUNK)]
-    return [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+    found = [x.new_empty(x.shape[0], width) for width in block.widths]
+    for i in range(0, x.shape[0], CHUNK):
+        outputs = block(previous[i : i + CHUNK], x[i : i + CHUNK])
+        for whole, part in zip(found, outputs, strict=True):
+            whole[i : i + CHUNK] = part
+    return found

@@ -1,10 +1,8 @@
-"""Early stopping as a rule over the validation curve (seed 003's open question).
+"""Early stopping as a rule over the validation curve (R3's open question).
 
 Stopping never changes the epochs before it, so one run of fixed length shows what every patience
 would have chosen: the rule is replayed on the curve.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -12,7 +10,7 @@ from collections.abc import Sequence
 def stop_epoch(losses: Sequence[float], patience: int) -> int:
     """Number of epochs run under `patience`; 0 means no early stopping (all epochs).
 
-    Patience p stops after p epochs in a row without a new best; the seed uses 1.
+    Patience p stops after p epochs in a row without a new best; the report uses 1.
     """
     if patience < 0:
         raise ValueError(f"patience is {patience}; allowed: 0 (never stop) or more")

@@ -1,17 +1,15 @@
-"""Effective rank of a context table, the seed's definition and a centred one side by side.
+"""Effective rank of a context table, the report's definition and a centred one side by side.
 
-The seed takes the entropy of the plain singular values of the *un-centred* table, which a common
+The report takes the entropy of the plain singular values of the *un-centred* table, which a common
 mean lowers and which grows with the number of rows. Roy & Vetterli (2007) name the same functional;
 the covariance form (entropy of the eigenvalues of the centred covariance) is the usual one for
 representations. The two must not be compared with each other.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-MAX_ROWS = 10_000  # the seed takes a random subset of this many rows
+MAX_ROWS = 10_000  # the report takes a random subset of this many rows
 
 
 def _entropy_rank(weights: Tensor) -> float:
@@ -37,7 +35,7 @@ def _singular_values(table: Tensor) -> Tensor:
 
 
 def effective_rank(table: Tensor, seed: int = 0) -> float:
-    """exp(entropy of singular values) of the un-centred table [n, D]; 1 to D (seed 003)."""
+    """exp(entropy of singular values) of the un-centred table [n, D]; 1 to D (R3)."""
     rows = _rows(table, seed)
     values = _singular_values(rows)
     if values.sum() == 0:

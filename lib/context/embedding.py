@@ -1,24 +1,24 @@
-"""Input embedding and tokenizer of a pretrained model, without keeping the model (seed 003).
+"""Input embedding and tokenizer of a pretrained model, without keeping the model (R3).
 
-The seed uses the frozen table of GPT-2 small (768 wide). Any Hugging Face model's table serves:
-``gpt2`` (hub, pinned), a folder with any saved model, or a source of the base model door
+The report uses the frozen table of GPT-2 small (768 wide). Any Hugging Face model's table serves:
+``gpt2`` (hub, pinned), a folder with any saved model, or a source of the base model
 (SmolLM2-135M, 576 wide; ``tiny`` for tests).
 """
-
-from __future__ import annotations
 
 import functools
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from lib.base.pretrained import BaseUnavailable, load_base
 from lib.text import hub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 GPT2 = "openai-community/gpt2"
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -29,12 +29,12 @@ class Embedding:
     """A frozen table [V, d], its tokenizer, a name and the SHA-256 of table and tokenizer."""
 
     table: Tensor
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     name: str
     sha256: str
 
 
-def _embedding(table: Tensor, tokenizer: PreTrainedTokenizerBase, name: str) -> Embedding:
+def _embedding(table: Tensor, tokenizer: "PreTrainedTokenizerBase", name: str) -> Embedding:
     digest = hashlib.sha256(table.contiguous().numpy().tobytes())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     return Embedding(table, tokenizer, name, digest.hexdigest())
@@ -53,6 +53,8 @@ def load_embedding(source: str = "auto") -> Embedding:
         family = json.loads((folder / "config.json").read_text()).get("model_type")
         if family not in (None, "llama"):
             return _from_auto(folder, folder.name)
+    from lib.base.pretrained import load_base
+
     base = load_base(source)
     table = base.model.get_input_embeddings().weight.detach().clone()
     return _embedding(table, base.tokenizer, base.name)
@@ -61,6 +63,8 @@ def load_embedding(source: str = "auto") -> Embedding:
 def _fetched(name: str, revision: str) -> Path:
     """Folder of a hub model at a pinned revision: fetched before, or now."""
     from huggingface_hub import snapshot_download
+
+    from lib.base.pretrained import BaseUnavailable
 
     wanted = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
     offline = not hub.reachable()
@@ -81,6 +85,8 @@ def _fetched(name: str, revision: str) -> Path:
 
 def _from_auto(folder: Path, name: str) -> Embedding:
     """A saved model of any architecture; safetensors only, no remote code."""
+    from transformers import AutoModel, AutoTokenizer
+
     model = AutoModel.from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
     )
@@ -92,7 +98,7 @@ def _from_auto(folder: Path, name: str) -> Embedding:
 def narrowed(table: Tensor, width: int) -> Tensor:
     """Table [V, d] in its `width` leading singular directions [V, width]; width 0 or d: unchanged.
 
-    Keeps the seed's geometry (context width = embedding width) at a fraction of its cost.
+    Keeps the report's geometry (context width = embedding width) at a fraction of its cost.
     Raises ValueError when `width` exceeds d.
     """
     if width in (0, table.shape[1]):

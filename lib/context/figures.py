@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from lib.results.statistics import bootstrap
-from lib.figures import methods
-from lib.figures import style
+from lib.figures import methods, style
 from lib.figures.rows import own_values
+from lib.results.statistics import interval
 
 
 def against_tokens(
@@ -31,28 +30,30 @@ def against_tokens(
     for marker, (label, points) in zip(cycle(style.MARKERS), series.items(), strict=False):
         if not points:
             continue
-        found = [bootstrap(own_values(frame, variant, metric)) for variant in points.values()]
+        found = [interval(own_values(frame, variant, metric)) for variant in points.values()]
         colour, places = colours[label], list(points)
         axes.plot(places, [f.mean for f in found], marker=marker, color=colour, label=label)
         axes.fill_between(
             places, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.13, lw=0
         )
     for label, variant in levels.items():
-        found = bootstrap(own_values(frame, variant, metric))
+        found = interval(own_values(frame, variant, metric))
         axes.axhline(found.mean, color=colours[label], linestyle="--", label=label)
         axes.axhspan(found.low, found.high, color=colours[label], alpha=0.1, linewidth=0)
     axes.set_xlabel("tokens the prediction sees")
     axes.set_ylabel("test perplexity")
     style.whole_numbers(axes.xaxis)
     axes.set_title(title)
-    style.legend(figure, axes, "mean over seeds; band: 95 % interval; dashed: all tokens seen")
+    style.legend(
+        figure, axes, "mean over random seeds; band: 95 % interval; dashed: all tokens seen"
+    )
     return figure
 
 
 def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """One point a variant and seed: effective rank (seed's definition and covariance) and PPL."""
+    """One point a variant and seed: effective rank (the report's definition and covariance) and PPL."""
     labels = {
-        "er_pct": "effective rank, seed's definition (%)",
+        "er_pct": "effective rank, the report's definition (%)",
         "covariance_er_pct": "effective rank, centred covariance (%)",
     }
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.3), sharey=True)
@@ -65,12 +66,12 @@ def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str
         axes.set_xlabel(label)
     panels[0].set_ylabel("test perplexity")
     figure.suptitle(title)
-    style.legend(figure, panels[0], "a mark a seed")
+    style.legend(figure, panels[0], "a mark a random seed")
     return figure
 
 
 def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """Cosine of two states that saw the same tokens, mean over seeds, band lowest to highest."""
+    """Cosine of two states that saw the same tokens, mean over random seeds, band lowest to highest."""
     figure, axes = plt.subplots()
     for (variant, look), marker in zip(
         methods.looks(variants).items(), cycle(style.MARKERS), strict=False
@@ -85,7 +86,7 @@ def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
     axes.set_xlabel("tokens both states have seen")
     axes.set_ylabel("cosine of two states that began apart")
     axes.set_title(title)
-    style.legend(figure, axes, "line: mean over seeds; band: lowest to highest seed")
+    style.legend(figure, axes, "line: mean over random seeds; band: lowest to highest seed")
     return figure
 
 
@@ -116,13 +117,13 @@ def agreement_bars(
             look = {"s": 11, "color": looks[name]["color"], "alpha": 0.4, "linewidths": 0}
             axes.scatter(np.full(len(values), place), values, **look)
     if reported is not None:
-        name = f"reported by the seed document: {reported:g}"
+        name = f"the report: {reported:g}"
         axes.axhline(reported, color="black", linewidth=1, linestyle=":", label=name)
     axes.set_xticks(sorted({place for points in groups.values() for place in points}))
     axes.set_xlabel("layers")
     axes.set_ylabel(label)
     axes.set_title(title)
-    style.legend(figure, axes, "line: mean over seeds; pale dot: one seed")
+    style.legend(figure, axes, "line: mean over random seeds; pale dot: one seed")
     return figure
 
 
@@ -156,5 +157,5 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     axes.set_title(title)
     words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
-    style.legend(figure, axes, f"a mark a seed; {lines}", 1)
+    style.legend(figure, axes, f"a mark a random seed; {lines}", 1)
     return figure

@@ -1,10 +1,8 @@
-"""How fast the cell forgets: forgetting curve and noise gain (seed 003, decisive control 4).
+"""How fast the cell forgets: forgetting curve and noise gain (a control of R3).
 
 Parallel contexts can only equal sequential ones when the cell forgets; these two numbers say how
 many tokens it remembers, independent of any training target.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor

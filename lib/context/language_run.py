@@ -1,43 +1,39 @@
 """One row of the context experiments: contexts by some way, then Phase 2, then test perplexity.
 
-A run with frozen contexts, or a window, is resumable: the trained block and the Phase 2 state lie
-in the run's folder until its record is written, the context cache until Phase 2 has ended (a run
-killed after that makes the contexts again and reads the rest). End-to-end training is not
-resumable: killed, it starts anew.
+Kill-exact: Phase 1 is a run of its own, the collected contexts lie in the run's folder until its
+record is written, and both trainings are those of the loop.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lib.context.block import gain_matched_std
-from lib.context.cache import CacheError, cache_bytes, cache_key, open_cache, write_cache
-from lib.context.controls import (
-    BpttSettings,
-    EndToEnd,
-    recurrent_features,
-    train_end_to_end,
-    window_features,
-)
+from lib.context.block_run import TrainedBlock, trained_block
 from lib.context.effective_rank import rank_shares
-from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
-from lib.context.head import NextTokenModel, UntiedHead, trainable_parameters
-from lib.context.phase_two import Features, PhaseTwoSettings, evaluate, fit
-from lib.context.sources import (
-    Recurrent,
-    TruncatedBptt,
-    Window,
-    clean_contexts,
-    collect,
-    trained_block,
+from lib.context.end_to_end import EndToEnd, TruncatedWork
+from lib.context.features import (
+    Contexts,
+    Features,
+    WindowContexts,
+    layer_contexts,
+    recurrent_features,
 )
+from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
+from lib.context.head import NextTokenModel, build_head, represented_parameters
+from lib.context.phase_two import PhaseTwoWork, recipe
+from lib.context.sources import Collected, Recurrent, TruncatedBptt, Window, clean_contexts, collect
 from lib.context.token_block import TokenBlock
-from lib.context.token_stream import StreamChoice, Streams, load_streams, unigram_perplexity
-from lib.context.whole_files import remove_folder
-from lib.runs.task import Outcome
+from lib.context.token_stream import StreamChoice, Streams, load_streams
+from lib.runs import files
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
+from lib.runs.tensors import load_tensors, save_tensors
+from lib.training.loop import Fit, Training, train
+
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -46,81 +42,117 @@ class LanguageRun:
 
     data: StreamChoice
     contexts: Recurrent | Window | TruncatedBptt
-    phase_two: PhaseTwoSettings = PhaseTwoSettings()
+    training: Training = field(default_factory=recipe)
 
 
-def run(config: LanguageRun, seed: int, folder: Path) -> Outcome:
-    """Train and measure one row; perplexities are over the restricted vocabulary.
-
-    Raises FloatingPointError when any loss is not finite, however the cell is trained.
-    """
+@run_function("context_language")
+def run(config: LanguageRun, seed: int, place: Place) -> Outcome:
+    """Train and measure one row. Raises Diverged when any loss is not finite."""
     streams = load_streams(config.data)
     if isinstance(config.contexts, TruncatedBptt):
-        return _end_to_end(config, streams, seed)
+        return _end_to_end(config, streams, seed, place)
     if isinstance(config.contexts, Window):
-        parts = [
-            window_features(s.embedded, s.outputs, config.contexts.count, config.contexts.layers)
-            for s in (streams.train, streams.valid, streams.test)
-        ]
-        return _phase_two(config, streams, parts, seed, folder, {"context_params": 0}, {})
-    return _recurrent(config, streams, seed, folder)
+        parts = [_window(config.contexts, streams, split, place) for split in SPLITS]
+        return _phase_two(config, streams, parts, seed, place, {"context_params": 0}, {})
+    parts, about, tables = recurrent_parts(config.data, config.contexts, streams, seed, place)
+    return _phase_two(config, streams, parts, seed, place, about, tables)
 
 
-def _recurrent(config: LanguageRun, streams: Streams, seed: int, folder: Path) -> Outcome:
-    parts, about, tables = recurrent_parts(config.contexts, streams, seed, folder)
-    outcome = _phase_two(config, streams, parts, seed, folder, about, tables)
-    drop_contexts(folder)
-    return outcome
-
-
-def drop_contexts(folder: Path) -> None:
-    """Remove the context cache of a run whose trainings have ended, and what lies beside it."""
-    remove_folder(folder / "contexts")
+def _window(choice: Window, streams: Streams, split: str, place: Place) -> Features:
+    stream = getattr(streams, split)
+    contexts = WindowContexts(stream.embedded, choice.count, choice.layers)
+    return Features(contexts, stream.embedded, stream.outputs, place.device)
 
 
 def recurrent_parts(
-    choice: Recurrent, streams: Streams, seed: int, folder: Path
-) -> tuple[list[Features], dict, dict[str, list[dict]]]:
-    """Features of train, valid and test, what the block measured, and its tables.
-
-    The trained block and the cache of training contexts lie in `folder` and are read again there; a
-    cache that is damaged or of something else is made again, a damaged block raises RuntimeError.
-    """
-    x = streams.train.embedded
-    block, about, table = trained_block(choice, x, seed, folder / "checkpoint_block.safetensors")
-    place = folder / "contexts"
-    key = cache_key(block, x, repr((choice.way, choice.sweeps, choice.document, choice.memory)))
-    try:
-        layers, measured = open_cache(place, key)
-    except CacheError:
-        layers, measured = collect(choice, block, x, table)
-        write_cache(place, layers, key, measured)
-        layers, measured = open_cache(place, key, quick=True)
-    about |= {**measured, "cache_bytes": cache_bytes(layers)}
-    train = Features(layers, x, streams.train.outputs)
-    valid, test = (
-        recurrent_features(
-            block, stream.embedded, stream.outputs, clean_contexts(choice, block, stream.embedded)
-        )
-        for stream in (streams.valid, streams.test)
+    data: StreamChoice, choice: Recurrent, streams: Streams, seed: int, place: Place
+) -> tuple[list[Features], dict[str, Any], dict[str, list[dict]]]:
+    """Features of train, valid and test, what the block measured, and its tables."""
+    trained = trained_block(choice, data.training(), seed, place)
+    block = trained.block
+    collected, held_out = collected_contexts(choice, trained, streams, place.folder)
+    train_contexts = layer_contexts(
+        block, collected.final, streams.train.embedded, collected.starts
     )
+    parts = [_features(train_contexts, streams, "train", place)]
+    for split, final in held_out.items():
+        contexts = layer_contexts(block, final, getattr(streams, split).embedded)
+        parts.append(_features(contexts, streams, split, place))
+    x = streams.train.embedded
     curve = forgetting_curve(block, x)
-    about |= rank_shares(test.contexts[-1]) | {
+    last = parts[2].contexts.rows(0, len(streams.test))[-1]  # the last layer's test contexts
+    about = trained.row | {
+        **collected.measured,
+        "cache_bytes": 4 * len(x) * sum(block.widths),
+        **rank_shares(last),
         "noise_gain": noise_gain(block, x),
         "memory_tokens": memory_tokens(curve),
         "context_params": sum(p.numel() for p in block.parameters()),
     }
-    tables = {"phase_one": about.pop("curve"), "forgetting": curve}
-    return [train, valid, test], about, tables
+    return parts, about, {"phase_one": trained.curve, "forgetting": curve}
+
+
+def _features(contexts: Contexts, streams: Streams, split: str, place: Place) -> Features:
+    stream = getattr(streams, split)
+    return Features(contexts, stream.embedded, stream.outputs, place.device)
+
+
+def collected_contexts(
+    choice: Recurrent, trained: TrainedBlock, streams: Streams, folder: Path
+) -> tuple[Collected, dict[str, torch.Tensor]]:
+    """Final contexts of train, and of valid and test by name; read where a killed run left them.
+
+    They lie in ``checkpoint_contexts.safetensors``, which goes when the run has ended. A damaged
+    file is set aside, said aloud, and made again.
+    """
+    path, block = folder / "checkpoint_contexts.safetensors", trained.block
+    try:
+        tensors, measured = load_tensors(path)
+    except FileNotFoundError:
+        pass
+    except files.Damaged as damage:
+        print(f"{damage}; it is kept as {files.set_aside(path).name} and made again", flush=True)
+    else:
+        # aligned as those of a run that was not killed: products agree to the last digit
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        held_out = {split: tensors[split] for split in SPLITS[1:]}
+        final = trained.table if choice.way == "table" else tensors["train"]
+        return Collected(final, tensors.get("starts"), measured), held_out
+    collected = collect(choice, block, streams.train.embedded, trained.table)
+    held_out = {
+        split: clean_contexts(choice, block, getattr(streams, split).embedded)
+        for split in SPLITS[1:]
+    }
+    tensors = dict(held_out)
+    if choice.way != "table":  # the table lies with the block
+        tensors["train"] = collected.final
+    if collected.starts is not None:
+        tensors["starts"] = collected.starts
+    needed = sum(t.numel() * t.element_size() for t in tensors.values())
+    files.budgeted(folder, needed, "the cache of contexts")
+    save_tensors(path, tensors, collected.measured)
+    return collected, held_out
 
 
 def next_token_model(
     streams: Streams, widths: list[int], seed: int, weight_std: float | None = None
 ) -> NextTokenModel:
-    """TokenBlock for contexts of `widths` and an untied zero head over the streams' vocabulary."""
+    """TokenBlock for contexts of `widths` and a zero head over the streams' vocabulary."""
     d = streams.train.embedded.shape[1]
     token_block = TokenBlock(d, d, widths, weight_std=weight_std, seed=seed + 1_000_003)
-    return NextTokenModel(token_block, UntiedHead(d, streams.vocabulary.size))
+    return NextTokenModel(token_block, build_head(d, streams.vocabulary))
+
+
+def fit_phase_two(
+    parts: list[Features],
+    model: NextTokenModel,
+    training: Training,
+    path: Path,
+    identity: str,
+) -> Fit:
+    """Train a model on the features of train; valid chooses the epoch, test is written beside."""
+    work = PhaseTwoWork(model, parts[0], parts[1], training, {"test": parts[2]})
+    return train(work, training, path=path, identity=identity)
 
 
 def _phase_two(
@@ -128,90 +160,83 @@ def _phase_two(
     streams: Streams,
     parts: list[Features],
     seed: int,
-    folder: Path,
+    place: Place,
     about: dict,
     tables: dict,
 ) -> Outcome:
-    train, valid, test = parts
-    widths, std = [c.shape[1] for c in train.contexts], None
+    widths, std = parts[0].contexts.widths, None
     if isinstance(config.contexts, Window):  # wider inputs, equal size of pre-activations
-        std = gain_matched_std(widths[0] + train.tokens.shape[1])
-    model = next_token_model(streams, widths, seed, std)
-    result = fit(
-        model,
-        train,
-        valid,
-        config.phase_two,
-        checkpoint=folder / "checkpoint_phase_two.bin",
-        report={"test": test},
-    )
-    return _outcome(config, streams, model, result.curve, result.best, about, tables)
+        std = gain_matched_std(widths[0] + parts[0].tokens.shape[1])
+    model = next_token_model(streams, widths, seed, std).to(place.device)
+    path = place.folder / "checkpoint.safetensors"
+    identity = f"{seed} {config.data.corpus.sha256}"
+    fit = fit_phase_two(parts, model, config.training, path, identity)
+    return _outcome(config, streams, model, fit, about, tables)
 
 
 def _outcome(
-    config: LanguageRun,
-    streams: Streams,
-    model: torch.nn.Module,
-    curve: list[dict],
-    best: int,
-    about: dict,
-    tables: dict,
+    config: LanguageRun, streams: Streams, model: torch.nn.Module, fit: Fit, about: dict, tables
 ) -> Outcome:
-    chosen = curve[best - 1]
-    trained = trainable_parameters(model)
+    chosen = fit.curve[fit.best_epoch - 1]
     frozen = 0 if isinstance(config.contexts, TruncatedBptt) else about["context_params"]
     row = corpus_columns(config.data, streams) | {
-        "params": trained + frozen,
-        "best_epoch": best,
+        "params": represented_parameters(model) + frozen,
+        "best_epoch": fit.best_epoch,
         "best_updates": chosen["updates"],
-        "updates": curve[-1]["updates"],
-        "val_ppl": chosen["val_ppl"],
-        "test_ppl": chosen["test_ppl"],
-        "test_acc_pct": 100 * chosen["test_acc"],
+        "updates": fit.updates,
+        **chosen_metrics(chosen),
         **about,
     }
-    return Outcome(row, {"curve": curve, **tables})
+    return Outcome(row, {"curve": fit.curve, **tables})
 
 
-def corpus_columns(data: StreamChoice, streams: Streams) -> dict:
+def chosen_metrics(row: dict[str, Any]) -> dict[str, float]:
+    """Perplexities and accuracy of a row of the curve, as columns of the main table."""
+    found = {"val_ppl": row["val_ppl"], "test_ppl": row["test_ppl"]}
+    if "test_held_ppl" in row:
+        found["held_test_ppl"] = row["test_held_ppl"]
+    return found | {"test_acc_pct": 100 * row["test_acc"]}
+
+
+def corpus_columns(data: StreamChoice, streams: Streams) -> dict[str, Any]:
     """Columns that say which text and vocabulary a row stands on."""
     return {
         "corpus": data.corpus.name,
         "corpus_sha256": data.corpus.sha256,
         "tokens": len(streams.train),
+        "scoring": data.scoring,
         "vocabulary": streams.vocabulary.size,
         "test_unscored_pct": 100 * streams.vocabulary.unscored_share(streams.test.ids),
     }
 
 
-def _end_to_end(config: LanguageRun, streams: Streams, seed: int) -> Outcome:
-    choice, schedule = config.contexts, config.phase_two
-    x = streams.train.embedded
-    block = Recurrent(choice.layout, choice.layers, choice.width).block(x.shape[1], seed)
-    model = EndToEnd(block, next_token_model(streams, block.widths, seed))
-    per_epoch = -(-(len(x) - 1) // schedule.batch)
-    updates = schedule.max_updates or per_epoch * schedule.max_epochs
-    settings = BpttSettings(
-        choice.lanes, choice.window, schedule.learning_rate, updates, schedule.clip
+def _end_to_end(config: LanguageRun, streams: Streams, seed: int, place: Place) -> Outcome:
+    choice, schedule = config.contexts, config.training
+    width = streams.train.embedded.shape[1]
+    block = Recurrent(choice.layout, choice.layers, choice.width).block(width, seed)
+    model = EndToEnd(block, next_token_model(streams, block.widths, seed)).to(place.device)
+    per_epoch = -(-(len(streams.train) - 1) // schedule.batch_size)
+    parts = {"val": streams.valid, "test": streams.test}
+    work = TruncatedWork(model, streams.train, parts, choice.lanes, choice.window, per_epoch)
+    training = Training(
+        epochs=schedule.epochs,
+        patience=0,
+        learning_rate=schedule.learning_rate,
+        clip=schedule.clip,
+        restore="last",
+        optimizer="adam",
+        max_updates=schedule.max_updates,
     )
-    curve: list[dict] = []
-
-    def measure(update: int, train_ppl: float) -> None:
-        row = {"epoch": len(curve) + 1, "updates": update, "train_ppl": train_ppl}
-        for name, stream in (("val", streams.valid), ("test", streams.test)):
-            features = recurrent_features(block, stream.embedded, stream.outputs)
-            row |= {f"{name}_{k}": v for k, v in evaluate(model.model, features).items()}
-        curve.append(row)
-
-    train_end_to_end(model, x, streams.train.outputs, settings, per_epoch, measure)
+    path = place.folder / "checkpoint.safetensors"
+    fit = train(work, training, path=path, identity=f"{seed} {config.data.corpus.sha256}")
+    block.to("cpu")
+    test = recurrent_features(block, streams.test.embedded, streams.test.outputs)
     about = {
         "context_params": sum(p.numel() for p in block.parameters()),
-        "noise_gain": noise_gain(block, x),
-    } | rank_shares(
-        recurrent_features(block, streams.test.embedded, streams.test.outputs).contexts[-1]
-    )
-    best = min(range(len(curve)), key=lambda i: curve[i]["val_loss"]) + 1
-    return _outcome(config, streams, model, curve, best, about, {})
+        "noise_gain": noise_gain(block, streams.train.embedded),
+        **rank_shares(test.contexts.rows(0, len(streams.test))[-1]),
+    }
+    return _outcome(config, streams, model, fit, about, {})
 
 
 @dataclass(frozen=True)
@@ -221,13 +246,13 @@ class UnigramRun:
     data: StreamChoice
 
 
-def run_unigram(config: UnigramRun, seed: int, folder: Path) -> Outcome:
-    """The floor line that every row must beat: no context at all."""
+@run_function("context_unigram")
+def run_unigram(config: UnigramRun, seed: int, place: Place) -> Outcome:
+    """The baseline that every row must beat: no context at all."""
     streams = load_streams(config.data)
-    train, size = streams.train.outputs, streams.vocabulary.size
     row = corpus_columns(config.data, streams) | {
         "params": None,
-        "val_ppl": unigram_perplexity(train, streams.valid.outputs, size),
-        "test_ppl": unigram_perplexity(train, streams.test.outputs, size),
+        "val_ppl": streams.unigram("valid"),
+        "test_ppl": streams.unigram("test"),
     }
     return Outcome(row)

@@ -1,22 +1,25 @@
-"""Phase 1 of seed 003: train a ContextBlock without labels, all tokens in parallel.
+"""Phase 1 of R3: train a ContextBlock without labels, all tokens in parallel.
 
 A table C [N, D] holds one context per token. Every iteration is one full-batch gradient step:
 each token gets the neighbour's context of the previous iteration (with noise), and the loss is
 
     (1 - w) * mean (O - C)^2  +  w * dispersion(O),     dispersion(O) = -|O - mean(O)|_F / n
 
-The outputs become the next table. Token 0 gets the last token's context, as in the seed. Settings
-and their defaults are those of the seed's runs.
+The outputs become the next table. Token 0 gets the last token's context, as in the report. Settings
+and their defaults are those of the report's runs.
 """
 
-from __future__ import annotations
-
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib.context.block import ContextBlock
+from lib.training.loop import Training, Work, train
 
 START_SCALE = 0.01  # of the normal numbers in the first table
 
@@ -38,19 +41,23 @@ class PhaseOneSettings:
     def __post_init__(self) -> None:
         if not 0.0 <= self.diversity <= 1.0:
             raise ValueError(f"diversity is {self.diversity}; allowed: 0 to 1")
-        if self.chunk < 1 or self.max_iterations < 1:
-            raise ValueError("chunk and max_iterations must be at least 1")
+        if self.chunk < 1 or self.max_iterations < 2:
+            raise ValueError("allowed: chunk of at least 1, max_iterations of at least 2")
 
 
 @dataclass(frozen=True)
 class PhaseOneResult:
-    """Last table, the one before it, and one row per iteration with a gradient step."""
+    """Last table [N, D], the context [D] that token 0 saw last, and a row for each iteration.
+
+    ``seconds``: the time of all iterations.
+    """
 
     table: Tensor
-    previous: Tensor
-    curve: list[dict]
+    start: Tensor
+    curve: list[dict[str, Any]]
     iterations: int
     converged: bool
+    seconds: float
 
 
 def dispersion(outputs: Tensor) -> Tensor:
@@ -64,57 +71,112 @@ def phase_one_loss(outputs: Tensor, target: Tensor, settings: PhaseOneSettings) 
     return (1 - settings.diversity) * fixed_point + settings.diversity * dispersion(outputs)
 
 
-def neighbours(table: Tensor) -> Tensor:
-    """Previous-token contexts [N, D]; row 0 gets the last row, as in the seed."""
-    return torch.cat([table[-1:], table[:-1]])
+class PhaseOneWork(Work):
+    """An epoch of the loop is an iteration: one update, whose gradient is made chunk by chunk.
+
+    Iteration 1 fills the table with 0.01 N(0, I) and learns nothing, so epoch k is iteration k + 1.
+    """
+
+    mid_epoch = False  # the gradient of a part of the chunks is not kept
+
+    def __init__(self, block: ContextBlock, x: Tensor, settings: PhaseOneSettings, seed: int):
+        self.model, self.x, self.settings = block, x, settings
+        self.generator = torch.Generator().manual_seed(seed)
+        shape = (x.shape[0], block.context_dim)
+        self.table = START_SCALE * torch.randn(shape, generator=self.generator)
+        self.start = self.table[-1].clone()
+        self.found: dict[str, float] = {}
+
+    def batches(self, epoch: int) -> list[int]:
+        return [epoch + 1]
+
+    def losses(self, batch: int) -> Iterator[tuple[float, float]]:
+        yield self._gradient(batch), 1.0
+
+    def size(self, batch: int) -> int:
+        return self.x.shape[0]
+
+    def _gradient(self, iteration: int) -> float:
+        """Add the gradient of the mean loss over chunks; the loss. The outputs become the table."""
+        table, x, s = self.table, self.x, self.settings
+        device = next(self.model.parameters()).device
+        inputs = torch.zeros_like(table)
+        if s.noise:
+            inputs = torch.randn(table.shape, generator=self.generator).mul_(s.noise)
+        inputs[0] += table[-1]  # the neighbour before; token 0 gets the last one's
+        inputs[1:] += table[:-1]
+        self.start = table[-1].clone()
+        moved = torch.empty(x.shape[0])
+        pieces = range(0, x.shape[0], s.chunk)
+        total = first = 0.0
+        for begin in pieces:
+            rows = slice(begin, begin + s.chunk)
+            outputs = self.model(inputs[rows].to(device), x[rows].to(device))[-1]
+            target = table[rows].to(device)
+            loss = phase_one_loss(outputs, target, s)
+            (loss / len(pieces)).backward()
+            total += loss.item() / len(pieces)
+            outputs = outputs.detach()
+            first = first if begin else dispersion(outputs).item()
+            moved[rows] = (outputs - target).square().mean(1).cpu()
+            # a chunk's inputs are not read again: its outputs take their place
+            inputs[rows] = outputs.cpu()
+        self.table = inputs
+        gradients = [p.grad for p in self.model.parameters()]
+        self.found = {
+            "iteration": iteration,
+            "loss": total,
+            "fixed_point": moved.mean().item(),
+            "dispersion": first,
+            "converged_ratio": (moved < s.threshold).float().mean().item(),
+            "gradient_norm": torch.nn.utils.get_total_norm(gradients).item(),
+        }
+        return total
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stopping rule holds: enough iterations, and enough tokens that hardly move."""
+        s, found = self.settings, self.found
+        enough = found["converged_ratio"] >= s.stop_ratio
+        return found["iteration"] >= s.min_iterations and enough
+
+    def validate(self) -> dict[str, Any]:
+        return {"valid_loss": self.found["loss"], "stop": self.converged, **self.found}
+
+    def carried(self) -> tuple[dict[str, Tensor], Any]:
+        state = {"table": self.table, "start": self.start}
+        return state | {"generator": self.generator.get_state()}, self.found
+
+    def restore(self, tensors: dict[str, Tensor], about: Any) -> None:
+        # a tensor out of a file may lie unaligned, which changes the last digit of a product
+        self.table, self.start = tensors["table"].clone(), tensors["start"].clone()
+        self.found = about
+        self.generator.set_state(tensors["generator"])
 
 
 def run_phase_one(
-    block: ContextBlock, x: Tensor, settings: PhaseOneSettings, seed: int = 0
+    block: ContextBlock,
+    x: Tensor,
+    settings: PhaseOneSettings,
+    seed: int = 0,
+    path: Path | None = None,
+    identity: str = "",
 ) -> PhaseOneResult:
-    """Train `block` in place on the token stream x [N, m*d].
+    """Train `block` in place on the token stream x [N, m*d]; `path` is its checkpoint file.
 
-    Iteration 1 fills the table with 0.01 N(0, I) and learns nothing, so an early stop at iteration
-    k means k - 1 Adam steps. Raises FloatingPointError when the loss is not finite.
+    An early stop at iteration k means k - 1 updates. Raises Diverged when the loss is not finite.
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(block.parameters(), lr=settings.learning_rate)
-    table = START_SCALE * torch.randn(x.shape[0], block.context_dim, generator=generator)
-    curve: list[dict] = []
-    converged, iteration, previous = False, 1, table
-    while iteration < settings.max_iterations and not converged:
-        iteration += 1
-        previous = table
-        inputs = neighbours(table)
-        if settings.noise:
-            inputs = inputs + settings.noise * torch.randn(inputs.shape, generator=generator)
-        pieces = list(range(0, x.shape[0], settings.chunk))
-        optimiser.zero_grad()
-        new = torch.empty_like(table)
-        total = 0.0
-        for begin in pieces:
-            rows = slice(begin, begin + settings.chunk)
-            outputs = block(inputs[rows], x[rows])[-1]
-            loss = phase_one_loss(outputs, table[rows], settings)
-            (loss / len(pieces)).backward()
-            total += loss.item() / len(pieces)
-            new[rows] = outputs.detach()
-        if not torch.isfinite(torch.tensor(total)):
-            raise FloatingPointError(f"the Phase 1 loss is {total} at iteration {iteration}")
-        gradient = torch.nn.utils.clip_grad_norm_(block.parameters(), settings.clip).item()
-        optimiser.step()
-        moved = (new - table).square().mean(1)
-        ratio = (moved < settings.threshold).float().mean().item()
-        curve.append(
-            {
-                "iteration": iteration,
-                "loss": total,
-                "fixed_point": moved.mean().item(),
-                "dispersion": dispersion(new[: settings.chunk]).item(),
-                "converged_ratio": ratio,
-                "gradient_norm": gradient,
-            }
-        )
-        table = new
-        converged = iteration >= settings.min_iterations and ratio >= settings.stop_ratio
-    return PhaseOneResult(table, previous, curve, iteration, converged)
+    work = PhaseOneWork(block, x, settings, seed)
+    training = Training(
+        epochs=settings.max_iterations - 1,
+        patience=0,
+        learning_rate=settings.learning_rate,
+        clip=settings.clip,
+        restore="last",
+        optimizer="adam",
+    )
+    fit = train(work, training, path=path, identity=f"{settings} {seed} {identity}")
+    curve = [{name: row[name] for name in work.found} for row in fit.curve]
+    seconds = math.fsum(row["epoch_seconds"] for row in fit.curve)
+    iterations = curve[-1]["iteration"]
+    return PhaseOneResult(work.table, work.start, curve, iterations, work.converged, seconds)

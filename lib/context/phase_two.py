@@ -1,217 +1,105 @@
-"""Phase 2 of seed 003: next-token training of TokenBlock and head on given contexts.
+"""Phase 2 of R3: next-token training of TokenBlock and head on given contexts.
 
 Contiguous batches in stream order, Adam with a constant rate, gradient clip 1.0, no dropout: the
-seed's recipe, with a fixed batch size instead of one derived from free memory. After every epoch
-the whole state goes to disk, so a killed run continues with the same bits.
+report's recipe, with a fixed batch size instead of one derived from free memory.
 """
 
-from __future__ import annotations
-
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib.context.early_stopping import best_epoch, stop_epoch
-from lib.context.token_stream import UNSCORED
-from lib.context.whole_files import write_file
+from lib.context.features import Features
+from lib.context.head import NextTokenModel, adam_groups
+from lib.training.loop import Diverged, Training, Work, perplexity
 
 EVALUATION_CHUNK = 1024
 
 
-@dataclass(frozen=True)
-class PhaseTwoSettings:
-    """Batch in tokens; `patience` 0 never stops early; `max_updates` 0 sets no limit."""
-
-    batch: int = 512
-    learning_rate: float = 1e-3
-    max_epochs: int = 10
-    patience: int = 1
-    max_updates: int = 0
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.max_epochs) < 1 or min(self.patience, self.max_updates) < 0:
-            raise ValueError("batch and max_epochs must be >= 1, patience and max_updates >= 0")
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the model reads at each position: contexts per layer [N, D_l], token input [N, m*d],
-    and the output index of the same token [N]. Position i predicts the output of i + 1."""
-
-    contexts: list[Tensor]
-    tokens: Tensor
-    outputs: Tensor
-
-    def __post_init__(self) -> None:
-        lengths = {len(t) for t in (*self.contexts, self.tokens, self.outputs)}
-        if len(lengths) != 1 or min(lengths) < 2:
-            raise ValueError(f"all parts must have one length of at least 2, not {sorted(lengths)}")
-
-    @property
-    def positions(self) -> int:
-        """How many tokens are predicted: all but the first."""
-        return len(self.outputs) - 1
-
-    def batch(self, begin: int, end: int) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Inputs of positions begin..end-1 and their targets."""
-        rows = slice(begin, end)
-        targets = self.outputs[begin + 1 : end + 1]
-        return [c[rows] for c in self.contexts], self.tokens[rows], targets
+def recipe(
+    batch: int = 512,
+    rate: float = 1e-3,
+    epochs: int = 10,
+    patience: int = 1,
+    updates: int = 0,
+) -> Training:
+    """The numbers of a Phase 2; ``patience`` 0 never stops early, ``updates`` 0 sets no limit."""
+    return Training(
+        epochs=epochs,
+        patience=patience,
+        batch_size=batch,
+        learning_rate=rate,
+        shuffle=False,
+        optimizer="adam",
+        max_updates=updates,
+    )
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, features: Features) -> dict[str, float]:
+def evaluate(model: NextTokenModel, features: Features) -> dict[str, float]:
     """Mean cross-entropy (nats), perplexity and top-1 accuracy (0 to 1) over scored positions.
 
-    Raises FloatingPointError when the loss is not finite and ValueError when nothing is scored.
+    Where all types are scored, also ``held_ppl``: over the types that the training text holds.
+    Raises Diverged when the loss is not finite and ValueError when nothing is scored.
     """
-    loss, right, scored = 0.0, 0, 0
+    sums: dict[str, float] = {}
     for begin in range(0, features.positions, EVALUATION_CHUNK):
         end = min(begin + EVALUATION_CHUNK, features.positions)
-        contexts, tokens, targets = features.batch(begin, end)
-        logits = model(contexts, tokens)
-        loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-        right += int((logits.argmax(1) == targets).sum())
-        scored += int((targets != UNSCORED).sum())
+        for name, value in model.sums(*features.batch(begin, end)).items():
+            sums[name] = sums.get(name, 0.0) + value
+    scored = sums["scored"]
     if not scored:
         raise ValueError(f"none of {features.positions} positions is of a type of the vocabulary")
-    loss /= scored
+    loss = sums["loss"] / scored
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss over {scored} positions is {loss}")
-    return {"loss": loss, "ppl": math.exp(loss), "acc": right / scored}
+        raise Diverged(f"the loss over {scored:.0f} positions is {loss}")
+    found = {"loss": loss, "ppl": perplexity(loss), "acc": sums["right"] / scored}
+    if sums.get("held_scored"):
+        found["held_ppl"] = perplexity(sums["held_loss"] / sums["held_scored"])
+    return found
 
 
-@dataclass(frozen=True)
-class PhaseTwoResult:
-    """One row per epoch; `best` is the epoch with the lowest validation loss, weights restored."""
+class PhaseTwoWork(Work):
+    """Batches of consecutive positions. ``report`` names further features (test) that are
+    evaluated each epoch and never used to choose."""
 
-    curve: list[dict]
-    best: int
-    updates: int
+    def __init__(
+        self,
+        model: NextTokenModel,
+        train: Features,
+        valid: Features,
+        training: Training,
+        report: dict[str, Features] | None = None,
+    ):
+        self.model, self.features, self.training = model, train, training
+        self.parts = {"val": valid, **(report or {})}
 
+    def optimizer(self, training: Training) -> torch.optim.Optimizer:
+        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
 
-def _pack(model: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]) -> dict:
-    tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"best.{k}": v.contiguous() for k, v in best.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{k}": v.contiguous() for k, v in state.items()}
-    return tensors
+    def updates_an_epoch(self) -> int:
+        return -(-self.features.positions // self.training.batch_size)
 
+    def batches(self, epoch: int) -> Iterator[tuple[int, int]]:
+        positions, size = self.features.positions, self.training.batch_size
+        for begin in range(0, positions, size):
+            yield begin, min(begin + size, positions)
 
-def _unpack(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> dict:
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
-    for name, tensor in tensors.items():
-        group, rest = name.split(".", 1)
-        groups[group][rest] = tensor
-    model.load_state_dict(groups["model"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups["adam"].items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict(
-        {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-    )
-    return groups["best"]
+    def losses(self, batch: tuple[int, int]) -> Iterator[tuple[Tensor, float]]:
+        yield self.model.loss(*self.features.batch(*batch)), float(batch[1] - batch[0])
 
+    def size(self, batch: tuple[int, int]) -> int:
+        return batch[1] - batch[0]
 
-def _save(path: Path, about: dict, tensors: dict[str, Tensor]) -> None:
-    """One atomic file: length of the JSON head, the head, then safetensors."""
-    head = json.dumps(about).encode()
-    write_file(path, len(head).to_bytes(8, "little") + head + save_bytes(tensors))
+    def validate(self) -> dict[str, Any]:
+        return evaluated(self.model, self.parts)
 
 
-def _load(path: Path, settings: dict) -> tuple[dict, dict[str, Tensor]]:
-    data = path.read_bytes()
-    try:
-        size = int.from_bytes(data[:8], "little")
-        about = json.loads(data[8 : 8 + size])
-        tensors = load_bytes(data[8 + size :])
-    except Exception as error:
-        raise RuntimeError(f"the checkpoint {path.name} is damaged; delete it") from error
-    if about["settings"] != settings:
-        raise RuntimeError(f"the checkpoint {path.name} belongs to other settings; delete it")
-    return about, tensors
-
-
-def fit(
-    model: nn.Module,
-    train: Features,
-    validation: Features,
-    settings: PhaseTwoSettings,
-    *,
-    checkpoint: Path | None = None,
-    report: dict[str, Features] | None = None,
-) -> PhaseTwoResult:
-    """Train `model` in place; early stopping and choice of the epoch use validation only.
-
-    `report` names further features (test) that are evaluated each epoch and never used to choose.
-    `checkpoint` is a file; when it exists the run continues from it. On return the model holds the
-    weights of the best epoch. Raises FloatingPointError when a loss, of training or of `evaluate`,
-    is not finite, and RuntimeError for a checkpoint that is damaged or of other settings.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    curve: list[dict] = []
-    best: dict[str, Tensor] = {}
-    asked = asdict(settings) | {"positions": train.positions}
-    if checkpoint is not None and checkpoint.is_file():
-        about, tensors = _load(checkpoint, asked)
-        curve, best = about["curve"], _unpack(tensors, model, optimiser)
-    while not _finished(curve, settings):
-        row = _epoch(model, optimiser, parameters, train, settings, curve)
-        for name, features in {"val": validation, **(report or {})}.items():
-            row |= {f"{name}_{k}": v for k, v in evaluate(model, features).items()}
-        curve.append(row)
-        losses = [r["val_loss"] for r in curve]
-        if best_epoch(losses) == len(curve):
-            best = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        if checkpoint is not None:
-            _save(checkpoint, {"settings": asked, "curve": curve}, _pack(model, optimiser, best))
-    model.load_state_dict(best)
-    return PhaseTwoResult(curve, best_epoch([r["val_loss"] for r in curve]), curve[-1]["updates"])
-
-
-def _finished(curve: list[dict], settings: PhaseTwoSettings) -> bool:
-    if not curve:
-        return False
-    if len(curve) >= settings.max_epochs:
-        return True
-    if settings.max_updates and curve[-1]["updates"] >= settings.max_updates:
-        return True
-    losses = [row["val_loss"] for row in curve]
-    return bool(settings.patience) and stop_epoch(losses + [math.inf], settings.patience) <= len(
-        losses
-    )
-
-
-def _epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    train: Features,
-    settings: PhaseTwoSettings,
-    curve: list[dict],
-) -> dict:
-    updates = curve[-1]["updates"] if curve else 0
-    total, seen = 0.0, 0
-    for begin in range(0, train.positions, settings.batch):
-        if settings.max_updates and updates >= settings.max_updates:
-            break
-        end = min(begin + settings.batch, train.positions)
-        contexts, tokens, targets = train.batch(begin, end)
-        loss = nn.functional.cross_entropy(model(contexts, tokens), targets)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the training loss is {loss.item()} at update {updates + 1}")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-        total, seen, updates = total + loss.item() * (end - begin), seen + end - begin, updates + 1
-    return {"epoch": len(curve) + 1, "updates": updates, "train_ppl": math.exp(total / seen)}
+def evaluated(model: NextTokenModel, parts: dict[str, Features]) -> dict[str, Any]:
+    """A row of the curve: loss, perplexity and accuracy of every part, val's loss to choose by."""
+    found: dict[str, Any] = {}
+    for name, features in parts.items():
+        found |= {f"{name}_{key}": value for key, value in evaluate(model, features).items()}
+    return {"valid_loss": found.pop("val_loss"), **found}

@@ -1,28 +1,31 @@
 """Power laws of perplexity over tokens, with and without a floor.
 
-ppl = A * tokens^alpha              (seed 003: least squares of ln ppl on ln tokens)
-ppl = floor + A * tokens^alpha      (floor scanned, the rest by least squares)
+ppl = A * tokens^alpha              (R3: least squares of ln ppl on ln tokens)
+ppl = floor + A * tokens^alpha      (the floor by a bounded minimisation, the rest as above)
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize, stats
 
-FLOOR_STEPS = 200
+HIGHEST = 0.999  # share of the smallest perplexity below which the floor stays
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """Fitted law; `r2` and `sse` refer to ln ppl for both forms so that they can be compared."""
+    """Fitted law; `r2` and `sse` refer to ln ppl for both forms so that they can be compared.
+
+    `error` is the standard error of alpha of the straight line.
+    """
 
     alpha: float
     scale: float
     floor: float
     r2: float
     sse: float
+    error: float
 
     def predict(self, tokens: Sequence[float]) -> np.ndarray:
         """Perplexity of the law at each number of tokens."""
@@ -38,18 +41,15 @@ def _checked(tokens: Sequence[float], ppl: Sequence[float]) -> tuple[np.ndarray,
     return t, p
 
 
-def _line(t: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    slope, intercept = np.polyfit(np.log(t), np.log(y), 1)
-    return float(slope), float(intercept)
-
-
 def _law(t: np.ndarray, p: np.ndarray, floor: float) -> PowerLaw:
-    slope, intercept = _line(t, p - floor)
-    residual = np.log(p) - np.log(floor + np.exp(intercept) * t**slope)
+    line = stats.linregress(np.log(t), np.log(p - floor))
+    residual = np.log(p) - np.log(floor + np.exp(line.intercept) * t**line.slope)
     sse = float((residual**2).sum())
     total = float(((np.log(p) - np.log(p).mean()) ** 2).sum())
     r2 = 1 - sse / total if total > 0 else 0.0
-    return PowerLaw(slope, float(np.exp(intercept)), float(floor), r2, sse)
+    return PowerLaw(
+        float(line.slope), float(np.exp(line.intercept)), float(floor), r2, sse, float(line.stderr)
+    )
 
 
 def fit_power_law(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
@@ -59,15 +59,21 @@ def fit_power_law(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
 
 
 def fit_with_floor(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
-    """Best floor on a grid from 0 to just under the smallest perplexity; needs >= 3 sizes.
+    """Best floor from 0 to just under the smallest perplexity; needs >= 3 sizes.
 
     Three parameters: with four sizes one degree of freedom is left, so read the interval.
     """
     t, p = _checked(tokens, ppl)
     if len(np.unique(t)) < 3:
         raise ValueError("a law with a floor has three parameters; at least three sizes are needed")
-    floors = np.linspace(0.0, 0.999 * p.min(), FLOOR_STEPS)
-    return min((_law(t, p, floor) for floor in floors), key=lambda law: law.sse)
+    found = optimize.minimize_scalar(
+        lambda floor: _law(t, p, floor).sse,
+        bounds=(0.0, HIGHEST * p.min()),
+        method="bounded",
+        options={"xatol": 1e-6 * p.min()},
+    )
+    # the search never tries the bounds themselves, and no floor is a bound
+    return min((_law(t, p, floor) for floor in (0.0, found.x)), key=lambda law: law.sse)
 
 
 def residual_interval(
@@ -75,15 +81,11 @@ def residual_interval(
 ) -> tuple[float, float]:
     """Interval of alpha from the residuals of one least-squares line (n - 2 degrees of freedom).
 
-    This is what four points of one seed can say: for the seed's table -0.58 to -0.34.
+    This is what four points of one run can say: for the report's table -0.58 to -0.34.
     """
-    from scipy import stats
-
     t, p = _checked(tokens, ppl)
     if len(t) < 3:
         raise ValueError("at least three points are needed for an interval")
     law = _law(t, p, 0.0)
-    logs = np.log(t)
-    error = np.sqrt(law.sse / (len(t) - 2) / ((logs - logs.mean()) ** 2).sum())
-    width = stats.t.ppf(0.5 + level / 2, len(t) - 2) * error
+    width = stats.t.ppf(0.5 + level / 2, len(t) - 2) * law.error
     return law.alpha - width, law.alpha + width

@@ -1,33 +1,29 @@
 """Where the contexts of a run come from: a block with or without Phase 1, a window, or training.
 
-The dataclasses are the choices an experiment makes; the functions turn a recurrent choice into a
-trained block and into contexts by the chosen way.
+The dataclasses are the choices an experiment makes; ``collect`` computes contexts by the chosen
+way from a block that is ready.
 """
 
-from __future__ import annotations
-
-import json
-import time
+import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from lib.context.block import ContextBlock
 from lib.context.contexts import (
-    METHODS,
-    compute_contexts,
     cut_contexts,
     document_starts,
-    layer_outputs,
-    sequential,
+    documents,
+    exact,
+    lanes,
+    parallel,
+    steps,
 )
-from lib.context.phase_one import PhaseOneSettings, run_phase_one
-from lib.context.whole_files import write_file
+from lib.context.phase_one import PhaseOneSettings
 
-WAYS = (*METHODS, "table")  # "table": the lagged Phase 1 table, the seed's own parallel cache
+# "table": the lagged table of Phase 1, the report's own parallel cache
+WAYS = ("sequential", "lanes", "documents", "parallel", "table")
+CHANGE = 1e-3  # relative change at which sweeps stop
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,11 @@ class Recurrent:
         if self.way == "table" and self.phase_one is None:
             raise ValueError("the table of Phase 1 needs a Phase 1")
 
+    def cell(self) -> "Recurrent":
+        """The same block without what concerns the collection of its contexts."""
+        named = ("layout", "layers", "width", "phase_one", "residual_projection")
+        return Recurrent(**{name: getattr(self, name) for name in named})
+
     def block(self, token_dim: int, seed: int) -> ContextBlock:
         """The untrained block for token inputs of width ``token_dim``."""
         return ContextBlock(
@@ -78,7 +79,10 @@ class Window:
 
 @dataclass(frozen=True)
 class TruncatedBptt:
-    """The same cell trained end to end for the task."""
+    """The same cell trained end to end for the task.
+
+    `lanes` streams advance together, `window` tokens an update: lanes * window = batch.
+    """
 
     layout: str = "every_layer"
     layers: int = 6
@@ -87,60 +91,50 @@ class TruncatedBptt:
     window: int = 16
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Final contexts [N, D] that `layer_outputs` starts from, the rows that begin a document, and
+    what was measured on the way."""
+
+    final: Tensor
+    starts: Tensor | None = None
+    measured: dict = dataclasses.field(default_factory=dict)
+
+
+def collect(
+    choice: Recurrent,
+    block: ContextBlock,
+    x: Tensor,
+    table: Tensor | None = None,
+    by_steps: bool = False,
+) -> Collected:
+    """Contexts of a training stream x [N, m*d] by the chosen way.
+
+    ``table``: the last one of Phase 1. ``by_steps`` walks the sequential way token after token
+    even where lanes would give the same, which is what a clock has to time.
+    """
+    if choice.way == "table":
+        return Collected(table)
+    if choice.memory:
+        return Collected(cut_contexts(block, x, choice.memory))
+    if choice.way == "documents":
+        whole, rest = divmod(x.shape[0], choice.document)
+        lengths = [choice.document] * whole + ([rest] if rest else [])
+        return Collected(documents(block, x, lengths), document_starts(lengths))
+    if choice.way == "parallel":
+        final, changes = parallel(block, x, choice.sweeps, CHANGE)
+        return Collected(final, measured={"sweeps": len(changes)})
+    if choice.way == "lanes":
+        final, error = lanes(block, x)
+        return Collected(final, measured={"border_error": error})
+    if by_steps:
+        return Collected(steps(block, x))
+    final, how = exact(block, x)
+    return Collected(final, measured={"exact_by": how})
+
+
 def clean_contexts(choice: Recurrent, block: ContextBlock, x: Tensor) -> Tensor:
     """Table [N, D] for `layer_outputs` on validation and test: exact, or cut to `memory`."""
     if choice.memory:
         return cut_contexts(block, x, choice.memory)
-    return sequential(block, x)
-
-
-def trained_block(
-    choice: Recurrent, x: Tensor, seed: int, path: Path
-) -> tuple[ContextBlock, dict, Tensor | None]:
-    """Block after Phase 1 (or random), what Phase 1 did, and its last table [N, D].
-
-    The result of a Phase 1 lies at `path` and is read from there the next time. Raises RuntimeError
-    that names the file when it is damaged.
-    """
-    block = choice.block(x.shape[1], seed)
-    if choice.phase_one is None:
-        return block, {"iterations": 0, "phase_one_seconds": 0.0, "curve": []}, None
-    if path.is_file():
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            table = tensors.pop("table")
-            block.load_state_dict(tensors)
-        except Exception as error:
-            raise RuntimeError(f"the checkpoint {path.name} is damaged; delete it") from error
-        return block, about, table
-    started = time.perf_counter()
-    result = run_phase_one(block, x, choice.phase_one, seed)
-    about = {
-        "iterations": result.iterations,
-        "phase_one_converged": result.converged,
-        "phase_one_seconds": time.perf_counter() - started,
-        "curve": result.curve,
-    }
-    state = {**block.state_dict(), "table": result.table}
-    write_file(path, save(state, metadata={"about": json.dumps(about)}))
-    return block, about, result.table
-
-
-def collect(
-    choice: Recurrent, block: ContextBlock, x: Tensor, table: Tensor | None
-) -> tuple[list[Tensor], dict]:
-    """Layer contexts of the training stream by the chosen way, and what the way measured."""
-    if choice.way == "table":
-        return layer_outputs(block, table, x), {}
-    if choice.memory:
-        return layer_outputs(block, cut_contexts(block, x, choice.memory), x), {}
-    if choice.way == "documents":
-        whole, rest = divmod(x.shape[0], choice.document)
-        lengths = [choice.document] * whole + ([rest] if rest else [])
-        found = compute_contexts(block, x, "documents", lengths=lengths)
-        return layer_outputs(block, found.final, x, document_starts(lengths)), {}
-    found = compute_contexts(block, x, choice.way, sweeps=choice.sweeps, tolerance=1e-3)
-    extra = {"sweeps": len(found.changes)} if found.changes else {}
-    return layer_outputs(block, found.final, x), extra
+    return exact(block, x)[0]

@@ -1,10 +1,8 @@
-"""The feed-forward TokenBlock of seed 003: token features given the contexts of every layer.
+"""The feed-forward TokenBlock of R3: token features given the contexts of every layer.
 
 Layer l computes z_l = LayerNorm(residual(z_{l-1}) + ReLU(U [h^l ; z_{l-1}] + u)), z_0 = the token
 input, where h^l is the output of the ContextBlock layer of the same index.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor, nn

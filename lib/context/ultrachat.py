@@ -1,12 +1,10 @@
-"""UltraChat from the hub at a pinned revision, joined as seed 003 did.
+"""UltraChat from the hub at a pinned revision, joined as R3 did.
 
 Row by row in stored order, all messages of a conversation joined with line ends, no role tags and
-no end marks; conversations follow each other without a separator. Unlike the seed, whose
+no end marks; conversations follow each other without a separator. Unlike the report, whose
 validation text was the last tenth of each training stream (another text for every size), validation
 and test are fixed: the first rows of ``test_sft``, one after the other.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 

@@ -1,34 +1,172 @@
 """Experiment 16: is the token at every layer what makes the context vector useful?"""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.context.experiments import token_input_variants
-from lib.context.experiments.context_vector import remembered
-from lib.context.experiments.token_input_variants import (
-    EVERY,
-    EXPERIMENT,
-    FIRST,
-    FLAT,
-    MATCHED,
-    NO_PHASE_ONE,
-    SLUG,
-    TRAINED,
-    UNIGRAM,
-    memory_name,
-    window_name,
-)
 from lib.context import figures as contexts
+from lib.context.claims import on_ultrachat, remembered
+from lib.context.parameters import LAYOUTS, ContextParameters
+from lib.context.sources import Recurrent
+from lib.context.variants import (
+    Language,
+    Sources,
+    Unigram,
+    block,
+    end_to_end,
+    layout_factors,
+    matched,
+    window,
+)
+from lib.experiment import Experiment
 from lib.figures import training
+from lib.parameters import ParameterError, whole
 from lib.results import store, tables
-from lib.results.claims import by_seed, change, claim_maker, difference, level
+from lib.results.claims import by_seed, change, difference, level
+from lib.results.store import Results
 
-Exp16 = PARAMETERS = token_input_variants.Exp16
-run = token_input_variants.run
+REPORT = "context_token_input"
+MOST_WINDOWS = 16
 
 
-def properties(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the contexts are like: rank by two definitions, contraction, memory, Phase 1."""
+class Exp16(ContextParameters):
+    """R3's smallest text. ``windows``: the longest k-token MLP; the cell is cut to at most two
+    tokens fewer. ``wide_tokens`` > 0 adds both layouts at the table's own width on so many tokens,
+    one random seed, for sizes at which the others are narrowed."""
+
+    windows: int = whole(6, 1, MOST_WINDOWS)
+    wide_tokens: int = whole(0, 0, 1_000_000)
+
+    QUICK = {
+        "tokens": 3_000,
+        "valid_tokens": 600,
+        "test_tokens": 1_000,
+        "vocabulary_tokens": 0,
+        "patience": 0,
+        "width": 64,
+        "layers": 3,
+        "seeds": 1,
+        "batch": 256,
+        "epochs": 4,
+        "windows": 3,
+    }
+    TINY = {**ContextParameters.TINY, "windows": 2}
+    LADDER = {
+        "third": {"tokens": 18_867},
+        "tenth": {"tokens": 5_660},
+        "small": {
+            "tokens": 6_000,
+            "valid_tokens": 3_000,
+            "test_tokens": 6_000,
+            "vocabulary_tokens": 0,
+            "scoring": "held",
+            "width": 192,
+            "wide_tokens": 3_000,
+            "patience": 0,
+        },
+    }
+
+    @property
+    def most_tokens(self) -> int:
+        """Training tokens of the largest run: at the chosen or at the table's own width."""
+        return max(self.tokens, self.wide_tokens)
+
+    @property
+    def memories(self) -> int:
+        """Largest number of tokens that the cell is cut to: two below the largest window."""
+        return max(1, self.windows - 2)
+
+    def check(self) -> None:
+        """Raises ParameterError unless end-to-end training has a whole window in every lane."""
+        if self.batch >= self.tokens:
+            raise ParameterError(
+                f"parameter 'batch' is {self.batch}; allowed: below tokens ({self.tokens}), since "
+                "end-to-end training walks a whole batch of windows at once."
+            )
+
+
+# --------------------------------------------------------------------------- variants
+
+
+def cut(count: int) -> Sources:
+    """The every-layer cell cut to its last `count` tokens, where the parameters ask for it."""
+
+    def source(parameters: Exp16, width: int) -> Recurrent | None:
+        if count > parameters.memories:
+            return None
+        return replace(block("every_layer")(parameters, width), memory=count)
+
+    return source
+
+
+def held_vocabulary(parameters: Exp16) -> dict:
+    """Where no more text says which types are held, the rows' own: not that of the wide rows."""
+    return {} if parameters.vocabulary_tokens else {"vocabulary_tokens": parameters.tokens}
+
+
+def wide(parameters: Exp16) -> dict | None:
+    """Fewer tokens at the table's own width, where the parameters ask for it."""
+    count = parameters.wide_tokens
+    return {"tokens": count, "vocabulary_tokens": count, "width": 0} if count else None
+
+
+def row(label: str, sources: Sources, layout: str, contexts: str, **more) -> Language:
+    """A row of the experiment and its factors."""
+    factors = layout_factors(layout, contexts=contexts, k=more.pop("k", None))
+    return Language(label, sources, factors, **{"data": held_vocabulary, **more})
+
+
+EVERY, FIRST = LAYOUTS["every_layer"], LAYOUTS["first_layer"]
+# The report's two rows and the controls that decide what makes the difference.
+LAYERS = {
+    "every_layer": row(EVERY, block("every_layer"), "every_layer", "phase 1"),
+    "first_layer": row(FIRST, block("first_layer"), "first_layer", "phase 1"),
+    "first_layer_matched": row(
+        f"{FIRST}, equal parameters", matched, "first_layer", "phase 1, equal parameters"
+    ),
+    "first_layer_flat": row(
+        f"{FIRST}, flat widths", block("first_layer_flat"), "first_layer_flat", "phase 1"
+    ),
+    "every_layer_random": row(
+        f"{EVERY}, no Phase 1", block("every_layer", phase_one=None), "every_layer", "random"
+    ),
+    "first_layer_random": row(
+        f"{FIRST}, no Phase 1", block("first_layer", phase_one=None), "first_layer", "random"
+    ),
+    "every_layer_trained": row(
+        f"{EVERY}, end to end", end_to_end("every_layer"), "every_layer", "end to end"
+    ),
+    "first_layer_trained": row(
+        f"{FIRST}, end to end", end_to_end("first_layer"), "first_layer", "end to end"
+    ),
+}
+WINDOWS = {
+    f"window_{k}": row(f"{k}-token MLP", window(k), "", "window", k=k)
+    for k in range(1, MOST_WINDOWS + 1)
+}
+MEMORIES = {
+    f"every_layer_last_{k}": row(f"{EVERY}, last {k} only", cut(k), "every_layer", "cut", k=k)
+    for k in range(1, MOST_WINDOWS - 1)
+}
+WIDE = {
+    f"{layout}_wide": row(
+        f"{label}, own width", block(layout), layout, "phase 1", data=wide, seeds=lambda p: 1
+    )
+    for layout, label in LAYOUTS.items()
+}
+
+
+VARIANTS = {**LAYERS, **WINDOWS, **MEMORIES, "unigram": Unigram(data=held_vocabulary), **WIDE}
+
+# --------------------------------------------------------------------------- tables
+
+
+def properties(results: Results) -> pd.DataFrame:
+    """What the contexts of one text are like: rank by two definitions, contraction, memory,
+    Phase 1."""
+    frame = results()
     columns = {
         "er_pct": "effective rank %",
         "covariance_er_pct": "centred covariance rank %",
@@ -39,172 +177,187 @@ def properties(frame: pd.DataFrame) -> pd.DataFrame:
         "test_acc_pct": "test accuracy %",
     }
     known = {column: label for column, label in columns.items() if column in frame}
-    by_variant = frame.groupby("variant", sort=False)
+    by_variant = results.named().groupby("variant", sort=False)
     found = by_variant[list(known)].mean().rename(columns=known)
     memory = pd.Series({variant: remembered(rows) for variant, rows in by_variant})
-    reported = store.reported(EXPERIMENT).pivot(index="row", columns="metric", values="value")
-    for row, values in reported.iterrows():
-        found.loc[f"seed: {row}", "effective rank %"] = values["er_pct"]
-        found.loc[f"seed: {row}", "test accuracy %"] = values["acc_pct"]
+    reported = store.reported(REPORT).pivot(index="row", columns="metric", values="value")
+    for name, values in reported.iterrows():
+        found.loc[f"report: {name}", "effective rank %"] = values["er_pct"]
+        found.loc[f"report: {name}", "test accuracy %"] = values["acc_pct"]
     found = found.round(2)
     found.insert(3, "tokens to cosine 0.99", memory.reindex(found.index))
     return tables.captioned(found.fillna(""), frame)
 
 
-def main_variants(frame: pd.DataFrame) -> list[str]:
-    """The two layouts and their controls, without windows, cut memories and the wide rows."""
-    wanted = [EVERY, EVERY + NO_PHASE_ONE, EVERY + TRAINED, FIRST, FIRST + NO_PHASE_ONE]
-    wanted += [FIRST + TRAINED, MATCHED, FLAT]
-    return [name for name in wanted if name in set(frame["variant"])]
+# --------------------------------------------------------------------------- figures
 
 
-def draw_perplexity(size: str) -> Figure:
+def draw_perplexity(results: Results) -> Figure:
     """Test perplexity of the layouts and their controls."""
-    frame = store.read(SLUG, size=size)
-    title = f"Where the token enters ({tables.corpora(frame)})"
-    return training.intervals(frame, main_variants(frame), title, floors=_floor(frame))
+    title = f"Where the token enters ({tables.corpora(results())})"
+    levels = _unigram(results, "test_ppl")
+    return training.intervals(results.named(), results.names(list(LAYERS)), title, floors=levels)
 
 
-def draw_memory(size: str) -> Figure:
+def draw_memory(results: Results) -> Figure:
     """Test perplexity against tokens seen: MLPs, the cell cut to k tokens, the cell uncut."""
-    frame = store.read(SLUG, size=size)
+    frame = results()
     series = {
-        "MLP over the last k tokens": _series(frame, window_name),
-        "the same cell, cut to its last k tokens": _series(frame, memory_name),
+        "MLP over the last k tokens": _by_k(frame, "window"),
+        "the same cell, cut to its last k tokens": _by_k(frame, "cut"),
     }
-    levels = {EVERY: EVERY, FIRST: FIRST, f"{EVERY}{TRAINED}": EVERY + TRAINED}
+    labels = results.labels
+    shown = ("every_layer", "first_layer", "every_layer_trained")
+    levels = {labels[variant]: variant for variant in shown if variant in labels}
     title = f"How many tokens the context is worth ({tables.corpora(frame)})"
     return contexts.against_tokens(frame, series, levels, title)
 
 
-def draw_curves(size: str) -> Figure:
+def draw_curves(results: Results) -> Figure:
     """Validation perplexity over the epochs of Phase 2."""
-    curve = store.read(SLUG, "curve", size)
-    frame = store.read(SLUG, size=size)
-    names = [EVERY, FIRST, MATCHED, EVERY + NO_PHASE_ONE, FIRST + NO_PHASE_ONE]
-    title = f"Validation in Phase 2 ({tables.corpora(frame)})"
-    return training.curves(curve, names, title, floors=_floor(frame, "val_ppl"))
+    wanted = ["every_layer", "first_layer", "first_layer_matched"]
+    names = results.names([*wanted, "every_layer_random", "first_layer_random"])
+    title = f"Validation in Phase 2 ({tables.corpora(results())})"
+    levels = _unigram(results, "val_ppl")
+    return training.curves(results.named("curve"), names, title, floors=levels)
 
 
-def draw_rank(size: str) -> Figure:
+def draw_rank(results: Results) -> Figure:
     """Test perplexity against effective rank, a point a variant."""
-    frame = store.read(SLUG, size=size)
-    names = [name for name in main_variants(frame) if frame_has(frame, name, "er_pct")]
+    frame = results.named()
+    measured = set(frame.loc[frame["er_pct"].notna(), "variant"])
+    names = [name for name in results.names(list(LAYERS)) if name in measured]
     title = f"Effective rank and perplexity ({tables.corpora(frame)})"
     return contexts.rank_against_perplexity(frame, names, title)
 
 
-def frame_has(frame: pd.DataFrame, variant: str, column: str) -> bool:
-    """Whether a variant has any value in a column."""
-    return bool(frame.loc[frame["variant"] == variant, column].notna().any())
+def _unigram(results: Results, metric: str) -> dict[str, float]:
+    return {k: v for k, v in tables.count_models(results(), metric).items() if k == "unigram"}
 
 
-def _floor(frame: pd.DataFrame, metric: str = "test_ppl") -> dict[str, float]:
-    return {k: v for k, v in tables.floors(frame, metric).items() if k == UNIGRAM}
+def _by_k(frame: pd.DataFrame, kind: str) -> dict[int, str]:
+    own = frame[frame["contexts"] == kind].drop_duplicates("variant").sort_values("k")
+    return dict(zip(own["k"].astype(int), own["variant"], strict=True))
 
 
-def _series(frame: pd.DataFrame, name) -> dict[int, str]:
-    known = set(frame["variant"])
-    return {count: name(count) for count in range(1, 17) if name(count) in known}
+# --------------------------------------------------------------------------- claims
 
 
-FIGURES = {
-    "perplexity": draw_perplexity,
-    "memory": draw_memory,
-    "curves": draw_curves,
-    "rank": draw_rank,
-}
-
-
-def best_window(metric_tables):
+def best_window(results: Results) -> np.ndarray:
     """Percent change from the best k-token MLP (chosen on valid, per seed) to the context row."""
-    frame = metric_tables()
-    own = by_seed(frame, EVERY, "test_ppl")
-    windows = frame[frame["variant"].str.endswith("-token MLP")]
+    own = by_seed(results, "every_layer", "test_ppl")
+    frame = results()
+    windows = frame[frame["contexts"] == "window"]
     if windows.empty:
         raise store.Absent("no k-token MLP among the results")
     chosen = windows.loc[windows.groupby("seed")["val_ppl"].idxmin()].set_index("seed")
+    results.used.update(chosen["run_id"])
     return (100 * (own / chosen["test_ppl"].reindex(own.index) - 1)).to_numpy()
 
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 003, section 1", min_seeds=3)
-
+POINTS = {"unit": "points of effective rank", "expect": "above"}
+claim = on_ultrachat(REPORT, "R3, section 1")
 
 CLAIMS = (
-    _claim(
+    claim(
         "better",
         "The token at every layer gives a lower perplexity than at the first layer only",
-        change(EVERY, FIRST),
-        "equal data, validation text, head, batch and updates (the seed's two rows had none equal)",
+        change("every_layer", "first_layer"),
+        "equal data, validation text, head, batch and updates (the report's two rows had none "
+        "equal)",
         reported=-37.7,
     ),
-    _claim(
+    claim(
         "better-matched",
         "The gain remains when both context blocks have equally many parameters",
-        change(EVERY, MATCHED),
+        change("every_layer", "first_layer_matched"),
         "first-layer block narrowed to the every-layer block's parameter count",
+        explains="better",
     ),
-    _claim(
+    claim(
         "not-widths",
         "A gain remains without the decreasing widths and learned residuals",
-        change(EVERY, FLAT),
+        change("every_layer", "first_layer_flat"),
         "first-layer block with equal widths and identity residuals: only the token input differs",
+        explains="better",
     ),
-    _claim(
+    claim(
         "better-untrained",
         "The gain is there without Phase 1 (random blocks)",
-        change(EVERY + NO_PHASE_ONE, FIRST + NO_PHASE_ONE),
+        change("every_layer_random", "first_layer_random"),
         "no Phase 1 for either layout",
+        explains="better",
     ),
-    _claim(
+    claim(
         "phase-one-helps",
         "Phase 1 improves the contexts of the every-layer block",
-        change(EVERY, EVERY + NO_PHASE_ONE),
+        change("every_layer", "every_layer_random"),
         "the same block left random",
+        kind="own",
     ),
-    _claim(
+    claim(
         "phase-one-helps-first",
         "Phase 1 improves the contexts of the first-layer block",
-        change(FIRST, FIRST + NO_PHASE_ONE),
+        change("first_layer", "first_layer_random"),
         "the same block left random",
+        kind="own",
     ),
-    _claim(
+    claim(
         "rank-higher",
         "The token at every layer keeps the effective rank high",
-        difference(level(EVERY, "er_pct"), level(FIRST, "er_pct")),
-        "both on the same clean test contexts (the seed compared a train with a validation rank)",
-        expect="above",
+        difference(level("every_layer", "er_pct"), level("first_layer", "er_pct")),
+        "both on the same clean test contexts (the report compared a train with a validation rank)",
         reported=67.7,
-        unit="points of effective rank",
+        **POINTS,
     ),
-    _claim(
+    claim(
         "rank-by-product",
         "The low rank of the first-layer block comes from its layout, before any training",
-        difference(level(EVERY + NO_PHASE_ONE, "er_pct"), level(FIRST + NO_PHASE_ONE, "er_pct")),
+        difference(level("every_layer_random", "er_pct"), level("first_layer_random", "er_pct")),
         "ranks of both blocks without Phase 1: if equal, Phase 1 makes the low rank",
-        expect="above",
         threshold=5.0,
-        unit="points of effective rank",
+        explains="rank-higher",
+        **POINTS,
     ),
-    _claim(
+    claim(
         "beats-window",
         "The context vector beats a fixed window of the last 1 to 6 tokens",
         best_window,
         "best k-token MLP, k chosen on valid; same head, batch and updates",
+        kind="own",
     ),
-    _claim(
+    claim(
         "long-memory",
         "The context vector carries more than the last 4 tokens",
-        change(EVERY, memory_name(4)),
+        change("every_layer", "every_layer_last_4"),
         "the same cell cut to its last 4 tokens in training and in measuring",
         threshold=-1.0,
+        kind="own",
     ),
-    _claim(
+    claim(
         "near-upper-bound",
         "Unsupervised Phase 1 comes within 5 % of training the cell for the task",
-        change(EVERY, EVERY + TRAINED),
+        change("every_layer", "every_layer_trained"),
         "the same cell trained end to end (truncated, 16 tokens) with as many updates",
         expect="within",
         threshold=5.0,
+        kind="own",
     ),
+)
+
+E16 = Experiment(
+    slug="16_token_input",
+    question="Is the token at every layer what makes the context vector useful?",
+    parameters=Exp16,
+    texts=Exp16.texts,
+    variants=VARIANTS,
+    baseline="first_layer",
+    report=REPORT,
+    figures={
+        "perplexity": draw_perplexity,
+        "memory": draw_memory,
+        "curves": draw_curves,
+        "rank": draw_rank,
+    },
+    claims=CLAIMS,
 )

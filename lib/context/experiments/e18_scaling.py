@@ -1,87 +1,302 @@
 """Experiment 18: how does perplexity fall with training tokens; did early stopping distort it?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.checks import CheckFailed
-from lib.results.statistics import bootstrap
-from lib.context.early_stopping import stop_epoch
-from lib.context.scaling import (
-    PowerLaw,
-    fit_power_law,
-    fit_with_floor,
-    residual_interval,
-)
-from lib.context.scaling_run import column, last_column
-from lib.context.experiments import scaling_claims
-from lib.context.experiments import scaling_variants
-from lib.context.experiments.context_vector import LAYOUTS
-from lib.context.experiments.scaling_claims import grid
-from lib.context.experiments.scaling_variants import (
-    EQUAL,
-    EXPERIMENT,
-    FIRST,
-    FIXED,
-    RULES,
-    SCHEDULES,
-    SEED_TOKENS,
-    SLUG,
-)
 from lib.context import figures as contexts
+from lib.context import scaling_run
+from lib.context.claims import on_ultrachat
+from lib.context.early_stopping import stop_epoch
+from lib.context.parameters import LAYOUTS, REPORT_TOKENS, ContextParameters, ContextText
+from lib.context.phase_two import recipe
+from lib.context.scaling import PowerLaw, fit_power_law, fit_with_floor, residual_interval
+from lib.context.scaling_run import Recipe, ScalingRun, column, last_column
+from lib.context.variants import Language, Sources, block, layout_factors, matched, window
+from lib.experiment import Experiment, Run
+from lib.parameters import ParameterError, whole, wholes
 from lib.results import store, tables
+from lib.results.claims import Measure, by_seed, difference, filled
+from lib.results.statistics import interval
+from lib.results.store import Results
 
-Exp18 = PARAMETERS = scaling_variants.Exp18
-run = scaling_variants.run
-CLAIMS = scaling_claims.CLAIMS
+REPORT = "context_scaling"
+FIXED, OWN, EQUAL = "fixed", "report", "equal_updates"
+# the stopping rules (patience; 0: none) that are read off the curve of each recipe
+RULES = {FIXED: (0, 1, 3), OWN: (1,), EQUAL: (0,)}
+# the report's batches followed free memory: tokens / batch at its four sizes (reconstructed)
+REPORT_UPDATES_PER_EPOCH = (8, 17, 40, 342)
+SCHEDULES = {
+    "fixed batch, fixed epochs": column(FIXED, 0, "test_ppl"),
+    "fixed batch, patience 1": column(FIXED, 1, "test_ppl"),
+    "fixed batch, patience 3": column(FIXED, 3, "test_ppl"),
+    "the report's growing number of updates, patience 1": column(OWN, 1, "test_ppl"),
+    "equal budget of updates, best epoch": column(EQUAL, 0, "test_ppl"),
+    "equal updates, last one": last_column(EQUAL, "test_ppl"),
+}
+MOST_SIZES = 6
+MOST_WINDOWS = 6
 
 
-def laws(frame: pd.DataFrame, layout: str, metric: str) -> dict[str, PowerLaw]:
-    """Fits through all seeds, without and with a floor."""
-    found = grid(frame, layout, metric)
-    tokens = np.tile(found.columns.to_numpy(float), len(found))
-    values = found.to_numpy().ravel()
+class Exp18(ContextParameters):
+    """R3's four sizes of text; what the text does not hold becomes all it has.
+
+    ``largest_seeds``: random seeds at the largest size. ``equal_updates``: a budget of updates for
+    every size, ten epochs of the smallest. ``controls``: random seeds of the controls (no Phase 1,
+    equal parameters, k-token MLPs up to ``windows``), 0 for none of them.
+    """
+
+    tokens: int = whole(529_173, 100, 10_000_000)
+    text_sizes: str = wholes("56602,110516,216119,529173", 50, 10_000_000)
+    largest_seeds: int = whole(1, 1, 1_000)
+    equal_updates: int = whole(1_110, 1, 1_000_000)
+    controls: int = whole(1, 0, 1_000)
+    windows: int = whole(6, 1, MOST_WINDOWS)
+
+    QUICK = {
+        "tokens": 3_000,
+        "text_sizes": "750,1500,3000",
+        "valid_tokens": 500,
+        "test_tokens": 800,
+        "vocabulary_tokens": 0,
+        "patience": 0,
+        "width": 48,
+        "layers": 3,
+        "seeds": 2,
+        "largest_seeds": 2,
+        "batch": 128,
+        "epochs": 4,
+        "equal_updates": 40,
+        "controls": 0,
+    }
+    TINY = {
+        **ContextParameters.TINY,
+        "text_sizes": "150,300,600",
+        "batch": 64,
+        "equal_updates": 4,
+        "controls": 0,
+    }
+    LADDER = {
+        "third": {
+            "tokens": 176_391,
+            "text_sizes": "18867,36839,72040,176391",
+            "equal_updates": 370,
+        },
+        "tenth": {
+            "tokens": 52_917,
+            "text_sizes": "5660,11052,21612,52917",
+            "equal_updates": 120,
+        },
+        "small": {
+            "tokens": 16_000,
+            "text_sizes": "2000,4000,8000,16000",
+            "valid_tokens": 3_000,
+            "test_tokens": 6_000,
+            "vocabulary_tokens": 0,
+            "scoring": "held",
+            "width": 128,
+            "largest_seeds": 3,
+            "patience": 0,
+            "batch": 256,
+            "equal_updates": 320,
+            "controls": 0,
+        },
+    }
+
+    def check(self) -> None:
+        """Raises ParameterError unless ``text_sizes`` are 3 to 6, rise, and end at ``tokens``."""
+        sizes = self.numbers("text_sizes")
+        if not 3 <= len(sizes) <= MOST_SIZES or any(a >= b for a, b in pairwise(sizes)):
+            raise ParameterError(
+                f"parameter 'text_sizes' is {self.text_sizes!r}; allowed: three to {MOST_SIZES} whole "
+                "numbers that strictly rise, since a law with a floor has three parameters."
+            )
+        if sizes[-1] != self.tokens:
+            raise ParameterError(
+                f"the largest of text_sizes ({self.text_sizes}) must equal tokens ({self.tokens})."
+            )
+
+    def size_at(self, place: int) -> int | None:
+        """Tokens asked for at a place of ``text_sizes``, counted from 1; None beyond the last."""
+        sizes = self.numbers("text_sizes")
+        return sizes[place - 1] if place <= len(sizes) else None
+
+    def seeds_at(self, place: int) -> int:
+        """Random seeds at a place of ``text_sizes``."""
+        last = place == len(self.numbers("text_sizes"))
+        return min(self.seeds, self.largest_seeds) if last else self.seeds
+
+
+# --------------------------------------------------------------------------- variants
+
+
+def report_batch(tokens: int, place: int, count: int) -> int:
+    """Batch that gives the report's number of updates an epoch at this place of the sizes (from
+    0)."""
+    position = place * (len(REPORT_UPDATES_PER_EPOCH) - 1) / max(1, count - 1)
+    logs = np.log(REPORT_UPDATES_PER_EPOCH)
+    updates = np.exp(np.interp(position, range(len(logs)), logs))
+    return max(1, round(tokens / updates))
+
+
+def recipes(parameters: Exp18, layout: str, tokens: int, place: int) -> tuple[Recipe, ...]:
+    """Fixed batch for both layouts; for the report's layout also its recipe and an equal budget.
+
+    The equal budget is ``equal_updates`` updates of one batch at every size; the last epoch ends
+    where it is spent. ``place`` counts from 0.
+    """
+    rate, sizes = parameters.learning_rate, parameters.numbers("text_sizes")
+    batch, epochs = parameters.batch, parameters.epochs
+    found = [Recipe(FIXED, recipe(batch, rate, epochs, 0), RULES[FIXED])]
+    if layout == "first_layer":
+        theirs = report_batch(tokens, place, len(sizes))
+        found.append(Recipe(OWN, recipe(theirs, rate, epochs, 1), RULES[OWN]))
+        per_epoch = -(-(tokens - 1) // batch)
+        spent = -(-parameters.equal_updates // per_epoch)
+        budget = recipe(batch, rate, spent, 0, parameters.equal_updates)
+        found.append(Recipe(EQUAL, budget, RULES[EQUAL]))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A layout at one size: exact contexts, every recipe."""
+
+    layout: str
+    place: int
+    label: str = ""
+    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    def runs(self, parameters: Exp18, text: ContextText) -> Iterator[Run]:
+        asked = parameters.size_at(self.place)
+        if asked is None:
+            return
+        data = text.choose(parameters, tokens=asked)
+        source = block(self.layout)(parameters, text.width(parameters))
+        chosen = recipes(parameters, self.layout, data.tokens, self.place - 1)
+        config = ScalingRun(data, source, chosen)
+        for seed in range(parameters.seeds_at(self.place)):
+            yield Run(scaling_run.run, config, seed)
+
+
+def _control(label: str, sources: Sources, place: int, layout: str, contexts: str, k=None):
+    """A control at one size: the fixed batch alone, stopped by ``patience``."""
+
+    def data(parameters: Exp18) -> dict[str, Any] | None:
+        asked = parameters.size_at(place)
+        return None if asked is None else {"tokens": asked}
+
+    def seeds(parameters: Exp18) -> int:
+        return min(parameters.controls, parameters.seeds_at(place))
+
+    factors = layout_factors(layout, contexts=contexts, size_place=place, k=k)
+    return Language(f"{label}, size {place}", sources, factors, data, seeds)
+
+
+PLACES = range(1, MOST_SIZES + 1)
+MAIN = {
+    f"{layout}_size_{place}": Scaling(
+        layout,
+        place,
+        f"{label}, size {place}",
+        layout_factors(layout, contexts="phase 1", size_place=place, k=None),
+    )
+    for place in PLACES
+    for layout, label in LAYOUTS.items()
+}
+CONTROLS: dict[str, Language] = {}
+for _place in PLACES:
+    CONTROLS[f"first_layer_matched_size_{_place}"] = _control(
+        f"{LAYOUTS['first_layer']}, equal parameters",
+        matched,
+        _place,
+        "first_layer",
+        "phase 1, equal parameters",
+    )
+    for _layout, _label in LAYOUTS.items():
+        CONTROLS[f"{_layout}_random_size_{_place}"] = _control(
+            f"{_label}, no Phase 1", block(_layout, phase_one=None), _place, _layout, "random"
+        )
+    for _k in range(1, MOST_WINDOWS + 1):
+        CONTROLS[f"window_{_k}_size_{_place}"] = _control(
+            f"{_k}-token MLP", window(_k), _place, "", "window", _k
+        )
+VARIANTS = {**MAIN, **CONTROLS}
+
+# --------------------------------------------------------------------------- tables
+
+
+def main_rows(results: Results, layout: str) -> pd.DataFrame:
+    """The rows of a layout after Phase 1 at all sizes."""
+    frame = results()
+    return frame[(frame["layout"] == layout) & (frame["contexts"] == "phase 1")]
+
+
+def grid(results: Results, layout: str, metric: str, whole_range: bool = True) -> pd.DataFrame:
+    """Values of a metric, seeds x training tokens, without gaps.
+
+    ``whole_range``: the seeds that have every size; else the sizes that every seed has. Raises
+    Absent when the layout has no value, ValueError when only some of its runs have one.
+    """
+    own = main_rows(results, layout)
+    filled(own[metric], f"{LAYOUTS[layout]} has no {metric}")
+    results.used.update(own["run_id"])
+    wide = own.pivot(index="seed", columns="tokens", values=metric).astype(float)
+    return wide.dropna(axis="index" if whole_range else "columns")
+
+
+def laws(results: Results, layout: str, metric: str) -> dict[str, PowerLaw]:
+    """Fits through all runs at once, without and with a floor."""
+    own = main_rows(results, layout)
+    tokens, values = own["tokens"].to_numpy(float), own[metric].to_numpy(float)
     return {"no floor": fit_power_law(tokens, values), "floor": fit_with_floor(tokens, values)}
 
 
-def scaling_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Exponent by layout and schedule with interval over seeds, and the seed's own fit."""
+def scaling_table(results: Results) -> pd.DataFrame:
+    """Exponent by layout and schedule with interval over seeds, and the report's own fit."""
     rows = {}
-    reported = store.reported(EXPERIMENT)
-    ppl = [reported_ppl(reported, samples) for samples in (50, 100, 200, 500)]
-    low, high = residual_interval(SEED_TOKENS, ppl)
-    law = fit_power_law(SEED_TOKENS, ppl)
-    floored = fit_with_floor(SEED_TOKENS, ppl)
-    rows["seed: first layer, one run"] = _row(
-        f"{law.alpha:.3f} [{low:.3f}, {high:.3f}]", law, f"{floored.alpha:.3f}", floored, 1
+    ppl = [store.reported_value(REPORT, f"{n} samples", "val_ppl") for n in (50, 100, 200, 500)]
+    low, high = residual_interval(REPORT_TOKENS, ppl)
+    law, floored = fit_power_law(REPORT_TOKENS, ppl), fit_with_floor(REPORT_TOKENS, ppl)
+    rows["report: first layer, one run"] = _row(
+        f"{law.alpha:.3f} [{low:.3f}, {high:.3f}]", law, f"{floored.alpha:.3f}", floored, "4, 1"
     )
-    for layout in LAYOUTS:
+    for layout, label in LAYOUTS.items():
         for name, metric in SCHEDULES.items():
             try:
-                found = grid(frame, layout, metric)
-            except store.Absent:  # a recipe of the seed's layout only
+                whole_range = grid(results, layout, metric)
+                common = grid(results, layout, metric, whole_range=False)
+            except (store.Absent, KeyError):  # a recipe of the report's layout only
                 continue
-            both = laws(frame, layout, metric)
-            rows[f"{LAYOUTS[layout]}: {name}"] = _row(
-                _over_seeds(found, fit_power_law),
-                both["no floor"],
-                _over_seeds(found, fit_with_floor),
-                both["floor"],
-                len(found),
-            )
-    return tables.captioned(pd.DataFrame(rows).T, frame)
+            both = laws(results, layout, metric)
+            for found in (whole_range,) if common.equals(whole_range) else (whole_range, common):
+                sizes = f"{len(found.columns)} sizes"
+                rows[f"{label}: {name}, {sizes}"] = _row(
+                    _over_seeds(found, fit_power_law),
+                    both["no floor"],
+                    _over_seeds(found, fit_with_floor),
+                    both["floor"],
+                    f"{len(found.columns)}, {len(found)}",
+                )
+    return tables.captioned(pd.DataFrame(rows).T, results())
 
 
 def _over_seeds(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> str:
     """Mean [95 % interval] of the exponents that ``fit`` finds seed by seed."""
-    found = bootstrap([fit(list(wide.columns), row).alpha for row in wide.to_numpy()])
+    if wide.empty or len(wide.columns) < 3:
+        return ""
+    found = interval([fit(list(wide.columns), row).alpha for row in wide.to_numpy()])
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n: int) -> dict:
-    """``law`` and ``floored`` are fitted through all seeds at once."""
+def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n: str) -> dict:
+    """``law`` and ``floored`` are fitted through all runs at once."""
     return {
         "exponent": exponent,
         "R²": f"{law.r2:.3f}",
@@ -89,24 +304,19 @@ def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n
         "exponent with floor": floor_exponent,
         "floor": f"{floored.floor:.0f}",
         "R² with floor": f"{floored.r2:.3f}",
-        "n": n,
+        "sizes, n": n,
     }
 
 
-def reported_ppl(reported: pd.DataFrame, samples: int) -> float:
-    """Validation perplexity of one size of the seed's table."""
-    rows = reported[(reported["row"] == f"{samples} samples") & (reported["metric"] == "val_ppl")]
-    return float(rows["value"].iloc[0])
-
-
-def sizes_table(frame: pd.DataFrame) -> pd.DataFrame:
+def sizes_table(results: Results) -> pd.DataFrame:
     """Every size and layout: perplexity, accuracy, rank, epochs and updates by stopping rule."""
-    rows = {}
-    for name in frame["variant"].unique():
-        own = frame[frame["variant"] == name]
-        rows[name] = {
+    frame, rows = results(), {}
+    for variant in frame.loc[frame["contexts"] == "phase 1", "variant"].unique():
+        own = frame[frame["variant"] == variant]
+        rows[results.labels[variant]] = {
+            "train tokens": f"{own['tokens'].iloc[0]:,.0f}",
             "unigram": f"{own['unigram_test_ppl'].mean():.0f}",
-            "test PPL": str(tables.interval(frame, name, "test_ppl")),
+            "test PPL": str(tables.seeds_interval(frame, variant, "test_ppl")),
             "accuracy %": f"{own['test_acc_pct'].mean():.1f}",
             "effective rank %": f"{own['er_pct'].mean():.1f}",
             "best epoch": f"{own['best_epoch'].mean():.1f}",
@@ -118,35 +328,46 @@ def sizes_table(frame: pd.DataFrame) -> pd.DataFrame:
     return tables.captioned(pd.DataFrame(rows).T, frame)
 
 
-def draw_laws(size: str) -> Figure:
+def controls_table(results: Results) -> pd.DataFrame:
+    """Test perplexity of the controls and of the main rows, contexts by training tokens."""
+    frame = results()
+    names = frame["label"].str.replace(r", size \d+$", "", regex=True)
+    found = frame.assign(name=names).pivot_table(
+        index="name", columns="tokens", values="test_ppl", sort=False
+    )
+    return tables.captioned(found.round(1), frame)
+
+
+# --------------------------------------------------------------------------- figures
+
+
+def draw_laws(results: Results) -> Figure:
     """Both layouts under the fixed schedule, with the fits without and with a floor."""
-    frame = store.read(SLUG, size=size)
     series, fits = {}, {}
     for layout, label in LAYOUTS.items():
-        rows = frame[frame["variant"].str.startswith(label + ",")]
+        rows = main_rows(results, layout)
         series[label] = pd.DataFrame({"tokens": rows["tokens"], "ppl": rows["test_ppl"]})
-        fits[label] = list(laws(frame, layout, "test_ppl").items())
-    title = f"Test perplexity over training tokens ({tables.corpora(frame)})"
+        fits[label] = list(laws(results, layout, "test_ppl").items())
+    title = f"Test perplexity over training tokens ({tables.corpora(results())})"
     return contexts.power_laws(series, fits, title)
 
 
-def draw_schedules(size: str) -> Figure:
-    """The seed's layout under every schedule."""
-    frame = store.read(SLUG, size=size)
+def draw_schedules(results: Results) -> Figure:
+    """The report's layout under every schedule."""
     series, fits = {}, {}
+    own = main_rows(results, "first_layer")
     for name, metric in SCHEDULES.items():
-        wide = grid(frame, "first_layer", metric)
-        rows = wide.stack().rename("ppl").reset_index()
-        series[name] = rows[["tokens", "ppl"]]
+        rows = pd.DataFrame({"tokens": own["tokens"], "ppl": own[metric]})
+        series[name] = rows
         fits[name] = [("no floor", fit_power_law(rows["tokens"], rows["ppl"]))]
-    title = f"{FIRST}: the exponent under each schedule ({tables.corpora(frame)})"
-    return contexts.power_laws(series, fits, title)
+    title = f"{LAYOUTS['first_layer']}: the exponent under each schedule"
+    return contexts.power_laws(series, fits, f"{title} ({tables.corpora(own)})")
 
 
-FIGURES = {"laws": draw_laws, "schedules": draw_schedules}
+# --------------------------------------------------------------------------- checks
 
 
-def check_replay(frame: pd.DataFrame, size: str) -> None:
+def check_replay(results: Results) -> None:
     """Raises CheckFailed unless every reported number is found again in the curves.
 
     For every recipe and stopping rule: the epoch lies where the rule still runs, no epoch before
@@ -154,20 +375,21 @@ def check_replay(frame: pd.DataFrame, size: str) -> None:
     equal budget also: the last columns are those of the last epoch, and of equally many updates at
     every size.
     """
-    rows = frame.set_index(["variant", "seed"])
-    curves = store.read(SLUG, "curve", size).groupby(["recipe", "variant", "seed"])
+    rows = results().set_index(["variant", "seed"])
+    curve = results("curve")
+    curves = curve[curve["recipe"].notna()].groupby(["recipe", "variant", "seed"])
     updates = set()
-    for (recipe, name, seed), own in curves:
+    for (name, variant, seed), own in curves:
         own = own.sort_values("epoch").set_index("epoch")
-        row, where = rows.loc[(name, seed)], f"{name}, seed {seed}, {recipe}"
-        for patience in RULES[recipe]:
-            end = stop_epoch(own["val_loss"].tolist(), patience)
-            epoch = int(row[column(recipe, patience, "epoch")])
+        row, where = rows.loc[(variant, seed)], f"{variant}, seed {seed}, {name}"
+        for patience in RULES[name]:
+            end = stop_epoch(own["valid_loss"].tolist(), patience)
+            epoch = int(row[column(name, patience, "epoch")])
             if epoch > end:
                 raise CheckFailed(f"{where}, patience {patience}: epoch {epoch} is after {end}")
             best = {"val_ppl": own["val_ppl"].loc[:end].min(), "test_ppl": own["test_ppl"][epoch]}
-            _compare(row, {column(recipe, patience, key): x for key, x in best.items()}, where)
-        if recipe == EQUAL:
+            _compare(row, {column(name, patience, key): x for key, x in best.items()}, where)
+        if name == EQUAL:
             last = own.iloc[-1]
             metrics = ("test_ppl", "val_ppl", "updates")
             _compare(row, {last_column(EQUAL, key): last[key] for key in metrics}, where)
@@ -181,3 +403,172 @@ def _compare(row: pd.Series, expected: dict[str, float], where: str) -> None:
     for name, value in expected.items():
         if not np.isclose(row[name], value, rtol=1e-4):
             raise CheckFailed(f"{where}: {name} is {row[name]}, the curve says {value}")
+
+
+# --------------------------------------------------------------------------- claims
+
+
+def exponents(layout: str, metric: str = "test_ppl", whole_range: bool = True) -> Measure:
+    """Exponent of the law without floor, one a seed."""
+
+    def measure(results: Results) -> np.ndarray:
+        wide = grid(results, layout, metric, whole_range)
+        return np.array([fit_power_law(list(wide.columns), row).alpha for row in wide.to_numpy()])
+
+    return measure
+
+
+def exponent_gap(layout: str, metric: str, baseline: str) -> Measure:
+    """Difference of exponents between two schedules, seed by seed, over the sizes all seeds have."""
+    return difference(exponents(layout, metric, False), exponents(layout, baseline, False))
+
+
+def step(layout: str, metric: str) -> Measure:
+    """Change of a metric from the second largest to the largest size, seed by seed."""
+
+    def measure(results: Results) -> np.ndarray:
+        wide = grid(results, layout, metric)
+        return (wide.iloc[:, -1] - wide.iloc[:, -2]).to_numpy()
+
+    return measure
+
+
+def patience_cost(patience: int) -> Measure:
+    """Percent by which stopping early raises test perplexity at the largest size."""
+
+    def measure(results: Results) -> np.ndarray:
+        early = grid(results, "first_layer", column(FIXED, patience, "test_ppl"))
+        fixed = grid(results, "first_layer", column(FIXED, 0, "test_ppl"))
+        return (100 * (early / fixed - 1)).iloc[:, -1].to_numpy()
+
+    return measure
+
+
+def rank_spread(results: Results) -> np.ndarray:
+    """Largest minus smallest effective rank over the sizes, in points, seed by seed."""
+    wide = grid(results, "first_layer", "er_pct")
+    return (wide.max(axis=1) - wide.min(axis=1)).to_numpy()
+
+
+def worse_than_unigram(results: Results) -> np.ndarray:
+    """Percent change from the unigram model to the report's recipe at the smallest size."""
+    metric = column(OWN, 1, "test_ppl")
+    ours = by_seed(results, "first_layer_size_1", metric)
+    unigram = by_seed(results, "first_layer_size_1", "unigram_test_ppl")
+    return (100 * (ours / unigram - 1)).to_numpy()
+
+
+claim = on_ultrachat(REPORT, "R3, section 4", unit="exponent")
+stopping_claim = on_ultrachat(REPORT, "R3, section 5")
+COST = {"unit": "% change of perplexity", "expect": "above", "threshold": 1.0}
+
+CLAIMS = (
+    claim(
+        "falls",
+        "Perplexity falls with training tokens by a power law (exponent below 0)",
+        exponents("first_layer"),
+        "one validation and one test text, one batch for all sizes; seeds that have every size",
+        reported=-0.459,
+    ),
+    claim(
+        "falls-common",
+        "... also over the sizes that every random seed has",
+        exponents("first_layer", whole_range=False),
+        "one validation and one test text, one batch for all sizes",
+        explains="falls",
+    ),
+    claim(
+        "steepness",
+        "The exponent is as steep as -0.459 under a fixed batch and fixed texts (within 0.05)",
+        lambda results: exponents("first_layer", whole_range=False)(results) + 0.459,
+        "over the sizes that every random seed has",
+        expect="within",
+        threshold=0.05,
+        unit="difference of exponent",
+        explains="falls",
+    ),
+    claim(
+        "recipe-steepens",
+        "The report's growing number of updates makes the exponent steeper, patience 1 in both",
+        exponent_gap("first_layer", column(OWN, 1, "test_ppl"), column(FIXED, 1, "test_ppl")),
+        "same contexts, texts, sizes and patience; only the batch differs: it gives the report's 8 "
+        "to 342 updates an epoch",
+        unit="difference of exponent",
+        explains="falls",
+    ),
+    claim(
+        "recipe-and-stopping-steepen",
+        "The report's batches with patience 1 make the exponent steeper than a fixed batch that "
+        "never stops early",
+        exponent_gap("first_layer", column(OWN, 1, "test_ppl"), column(FIXED, 0, "test_ppl")),
+        "same contexts, texts and sizes; batch and stopping differ together",
+        unit="difference of exponent",
+        explains="falls",
+    ),
+    claim(
+        "equal-budget",
+        "The exponent stays below 0 when every size gets an equal budget of updates",
+        exponents("first_layer", column(EQUAL, 0, "test_ppl"), False),
+        "best epoch on valid within equally many updates of one batch for every size",
+        explains="falls",
+    ),
+    claim(
+        "equal-updates-last",
+        "... also at the last update, where every size has made equally many",
+        exponents("first_layer", last_column(EQUAL, "test_ppl"), False),
+        "all updates of the budget, one batch for every size, no choice of the epoch",
+        explains="falls",
+    ),
+    claim(
+        "smallest-beats-unigram",
+        "The report's recipe at the smallest size beats the unigram model",
+        worse_than_unigram,
+        "add-one unigram model of the same training tokens",
+        unit="% change of perplexity",
+        explains="falls",
+    ),
+    claim(
+        "rank-constant",
+        "The effective rank hardly depends on the number of tokens (spread below 3 points)",
+        rank_spread,
+        "rank of exact contexts on one fixed test text",
+        threshold=3.0,
+        reported=0.8,
+        unit="points of effective rank",
+    ),
+    stopping_claim(
+        "accuracy-dips",
+        "Accuracy falls from the second largest to the largest size",
+        step("first_layer", column(FIXED, 1, "test_acc_pct")),
+        "fixed test text; patience 1 as in the report (whose texts differed by size)",
+        reported=-2.2,
+        unit="points of accuracy",
+    ),
+    stopping_claim(
+        "early-stopping-costs",
+        "Patience 1 stops too early at the largest size (costs over 1 %)",
+        patience_cost(1),
+        "patience 1 replayed on the curve of the run of fixed length; best epoch on valid in both",
+        **COST,
+    ),
+    stopping_claim(
+        "patience-3-helps",
+        "Patience 3 still costs over 1 % at the largest size",
+        patience_cost(3),
+        "patience 3 against fixed length, replayed on the same curve",
+        explains="early-stopping-costs",
+        **COST,
+    ),
+)
+
+E18 = Experiment(
+    slug="18_scaling",
+    question="How does perplexity fall with training tokens, and did early stopping distort it?",
+    parameters=Exp18,
+    texts=Exp18.texts,
+    variants=VARIANTS,
+    baseline="first_layer_size_1",
+    report=REPORT,
+    figures={"laws": draw_laws, "schedules": draw_schedules},
+    claims=CLAIMS,
+)
