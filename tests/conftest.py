@@ -7,6 +7,7 @@ from lib.base.pretrained import load_base
 from lib.cascade.dataset import token_dataset
 from lib.text.corpus import Corpus, load_corpus
 
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Sums in one fixed order: bit-for-bit tests depend on it."""

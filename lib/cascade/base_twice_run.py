@@ -1,4 +1,4 @@
-"""The base applied to its own output, which R2 took for the base: deterministic, nothing trained."""
+"""The base applied to its own output, which R2 took for the base. Nothing is trained."""
 
 from __future__ import annotations
 

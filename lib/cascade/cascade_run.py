@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,9 @@ def run_served(config: ServedRun, seed: int, place: Place) -> Outcome:
     hard[first] = True
     hard = hard.view(windows.inputs.shape)[: config.windows]
     served = [
-        serve(_model(config.cascade, data, stages[:k], rules[:k]), windows.first(config.windows), hard)
+        serve(
+            _model(config.cascade, data, stages[:k], rules[:k]), windows.first(config.windows), hard
+        )
         for k in range(len(stages) + 1)
     ]
     row = whole["row"] | {"base_flops": alone, "cascade_flops": ours}
@@ -121,10 +124,10 @@ def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
         inputs = data.windows["test"].inputs
         inputs = inputs.repeat(-(-batch // len(inputs)), 1)[:batch].to(place.device)
         for kind, work in (("prefill", _prefill), ("generation", _generation(config.new_tokens))):
-            base, ours = interleaved_seconds(
-                [lambda: work(data.base.model, inputs), lambda: work(model, inputs)],
-                config.repeats,
-            )
+            jobs = [
+                functools.partial(work, network, inputs) for network in (data.base.model, model)
+            ]
+            base, ours = interleaved_seconds(jobs, config.repeats)
             lines.append(
                 {
                     "batch": batch,

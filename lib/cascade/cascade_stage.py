@@ -141,9 +141,7 @@ def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
 
     def score(name: str) -> tuple[dict[str, Tensor], Tensor]:
         part = parts[name]
-        return stage_scores(
-            stage, part.states, part.features.labels, _pieces(cascade, part), head
-        )
+        return stage_scores(stage, part.states, part.features.labels, _pieces(cascade, part), head)
 
     def valid() -> dict[str, Any]:
         return {"valid_loss": mean_loss(score("valid")[0]["loss"])}
@@ -151,9 +149,7 @@ def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
     own = parts["train"]
     packs = _packs(cascade, own)
     batch = windows_a_step(packs, 1, cascade.training.batch_size, cascade.arrangement)
-    work = SingleTokenWork(
-        stage, own.states, own.features.labels, packs, batch, seed, head, valid
-    )
+    work = SingleTokenWork(stage, own.states, own.features.labels, packs, batch, seed, head, valid)
     fit = train(
         work,
         cascade.training,
@@ -178,11 +174,15 @@ def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
         kept |= {f"{name}/{key}": value for key, value in held.items()}
         kept[f"{name}/first"] = part.first
     further, _ = deferred(replace(config, number=config.number + 1), parts, seed)
-    line = _line(config.number, threshold, parts, scores, data) | best | {
-        "best_epoch": fit.best_epoch,
-        "epochs": fit.epoch,
-        "updates": fit.updates,
-    }
+    line = (
+        _line(config.number, threshold, parts, scores, data)
+        | best
+        | {
+            "best_epoch": fit.best_epoch,
+            "epochs": fit.epoch,
+            "updates": fit.updates,
+        }
+    )
     row = {
         **data.identity(),
         "params": parameter_count(stage),

@@ -146,5 +146,3 @@ def chosen_packs(config: StageRun, seed: int) -> Packs:
         ends,
     )
     return arrange(chosen, config.arrangement, text.tokens, text.length)
-
-

@@ -1,4 +1,4 @@
-"""Stages and adaptations as work for the training loop: batches of sequences, losses over tokens."""
+"""Stages and adaptations as work for the training loop: batches of sequences, token losses."""
 
 from __future__ import annotations
 

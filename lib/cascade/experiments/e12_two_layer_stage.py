@@ -43,8 +43,8 @@ SHORT = {"wikitext_windows": 0, "report_steps": 2, "report_batch": 1, "steps": 2
 
 
 class Exp12(CascadeParameters):
-    """R2's own numbers: 192,512 training tokens, 150 packs of 128 hard ones, 100 updates of 16 packs
-    at 5e-5, linearly to 0, and 20,480 validation tokens.
+    """R2's own numbers: 192,512 training tokens, 150 packs of 128 hard ones, 100 updates of 16
+    packs at 5e-5, linearly to 0, and 20,480 validation tokens.
 
     ``report_*`` are of the report's row, ``steps``, ``batch`` and ``learning_rate`` of the controls
     (``base_head_rate`` of those that start from the base's head): equal at the full size.
@@ -113,9 +113,7 @@ def _training(p: Exp12, steps: int, batch: int, rate: float) -> Training:
 def _report(p: Exp12, dataset: TokenDataset) -> StageRun:
     """The report's own stage."""
     training = _training(p, p.report_steps, p.report_batch, p.report_rate)
-    return StageRun(
-        dataset, training, hard_ratio=p.hard_ratio, natural_windows=p.natural_windows
-    )
+    return StageRun(dataset, training, hard_ratio=p.hard_ratio, natural_windows=p.natural_windows)
 
 
 def _hard(p: Exp12, dataset: TokenDataset, rate: float = 0.0, **changes) -> StageRun:

@@ -121,7 +121,11 @@ def reported_table(results: Results) -> pd.DataFrame:
                 ours = found.loc[(variant, number)]
                 rows += [
                     (f"{name}, stage {number}: threshold", threshold, ours["threshold"]),
-                    (f"{name}, stage {number}: best PPL of its own tokens (valid)", ppl, ours[best]),
+                    (
+                        f"{name}, stage {number}: best PPL of its own tokens (valid)",
+                        ppl,
+                        ours[best],
+                    ),
                 ]
     everything = (7.89, 41.83, 51.06, 54.92, 56.61, 57.02)
     for number in sorted(found.loc["ratio_06"].index):

@@ -127,7 +127,11 @@ def reported_table(results: Results) -> pd.DataFrame:
         for number in found.loc["scratch"].index
     ]
     rows += [
-        ("share deferred to stage 1 (report: 1 - 0.407)", 0.593, found.loc[("scratch", 1), "reached"]),
+        (
+            "share deferred to stage 1 (report: 1 - 0.407)",
+            0.593,
+            found.loc[("scratch", 1), "reached"],
+        ),
         (
             "compute, % (R2: of base + stage for every token; ours: of the base alone)",
             95.3,
