@@ -243,8 +243,9 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
 def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):
     two = cascade_run.run(CascadeRun(cascade, 2), 0, place)
     monkeypatch.setattr(cascade_stage, "train", None)  # nothing may be trained
-    assert cascade_run.run(CascadeRun(cascade, 1), 0, place).tables["stages"] == (
-        two.tables["stages"][:2]
+    assert (
+        cascade_run.run(CascadeRun(cascade, 1), 0, place).tables["stages"]
+        == (two.tables["stages"][:2])
     )
     there = place.need(cascade_stage.run, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
     _, held, _ = cascade_stage.load_stage(cascade, cascade.dataset.open(), there)
