@@ -230,7 +230,7 @@ def plan(
 
 def variants_of(claim: Claim, experiment: Experiment) -> list[str]:
     """The variants that a claim looks at: its measure is tried on made-up tables."""
-    variants, columns = list(experiment.variants), {"stage": 0.0}
+    variants, columns = list(experiment.variants), {"stage": 0.0, "wikitext_ppl": 2.0}
     for _ in range(100):  # a column more at each try
         rows = pd.DataFrame(
             [
