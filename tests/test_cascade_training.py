@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig
 
+from lib.base.head import head_statistics, summed_loss
 from lib.base.pretrained import load_base
 from lib.cascade.difficulty import head_criterion, is_hard, threshold_for
 from lib.cascade.evaluation import stage_scores
-from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.packing import Packs, arrange, arrange_all
 from lib.cascade.stage import Stage, new_stage, parameter_count
 from lib.cascade.work import SequenceWork, StageWork

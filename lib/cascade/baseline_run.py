@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from lib.base.head import head_statistics, summed_loss
 from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
 from lib.cascade.all_tokens import Answers, template_mask
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss
-from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.routed_stage_run import scored
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function

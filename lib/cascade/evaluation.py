@@ -15,10 +15,10 @@ import math
 import torch
 from torch import Tensor
 
+from lib.base.head import head_statistics
 from lib.base.pretrained import Base
 from lib.cascade.difficulty import is_hard
 from lib.cascade.features import TokenFeatures, window_features
-from lib.cascade.linear_cross_entropy import head_statistics
 from lib.cascade.packing import Packs, arrange_all
 from lib.cascade.stage import Stage
 

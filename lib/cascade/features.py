@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib.base.head import head_statistics
 from lib.base.pretrained import Base
 from lib.cascade.difficulty import hidden_cosine
-from lib.cascade.linear_cross_entropy import head_statistics
 from lib.runs import files
 from lib.runs.places import cache_folder
 from lib.runs.tensors import load_tensors, save_tensors

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lib.base.head import head_statistics, summed_loss
 from lib.cascade.adaptation_text import TextPlan, first_windows, text_parts
 from lib.cascade.all_tokens import Answers, rule_mask, template_mask
 from lib.cascade.baselines import trained_weights
@@ -16,7 +17,6 @@ from lib.cascade.cost import relative_flops
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss, perplexity
 from lib.cascade.features import TokenFeatures
-from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
 from lib.cascade.packing import arrange, arrange_all, select
 from lib.cascade.query_stage import query_stage, stream_scale
 from lib.cascade.routes import routes

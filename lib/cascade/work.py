@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.cascade.linear_cross_entropy import summed_loss
+from lib.base.head import summed_loss
 from lib.cascade.packing import Packs
 from lib.cascade.stage import Stage
 from lib.training.loop import Work

@@ -798,6 +798,7 @@ E19 = Experiment(
     texts=Exp19.texts,
     variants=_variants(),
     baseline="base",
+    report="cascade_works",
     figures={
         "pareto": pareto.front(("all_1", "all_2"), ("routed", "random"), BASELINES, "base"),
         "routing": pareto.kept_gain("all_1"),
