@@ -1,17 +1,12 @@
-"""Shared by all tests: one thread, folders of their own, a corpus, base and windows that need no
-file and no hub, and a way to run a script in two processes."""
+"""Shared by all tests: one thread, folders of their own, and a corpus, base and windows that need
+no file and no hub."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from lib.text.corpus import Corpus, load_corpus
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,38 +50,13 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def handle(request, tmp_path_factory):
+def dataset(request, tmp_path_factory):
     """Windows and features of the tiny base in a cache of their own.
 
     The module that asks says how many windows of each part: ``COUNTS``.
     """
-    from lib.cascade.material import material_handle
+    from lib.cascade.dataset import token_dataset
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield material_handle("tiny", "stream", request.module.COUNTS, "embedded")
-
-
-@pytest.fixture
-def in_two_processes(tmp_path):
-    """``run(script, *arguments) -> stdout`` by two processes that know of each other.
-
-    ``{tests!r}`` in the script becomes the folder of the tests.
-    """
-
-    def run(script: str, *arguments: str | Path) -> str:
-        worker = tmp_path / "worker.py"
-        worker.write_text(script.format(tests=str(ROOT / "tests")))
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        done = subprocess.run(
-            [sys.executable, *launcher, str(worker), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    return run
+        yield token_dataset("tiny", "stream", request.module.COUNTS, "embedded")

@@ -1,37 +1,76 @@
+"""One stage and whole cascades as runs: what they measure, how they go on after a kill."""
+
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
-from lib.cascade.cost import cascade_flops
-from lib.cascade.evaluation import applied_twice, hard_mask
-from lib.cascade.material import instruction_windows, wikitext_windows
-from lib.cascade.packing import Packs
-from lib.cascade.stage import new_stage, parameter_count
-from lib.cascade.stage_run import BaseTwice, StageRun, run, run_base_twice
-from lib.cascade.staged_run import StagedRun
-from lib.cascade.staged_run import run as run_staged
-from lib.cascade.training import StageTraining
-from lib.cascade.experiments import e12_two_layer_stage as exp12_two_layer_stage
 from lib.base.pretrained import load_base
+from lib.cascade import base_twice_run, cascade_run, cascade_stage, stage_run
+from lib.cascade.base_twice_run import BaseTwice
+from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
+from lib.cascade.cascade_stage import Cascade, CascadeStage, TooFewTokens
+from lib.cascade.cost import cascade_flops
+from lib.cascade.dataset import instruction_windows, wikitext_windows
+from lib.cascade.difficulty import threshold_for
+from lib.cascade.evaluation import applied_twice, hard_mask
+from lib.cascade.packing import Packs
+from lib.cascade.single_token import BlockAdamW
+from lib.cascade.stage import new_stage, parameter_count
+from lib.cascade.stage_run import StageRun, chosen_packs
+from lib.runs.task import Place
 from lib.text.corpus import CorpusUnavailable
+from lib.training.loop import Training
 
 COUNTS = {"train": 16, "valid": 4, "test": 6}
+TRAINING = Training(
+    epochs=4,
+    max_updates=4,
+    validations=2,
+    patience=0,
+    batch_size=2,
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    clip=0.0,
+)
+CLOCKS = ("seconds", "commit", "code_hash", "torch", "device", "epoch_seconds")
 
 
 @pytest.fixture
-def plan(handle):
-    return StageRun(
-        handle, StageTraining(4, 2, 1e-3, report_steps=2), natural_windows=2, hard_ratio=0.2
+def plan(dataset):
+    return StageRun(dataset, TRAINING, natural_windows=2, hard_ratio=0.2)
+
+
+@pytest.fixture
+def cascade(dataset):
+    training = Training(
+        epochs=2, patience=1, batch_size=32, learning_rate=1e-2, weight_decay=0.01, clip=0.0
     )
+    return Cascade(dataset, training, 1, 0.6, "embedding_to_final", "single")
 
 
-def test_a_stage_that_adds_nothing_is_the_base(handle, plan, tmp_path):
-    still = replace(plan, head="shared", start="identity", training=StageTraining(1, 2, 1e-30))
-    row = run(still, 0, tmp_path).row
-    assert row["test_ppl"] == pytest.approx(row["base_ppl"], rel=1e-5)
-    assert row["cascade_all_ppl"] == pytest.approx(row["base_all_ppl"], rel=1e-5)
+@pytest.fixture
+def place(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return Place(folder)
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+
+
+def test_a_stage_that_adds_nothing_is_the_base(plan, place):
+    still = replace(
+        plan,
+        head="shared",
+        start="identity",
+        training=replace(TRAINING, learning_rate=1e-30),
+    )
+    row = stage_run.run(still, 0, place).row
+    for metric in ("ppl", "inner_ppl", "all_ppl", "all_inner_ppl"):
+        ours = {"ppl": "test_ppl"}.get(metric, metric.replace("all", "cascade_all"))
+        assert row[ours] == pytest.approx(row[f"base_{metric}"], rel=1e-5), metric
     assert row["base_source"] == "tiny" and len(row["base_sha256"]) == 64
 
 
@@ -42,6 +81,7 @@ def test_a_stage_that_adds_nothing_is_the_base(handle, plan, tmp_path):
         {"selection": "random"},
         {"selection": "first"},
         {"selection": "loss"},
+        {"without_ends": True},
         {"arrangement": "single"},
         {"arrangement": "full"},
         {"head": "copied"},
@@ -50,76 +90,66 @@ def test_a_stage_that_adds_nothing_is_the_base(handle, plan, tmp_path):
 )
 def test_every_variant_runs_and_repeats(plan, change, tmp_path):
     config = replace(plan, **change)
-    first, again = (run(config, 1, tmp_path / name) for name in ("a", "b"))
-    assert first.row == again.row
-    assert first.row["hard_tokens"] == again.row["hard_tokens"] > 0
-    assert first.tables["curve"][-1]["step"] == 4
+    rows = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        outcome = stage_run.run(config, 1, Place(tmp_path / name))
+        rows.append(outcome.row)
+        assert outcome.tables["curve"][-1]["updates"] == 4
+    assert rows[0] == rows[1] and rows[0]["hard_tokens"] > 0
+    assert rows[0]["val_ppl"] <= rows[0]["last_val_ppl"], "the best of two is kept"
 
 
-def test_all_selections_are_scored_on_the_same_tokens(plan, tmp_path):
-    rows = [
-        run(replace(plan, selection=rule), 0, tmp_path).row
-        for rule in ("hard", "random", "first", "loss")
-    ]
+def test_all_selections_have_as_many_tokens_and_are_scored_on_the_same(plan, tmp_path):
+    rows = []
+    for rule in ("hard", "random", "first", "loss"):
+        (tmp_path / rule).mkdir()
+        rows.append(stage_run.run(replace(plan, selection=rule), 0, Place(tmp_path / rule)).row)
     assert len({row["base_ppl"] for row in rows}) == 1
     assert len({row["train_tokens"] for row in rows}) == 1
     assert len({row["test_ppl"] for row in rows}) == 4
 
 
-def test_the_base_applied_twice_is_really_that(handle, tmp_path):
-    material = handle.open()
-    features = material.features["test"]
+def test_without_ends_no_end_of_a_record_is_trained_on(plan):
+    data = plan.dataset.open()
+    ids, eos = data.features("train").ids, data.base.tokenizer.eos_token_id
+    own = replace(plan, arrangement="single", selection="loss")
+    with_ends, without = (chosen_packs(c, 0) for c in (own, replace(own, without_ends=True)))
+    assert (ids[with_ends.index] == eos).any()
+    assert not (ids[without.index] == eos).any()
+    assert len(without) == len(with_ends), "others take their places"
+
+
+def test_the_base_applied_twice_is_really_that(dataset, place):
+    data = dataset.open()
+    features = data.features("test")
     index = torch.arange(256).view(2, 128)
-    found = applied_twice(material.base, features, [Packs(index, torch.ones(2, 128).bool())])
+    found = applied_twice(data.base, features, [Packs(index, torch.ones(2, 128).bool())])
     with torch.no_grad():
-        logits = material.base.model(inputs_embeds=features.final[index]).logits
+        logits = data.base.model(inputs_embeds=features.final[index]).logits
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), features.labels[:256], reduction="none"
     )
     assert torch.allclose(found["loss"], loss, atol=1e-4)
-    row = run_base_twice(BaseTwice(handle, natural_windows=2), 0, tmp_path).row
+    row = base_twice_run.run(BaseTwice(dataset, natural_windows=2), 0, place).row
     assert row["test_ppl"] != row["base_ppl"] and 0 <= row["exit_rate"] <= 1
 
 
-def test_stages_end_where_no_token_is_left(handle, tmp_path):
-    config = StagedRun(
-        handle,
-        stages=5,
-        layers=1,
-        hard_ratio=0.05,
-        epochs=1,
-        batch=8,
-        criterion="embedding_to_final",
-        arrangement="single",
-        learning_rate=1e-3,
-    )
-    stages = run_staged(config, 0, tmp_path).row["stages"]
+def test_stages_end_where_no_token_is_left(cascade, place):
+    few = replace(cascade, hard_ratio=0.05)
+    stages = cascade_run.run(CascadeRun(few, 5), 0, place).row["stages"]
     assert 1 <= stages < 5
-    with pytest.raises(ValueError, match="too few tokens for a first stage"):
-        run_staged(replace(config, hard_ratio=0.0), 0, tmp_path)
-
-
-def test_the_double_pass_is_not_among_the_trained_rows():
-    frame = pd.DataFrame({"variant": [exp12_two_layer_stage.TWICE, exp12_two_layer_stage.SEED]})
-    assert exp12_two_layer_stage.trained(frame)["variant"].tolist() == [exp12_two_layer_stage.SEED]
+    with pytest.raises(TooFewTokens, match="too few tokens for stage 1"):
+        cascade_run.run(CascadeRun(replace(cascade, hard_ratio=0.0), 5), 0, place)
 
 
 @pytest.mark.parametrize("arrangement", ["single", "packed"])
-def test_stages_and_the_served_model_agree(handle, arrangement, tmp_path):
-    config = StagedRun(
-        handle,
-        stages=2,
-        layers=1,
-        hard_ratio=0.6,
-        epochs=1,
-        batch=8,
-        criterion="embedding_to_final",
-        arrangement=arrangement,
-        learning_rate=1e-3,
-        served_windows=6,
-        speed=True,
+def test_stages_and_the_served_model_agree(cascade, arrangement, place):
+    own = replace(
+        cascade, arrangement=arrangement, training=replace(cascade.training, batch_size=8, epochs=1)
     )
-    outcome = run_staged(config, 0, tmp_path)
+    config = CascadeRun(own, 2)
+    outcome = cascade_run.run_served(ServedRun(config, 6), 0, place)
     stages, served = outcome.tables["stages"], outcome.tables["served"]
     assert [line["stage"] for line in stages] == [0, 1, 2] == [line["stage"] for line in served]
     assert stages[0]["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"])
@@ -129,22 +159,110 @@ def test_stages_and_the_served_model_agree(handle, arrangement, tmp_path):
         assert 1 - live["exit_0"] == pytest.approx(line["reached"], abs=2e-3)
     if arrangement == "single":  # the same tokens see the same context in both
         assert served[2]["all_ppl"] == pytest.approx(stages[2]["all_ppl"], rel=1e-3)
-    assert outcome.row["base_generate_seconds"] > 0
-    again = run_staged(replace(config, speed=False), 0, tmp_path)
-    assert again.tables["stages"] == stages
+    speed = cascade_run.run_speed(CascadeSpeed(config, (1, 2), 3, 1), 0, place).tables["speed"]
+    assert [(line["batch"], line["work"]) for line in speed] == [
+        (batch, work) for batch in (1, 2) for work in ("prefill", "generation")
+    ]
+    assert all(line["base_seconds"] > 0 < line["relative_time"] for line in speed)
 
 
-def test_the_threshold_comes_from_train_alone(handle):
-    parts = handle.open().features
-    from lib.cascade.difficulty import threshold_for
+@pytest.mark.parametrize("change", [{"selection": "random"}, {"arrangement": "full"}])
+def test_random_and_full_context_cascades_run(cascade, change, place):
+    own = replace(cascade, head="shared", start="identity", **change)
+    outcome = cascade_run.run(CascadeRun(own, 2), 0, place)
+    lines = outcome.tables["stages"]
+    assert lines[1]["reached"] == pytest.approx(0.6, abs=0.2) and len(lines) == 3
+    assert lines[1]["base_ppl"] != lines[1]["test_ppl"]
+    if "selection" in change:
+        assert lines[1]["reached"] == pytest.approx(0.6, abs=0.01)
+        assert lines[1]["threshold"] is None
 
-    values = parts["train"].scalars["last_layer"]
+
+def test_a_zero_initialised_cascade_that_learns_nothing_is_the_base(cascade, place):
+    still = replace(
+        cascade,
+        head="shared",
+        start="identity",
+        training=replace(cascade.training, learning_rate=1e-30, weight_decay=0.0),
+    )
+    for arrangement in ("single", "full"):
+        own = replace(still, arrangement=arrangement)
+        outcome = cascade_run.run(CascadeRun(own, 2), 0, place)
+        for line in outcome.tables["stages"]:
+            assert line["test_ppl"] == pytest.approx(line["base_ppl"], rel=1e-5)
+            assert line["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"], rel=1e-5)
+
+
+def test_best_and_last_weights_are_both_scored(cascade, place):
+    hot = replace(cascade.training, learning_rate=0.1, epochs=6, patience=6)
+    rows = {}
+    for weights in ("last", "best"):
+        own = replace(cascade, training=hot, weights=weights, train_tokens=40)
+        rows[weights] = cascade_run.run(CascadeRun(own, 1), 0, place).tables["stages"][1]
+    last, best = rows["last"], rows["best"]
+    assert last["best_epoch"] < 6 == last["epochs"]
+    assert last["best_val_ppl"] == best["best_val_ppl"] == best["val_ppl"] < last["val_ppl"]
+    assert best["best_all_ppl"] == best["all_ppl"]
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SHARE", 1e9)
+    config = CascadeRun(cascade, 3)
+    for name in ("whole", "cut"):
+        (tmp_path / name / "run").mkdir(parents=True)
+    whole = cascade_run.run(config, 0, Place(tmp_path / "whole" / "run"))
+    updates = [line["updates"] for line in whole.tables["stages"][1:]]
+    real, steps = BlockAdamW.step, []
+
+    def dying(self, closure=None):
+        if len(steps) == sum(updates[:2]) + 3:
+            raise Killed
+        steps.append(1)
+        return real(self, closure)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockAdamW, "step", dying)
+        with pytest.raises(Killed):
+            cascade_run.run(config, 0, Place(tmp_path / "cut" / "run"))
+    counted = []
+    monkeypatch.setattr(
+        BlockAdamW, "step", lambda self, closure=None: counted.append(1) or real(self, closure)
+    )
+    again = cascade_run.run(config, 0, Place(tmp_path / "cut" / "run"))
+    assert len(counted) == updates[2] - 3, "nothing that was done is done again"
+    assert timeless(again.tables["stages"]) == timeless(whole.tables["stages"])
+    assert timeless(again.tables["curve"]) == timeless(whole.tables["curve"])
+    assert again.row == whole.row
+
+
+def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):
+    two = cascade_run.run(CascadeRun(cascade, 2), 0, place)
+    monkeypatch.setattr(cascade_stage, "train", None)  # nothing may be trained
+    assert (
+        cascade_run.run(CascadeRun(cascade, 1), 0, place).tables["stages"]
+        == (two.tables["stages"][:2])
+    )
+    there = place.need(cascade_stage.run, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
+    _, held, _ = cascade_stage.load_stage(cascade, cascade.dataset.open(), there)
+    assert len(held["test"]["position"]) == two.tables["stages"][2]["test_hard"]
+
+
+def test_the_threshold_comes_from_train_alone(dataset):
+    data = dataset.open()
+    values = data.features("train").scalars["last_layer"]
     threshold = threshold_for(values, 0.1, "last_layer")
-    assert hard_mask(parts["train"], "last_layer", threshold).sum() == round(0.1 * len(values))
-    assert parts["test"].scalars["last_layer"].quantile(0.1).item() != threshold
+    assert hard_mask(data.features("train"), "last_layer", threshold).sum() == round(
+        0.1 * len(values)
+    )
+    assert data.features("test").scalars["last_layer"].quantile(0.1).item() != threshold
 
 
-def test_flops_of_the_seeds_models():
+def test_flops_of_the_reports_models():
     base = load_base("tiny")
     stage = new_stage(base.model.config, 2)
     alone, same = cascade_flops(base.model, [], [], [])
@@ -160,7 +278,7 @@ def test_flops_of_the_seeds_models():
     assert parameter_count(stage) > layers
 
 
-def test_material_says_what_is_missing(monkeypatch):
+def test_a_dataset_says_what_is_missing(monkeypatch):
     monkeypatch.delenv("DEPTH_DATA", raising=False)
     base = load_base("tiny")
     with pytest.raises(CorpusUnavailable, match="wikitext-2/test.txt"):

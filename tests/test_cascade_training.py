@@ -1,28 +1,35 @@
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+"""Loss in chunks, thresholds, packs, stages, and the work that the training loop is given."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from torch.nn import functional
+from transformers import LlamaConfig
 
-from lib.cascade import training
-from lib.cascade.difficulty import head_criterion, is_hard, threshold_for
-from lib.cascade.linear_cross_entropy import head_statistics, summed_loss
-from lib.cascade.packing import Packs, arrange, arrange_all
-from lib.cascade.stage import new_stage, parameter_count
-from lib.cascade.training import StageTraining, stage_scores, train
+from lib.base.head import head_statistics, summed_loss
 from lib.base.pretrained import load_base
+from lib.cascade.difficulty import head_criterion, is_hard, threshold_for
+from lib.cascade.evaluation import stage_scores
+from lib.cascade.packing import Packs, arrange, arrange_all
+from lib.cascade.stage import Stage, new_stage, parameter_count
+from lib.cascade.work import SequenceWork, StageWork
+from lib.training.loop import Training, train
 
-ROOT = Path(__file__).resolve().parents[1]
+TRAINING = Training(
+    epochs=9,
+    max_updates=7,
+    validations=3,
+    patience=0,
+    batch_size=3,
+    learning_rate=1e-2,
+    schedule="linear",
+    weight_decay=0.0,
+)
 
 
-def material(tokens=256, width=32, vocabulary=280):
+def tokens(count=256, width=32, vocabulary=280):
     generator = torch.Generator().manual_seed(3)
-    inputs = torch.randn(tokens, width, generator=generator)
-    return inputs, torch.randint(vocabulary, (tokens,), generator=generator)
+    inputs = torch.randn(count, width, generator=generator)
+    return inputs, torch.randint(vocabulary, (count,), generator=generator)
 
 
 def packs(count=8, length=16):
@@ -30,22 +37,21 @@ def packs(count=8, length=16):
     return Packs(index, torch.ones_like(index, dtype=torch.bool))
 
 
-SETTINGS = StageTraining(
-    steps=7,
-    batch=3,
-    learning_rate=1e-2,
-    schedule="linear",
-    clip=1.0,
-    checkpoint_steps=1,
-    report_steps=2,
-)
-
-
-def trained(path=None, settings=SETTINGS, **more):
+def trained(path=None, own=None, labels=None, seed=4):
     stage = new_stage(load_base("tiny").model.config, 2, seed=1)
-    inputs, labels = material()
-    curve = train(stage, inputs, labels, packs(), settings, seed=4, path=path, **more)
-    return stage, curve
+    inputs, truth = tokens()
+    own = own or packs()
+    work = StageWork(
+        stage,
+        inputs,
+        truth if labels is None else labels,
+        own,
+        3,
+        seed,
+        None,
+        lambda: {"valid_loss": stage.norm.weight.sum().item()},
+    )
+    return stage, train(work, TRAINING, path=path)
 
 
 @pytest.mark.parametrize("chunk", [7, 64, 1000])
@@ -54,7 +60,7 @@ def test_chunked_loss_and_gradients_equal_the_naive_ones(chunk):
     hidden = torch.randn(64, 32, dtype=torch.double, requires_grad=True)
     weight = torch.randn(280, 32, dtype=torch.double, requires_grad=True)
     labels = torch.randint(280, (64,))
-    naive = torch.nn.functional.cross_entropy(hidden @ weight.t(), labels, reduction="sum") * 0.3
+    naive = functional.cross_entropy(hidden @ weight.t(), labels, reduction="sum") * 0.3
     expected = torch.autograd.grad(naive, (hidden, weight))
     ours = summed_loss(hidden, weight, labels, chunk) * 0.3
     found = torch.autograd.grad(ours, (hidden, weight))
@@ -63,12 +69,28 @@ def test_chunked_loss_and_gradients_equal_the_naive_ones(chunk):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.skipif(
+    not hasattr(functional, "linear_cross_entropy"), reason="this torch has no such function"
+)
+def test_chunked_loss_is_that_of_torch():
+    torch.manual_seed(0)
+    hidden = torch.randn(64, 32, requires_grad=True)
+    weight = torch.randn(280, 32, requires_grad=True)
+    labels = torch.randint(280, (64,))
+    theirs = functional.linear_cross_entropy(hidden, weight, labels, reduction="sum")
+    expected = torch.autograd.grad(theirs, (hidden, weight))
+    ours = summed_loss(hidden, weight, labels, 16)
+    for a, b in zip(torch.autograd.grad(ours, (hidden, weight)), expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
 def test_importance_multiplies_each_tokens_loss():
     torch.manual_seed(0)
     hidden = torch.randn(20, 32, dtype=torch.double, requires_grad=True)
     weight = torch.randn(280, 32, dtype=torch.double, requires_grad=True)
     labels, importance = torch.randint(280, (20,)), torch.rand(20, dtype=torch.double)
-    naive = torch.nn.functional.cross_entropy(hidden @ weight.t(), labels, reduction="none")
+    naive = functional.cross_entropy(hidden @ weight.t(), labels, reduction="none")
     expected = torch.autograd.grad((naive * importance).sum(), (hidden, weight))
     ours = summed_loss(hidden, weight, labels, 8, importance)
     found = torch.autograd.grad(ours, (hidden, weight))
@@ -82,7 +104,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_rest_the_same():
     weight, labels = torch.randn(280, 32), torch.randint(280, (20,))
     summed_loss(hidden, weight, labels, 8).backward()
     naive = hidden.detach().requires_grad_()
-    torch.nn.functional.cross_entropy(naive @ weight.t(), labels, reduction="sum").backward()
+    functional.cross_entropy(naive @ weight.t(), labels, reduction="sum").backward()
     assert weight.grad is None and torch.allclose(hidden.grad, naive.grad, atol=1e-5)
 
 
@@ -91,7 +113,7 @@ def test_head_statistics_are_those_of_the_full_logits():
     labels = torch.randint(280, (50,))
     logits = hidden @ weight.t()
     found = head_statistics(hidden, weight, labels, chunk=16)
-    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    loss = functional.cross_entropy(logits, labels, reduction="none")
     assert torch.allclose(found["loss"], loss, atol=1e-5)
     for name in ("confidence", "entropy", "margin"):
         assert torch.allclose(found[name], head_criterion(logits, name), atol=1e-5), name
@@ -123,9 +145,7 @@ def test_packs_hold_the_chosen_tokens_in_order():
         arrange(chosen[:5], "packed", 64, length=8)
 
 
-def test_stage_sizes_are_the_seeds():
-    from transformers import LlamaConfig
-
+def test_stage_sizes_are_the_reports():
     config = LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
@@ -135,13 +155,11 @@ def test_stage_sizes_are_the_seeds():
         head_dim=64,
     )
     with torch.device("meta"):
-        from lib.cascade.stage import Stage
-
         sizes = [parameter_count(Stage(config, n, final_norm=n > 0)) for n in (0, 2, 8)]
     assert sizes == [28_311_552, 35_392_320, 56_632_896]
 
 
-def test_an_identity_start_repeats_the_base_exactly():
+def test_a_zero_initialised_stage_repeats_the_base_exactly():
     base = load_base("tiny")
     stage = new_stage(base.model.config, 2, head="shared", start="identity")
     hidden = torch.randn(2, 9, 32)
@@ -149,115 +167,34 @@ def test_an_identity_start_repeats_the_base_exactly():
 
 
 def test_training_learns_and_repeats_itself():
-    first, curve = trained()
-    second, again = trained()
-    assert curve == again and curve[-1]["train_loss"] < curve[0]["train_loss"]
-    assert [row["step"] for row in curve] == [2, 4, 6, 7]
+    (first, fit), (second, again) = trained(), trained()
+    rows = [[{**row, "epoch_seconds": 0} for row in found.curve] for found in (fit, again)]
+    assert rows[0] == rows[1] and fit.curve[-1]["train_loss"] < fit.curve[0]["train_loss"]
+    assert [row["updates"] for row in fit.curve] == [2, 5, 7] and fit.symbols == 304
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_only_the_counted_tokens_are_learnt():
-    inputs, labels = material()
-    full = arrange(torch.tensor([5, 40, 200]), "full", 256, length=16)
-    runs = []
-    for other in (
-        labels,
-        torch.where(torch.isin(torch.arange(256), torch.tensor([5, 40, 200])), labels, 7),
-    ):
-        stage = new_stage(load_base("tiny").model.config, 1, seed=1)
-        runs.append(train(stage, inputs, other, full, SETTINGS, seed=0))
-    assert runs[0] == runs[1]
+    labels = tokens()[1]
+    chosen = torch.tensor([5, 40, 200])
+    full = arrange(chosen, "full", 256, length=16)
+    other = torch.where(torch.isin(torch.arange(256), chosen), labels, 7)
+    one, two = (trained(own=full, labels=truth)[1] for truth in (labels, other))
+    assert [row["train_loss"] for row in one.curve] == [row["train_loss"] for row in two.curve]
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import lib.cascade.training as training
-import test_cascade_training as here
-import time
-real = training._Loop.save
-def slow(self, path, curve):
-    real(self, path, curve)
-    print(self.step, flush=True)
-    time.sleep(0.5)
-training._Loop.save = slow
-here.trained(Path(sys.argv[1]))
-"""
+def test_work_without_a_sequence_is_refused():
+    with pytest.raises(ValueError, match="no sequence"):
+        SequenceWork(torch.nn.Linear(1, 1), 0, 1, 0, None, None)
 
 
-def test_kill_minus_nine_and_rerun_give_the_same_numbers(tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint.safetensors"
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(tests=str(ROOT / "tests")), str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    for line in child.stdout:
-        if int(line) >= 3:
-            child.send_signal(signal.SIGKILL)
-            break
-    assert child.wait(30) == -signal.SIGKILL and path.exists()
-    steps, real = [], training._Loop.advance
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            training._Loop, "advance", lambda *given: steps.append(given[5]) or real(*given)
-        )
-        resumed, curve = trained(path)
-    assert steps and steps[0] >= 3 and steps[-1] == SETTINGS.steps - 1, "it goes on from step 3"
-    whole, expected = trained()
-    assert curve == expected
-    for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    path = tmp_path / "checkpoint.safetensors"
-    trained(path)
-    with pytest.raises(ValueError, match="other settings"):
-        trained(path, settings=StageTraining(steps=9, batch=3, learning_rate=1e-2))
-    with pytest.raises(ValueError, match="another seed"):
-        trained(path, identity="another base")
-    stage = new_stage(load_base("tiny").model.config, 2, seed=1)
-    inputs, labels = material()
-    for other_labels, seed in ((labels, 5), (labels.flip(0), 4)):
-        with pytest.raises(ValueError, match="another seed"):
-            train(stage, inputs, other_labels, packs(), SETTINGS, seed=seed, path=path)
-
-
-def test_scores_come_back_in_stream_order():
+def test_scores_come_back_in_stream_order(monkeypatch):
+    monkeypatch.setattr("lib.cascade.evaluation.BATCH_TOKENS", 32)
     stage = new_stage(load_base("tiny").model.config, 1, seed=1)
-    inputs, labels = material()
+    inputs, labels = tokens()
     pieces = arrange_all(torch.arange(0, 250, 2), "packed", 256, length=16)
-    scores, output = stage_scores(stage, inputs, labels, pieces, batch_tokens=32)
+    scores, output = stage_scores(stage, inputs, labels, pieces)
     assert torch.equal(scores["position"], torch.arange(0, 250, 2))
     first = stage(inputs[pieces[0].index[:1]])[0]
     assert torch.allclose(output[:16], first, atol=1e-5)
-
-
-WORKER = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from accelerate import Accelerator
-from safetensors.torch import save_file
-import test_cascade_training as here
-accelerator = Accelerator(cpu=True)
-stage, curve = here.trained(accelerator=accelerator)
-if accelerator.is_main_process:
-    save_file({{n: p.detach().contiguous() for n, p in stage.named_parameters()}}, sys.argv[1])
-    print("CURVE", [round(row["train_loss"], 5) for row in curve], accelerator.num_processes)
-"""
-
-
-def test_two_processes_train_what_one_trains(tmp_path, in_two_processes):
-    found = tmp_path / "two.safetensors"
-    printed = in_two_processes(WORKER, found)
-    stage, curve = trained()
-    assert f"CURVE {[round(row['train_loss'], 5) for row in curve]} 2" in printed
-    two = load_file(found)
-    for name, parameter in stage.named_parameters():
-        assert torch.allclose(two[name], parameter, atol=2e-5), name

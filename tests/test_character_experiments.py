@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.checks import CheckFailed, causal
 from lib.character.analysis.memory_checks import FilledMemory
 from lib.character.experiments import e01_hrm_against_lct as exp01
 from lib.character.experiments import e02_infini_hrm as exp02
@@ -15,6 +14,7 @@ from lib.character.experiments import e03_iterative_refinement as exp03
 from lib.character.experiments import e04_layerwise_progressive as exp04
 from lib.character.models.hrm import HRMConfig
 from lib.character.objectives import Segments
+from lib.checks import CheckFailed, causal
 
 SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
 HIDDEN = HRMConfig(97, memory="hidden", causal_memory=True)

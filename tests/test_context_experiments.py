@@ -7,12 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-from lib.checks import CheckFailed
-from lib.context import scaling_run
-from lib.context.phase_two import PhaseTwoSettings
-from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
-from lib.context.sources import Recurrent
 from lib.experiments import (
     context_vector,
     exp16_token_input,
@@ -23,10 +17,16 @@ from lib.experiments import (
     scaling_variants,
     token_input_variants,
 )
+
+from lib.checks import CheckFailed
+from lib.context import scaling_run
+from lib.context.phase_two import PhaseTwoSettings
+from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
+from lib.context.sources import Recurrent
 from lib.parameters import ParameterError
-from lib.runs.places import ROOT
 from lib.results import store
 from lib.results.store import Absent
+from lib.runs.places import ROOT
 from lib.runs.task import Outcome
 
 MODULES = (exp16_token_input, exp17_parallel_contexts, exp18_scaling)

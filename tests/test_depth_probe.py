@@ -6,33 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-from lib.character.analysis import depth_probe
-from lib.character.analysis import difficulty_judges
-from lib.character.analysis import exit_speed
 from lib.character.analysis.depth_probe import Probe, splits
 from lib.character.analysis.exit_speed import Speed
-from lib.character.analysis.ngrams import bigram_perplexity
+from lib.character.character_run import CharacterRun
+from lib.character.experiments.probed import if_enough_exit
+from lib.character.experiments.two_corpora import reported_tables, spread
 from lib.experiments import (
     exp08_layer_contribution,
     exp09_early_exit,
     exp10_confidence_routing,
     exp11_lpt_routing,
 )
+from lib.training.fit import Training
+
+from lib.character import kept_run
+from lib.character.analysis import depth_probe, difficulty_judges, exit_speed
+from lib.character.analysis.ngrams import bigram_perplexity
+from lib.character.evaluation import mean_loss
 from lib.character.experiments.e07_progressive_growing import at_equal_compute
-from lib.character.experiments.probed import if_enough_exit
-from lib.character.experiments.two_corpora import reported_tables, spread
 from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Standard
+from lib.character.routing import Routed
 from lib.results import store
+from lib.runs.task import Outcome
 from lib.text.corpus import load_corpus
 from lib.text.windows import Windows
-from lib.character import kept_run
-from lib.character.character_run import CharacterRun
-from lib.character.evaluation import mean_loss
-from lib.training.fit import Training
-from lib.character.objectives import Standard
-from lib.runs.task import Outcome
-from lib.character.routing import Routed
 
 
 @pytest.fixture(scope="module")

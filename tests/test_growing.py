@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lib.character.growing import GrowthRun, SlowerOldLayers, Stage, older, run
+from lib.training.fit import Training, fit
 
+from lib.character import fixed_embedding
 from lib.character.experiments import e05_layer_freezing as exp05
 from lib.character.experiments import e06_greedy_layerwise as exp06
 from lib.character.experiments import e07_progressive_growing as exp07
 from lib.character.models.growth import deepen
 from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Standard
 from lib.text.corpus import load_corpus
 from lib.training import fit as loop
-from lib.character import fixed_embedding
-from lib.training.fit import Training, fit
-from lib.character.growing import GrowthRun, SlowerOldLayers, Stage, older, run
-from lib.character.objectives import Standard
 
 CONFIG = TransformerConfig(30, layers=2, width=16, heads=2, length=16, initialisation="B")
 TRAINING = Training(epochs=2, batch_size=4, shuffle=False)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from lib.training.fit import Training, fit
 
 from lib.character.models.lct import LCTConfig
 from lib.character.models.transformer import TransformerConfig
-from lib.text.windows import Windows
-from lib.training.fit import Training, fit
 from lib.character.objectives import Dispersion, LayerLosses, Segments, Standard, dispersion
+from lib.text.windows import Windows
 
 
 def trained(corpus, objective, config=None, **numbers):

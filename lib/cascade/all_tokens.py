@@ -6,14 +6,14 @@ One answer a token for base and stage is all that is needed: which tokens are ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from lib.cascade.difficulty import CRITERIA, is_hard, threshold_for
 from lib.cascade.evaluation import perplexity
-from lib.cascade.features import Features
+from lib.cascade.features import TokenFeatures
 from lib.cascade.gate import Gate
 
 MARKER = "###"  # begins every section title of the instruction template
@@ -26,7 +26,7 @@ class Answers:
     """Losses in nats, float32 [N], of base and stage on the same N tokens. ``features`` are those
     tokens' own; ``template`` bool [N]: labels that belong to the template's section titles."""
 
-    features: Features
+    features: TokenFeatures
     stage: Tensor
     template: Tensor
 
@@ -36,7 +36,7 @@ class Answers:
         return {"ppl": perplexity(loss), "content_ppl": perplexity(loss[~self.template])}
 
 
-def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+def template_mask(features: TokenFeatures, tokenizer: Any) -> Tensor:
     """bool [N]: tokens whose label lies in a section title ("### Response:" and its line break).
 
     They follow from the template alone, but a base that never saw it is surprised each time.
@@ -52,7 +52,7 @@ def template_mask(features: Features, tokenizer: PreTrainedTokenizerBase) -> Ten
     return mask
 
 
-def route_values(features: Features, rule: str, gate: Gate, gain: Tensor) -> Tensor:
+def route_values(features: TokenFeatures, rule: str, gate: Gate, gain: Tensor) -> Tensor:
     """What a rule orders tokens by, higher = routed first, float32 [N].
 
     ``gain`` [N] is what the stage truly saves: only ``oracle`` may look at it. Raises
@@ -68,7 +68,9 @@ def route_values(features: Features, rule: str, gate: Gate, gain: Tensor) -> Ten
     return values if rule == "entropy" else -values
 
 
-def rule_mask(features: Features, rule: str, rate: float, text: Features, seed: int) -> Tensor:
+def rule_mask(
+    features: TokenFeatures, rule: str, rate: float, text: TokenFeatures, seed: int
+) -> Tensor:
     """bool [N]: which tokens a rule routes, its threshold set on the training ``text``.
 
     ``everything`` routes all, ``random`` draws; other rules are criteria of ``difficulty``.

@@ -15,7 +15,7 @@ class CascadeConfig(AroundBaseConfig):
     k + 1. A token goes on when its value is strictly below the threshold (above it for entropy).
 
     ``context``: ``compact`` = a stage's tokens attend to those that reached it before them;
-    ``single`` = every token is a sequence of length 1 (seed 001).
+    ``single`` = every token is a sequence of length 1 (R1).
     """
 
     model_type = "cascade"

@@ -2,7 +2,7 @@
 
 Two a multiply-add, matrix products only: attention scores, norms and elementwise work are left out
 on both sides. Counted are the keys and values that a stage computes for tokens it does not answer,
-and a further pass through the head for tokens handed on by a rule that needs the logits (entropy,
+and a further pass through the head for tokens deferred by a rule that needs the logits (entropy,
 confidence, margin) before it can choose; for tokens that stay those logits are the answer.
 """
 

@@ -1,13 +1,13 @@
-"""How hard a token is for a model, and which tokens are therefore handed on.
+"""How hard a token is for a model, and which tokens are therefore deferred.
 
 Every criterion is one number per token, computed without its label except ``loss``, which is the
-control that sees the truth. Criteria of the seeds are cosines between hidden states h0 (embedding),
-h1 ... h_{n-1} (layer outputs) and h_n (final norm of the last layer):
+control that sees the truth. Criteria of the reports are cosines between hidden states h0
+(embedding), h1 ... h_{n-1} (layer outputs) and h_n (final norm of the last layer):
 
-* ``last_two_layers``  ½[cos(h_{n-3}, h_{n-2}) + cos(h_{n-2}, h_{n-1})]   seed 002 (28 and 29 of 30)
-* ``last_layer``       cos(h_{n-2}, h_{n-1})                              seed 000 (layer 29)
-* ``embedding_to_final`` cos(h_0, h_n)                                    seed 001
-* ``input_to_output``  cos(stage input, stage output)                     seed 001, stage 2 onwards
+* ``last_two_layers``  ½[cos(h_{n-3}, h_{n-2}) + cos(h_{n-2}, h_{n-1})]   R2 (28 and 29 of 30)
+* ``last_layer``       cos(h_{n-2}, h_{n-1})                              R0 (layer 29)
+* ``embedding_to_final`` cos(h_0, h_n)                                    R1
+* ``input_to_output``  cos(stage input, stage output)                     R1, stage 2 onwards
 """
 
 from __future__ import annotations

@@ -1,204 +1,194 @@
-"""What the frozen base says about every token, computed once and kept in a memory-mapped cache.
+"""What the frozen base says about every token, computed once and kept in the project's cache.
 
-Per token: the final normed state h_n (the input of a stage), the three cosines of the seeds, and,
-from the head in chunks, loss, confidence, entropy, margin and whether the guess was right. The full
-logits are never stored and never exist as a whole.
+Per token: the final normed state h_n (the input of a stage) and the three cosines of the reports;
+and, only where something asks for them, what the head says: loss, confidence, entropy, margin and
+whether the guess was right (29 % of the cost). The full logits never exist as a whole.
 
-The cache's key is the SHA-256 of model, corpus and this code. A finished folder has a manifest with
-the digest of every file; a folder whose manifest or bytes do not fit is rebuilt, never read. An
-interrupted collection goes on after its last whole batch. Several processes (``accelerate launch``,
-torchrun) each fill their own part of the same files.
+The cache holds shards of 64 windows. A shard is named by the base's identity, its token ids and
+FEATURES_VERSION, so two datasets that begin alike share what they have in common, an interrupted
+collection goes on after its last shard, and a damaged shard alone is set aside and made again.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
-import logging
-import os
-import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.cascade import difficulty, linear_cross_entropy
+from lib.base.head import head_statistics
+from lib.base.pretrained import Base
 from lib.cascade.difficulty import hidden_cosine
-from lib.cascade.linear_cross_entropy import head_statistics
-from lib.base.pretrained import Base, cache_folder, sha256_of
-from lib.runs.places import code_hash
+from lib.runs import files
+from lib.runs.places import cache_folder
+from lib.runs.tensors import load_tensors, save_tensors
 from lib.text.token_stream import TokenWindows
 
-log = logging.getLogger(__name__)
+FEATURES_VERSION = 1  # raised where the numbers of a feature change
+SHARD = 64  # windows of a file
+BATCH = 8  # windows of a forward pass
+COSINES = ("last_two_layers", "last_layer", "embedding_to_final")
+HEAD = ("loss", "confidence", "entropy", "margin", "correct")
+SCALARS = COSINES + HEAD
 
-SCALARS = (
-    "last_two_layers",
-    "last_layer",
-    "embedding_to_final",
-    "loss",
-    "confidence",
-    "entropy",
-    "margin",
-    "correct",
-)
+
+class Scalars(Mapping):
+    """Name -> float32 [N]. What the head says is computed when one of its names is asked for."""
+
+    def __init__(
+        self,
+        cosines: dict[str, Tensor],
+        head: Callable[[], dict[str, Tensor]],
+        rows: slice = slice(None),
+    ):
+        self._cosines, self._head, self._rows = cosines, head, rows
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in SCALARS:
+            raise KeyError(name)
+        return (self._cosines if name in COSINES else self._head())[name][self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SCALARS)
+
+    def __len__(self) -> int:
+        return len(SCALARS)
+
+    def cut(self, rows: slice) -> Scalars:
+        """The tokens ``rows`` of an uncut mapping. Raises ValueError for one that is cut."""
+        if self._rows != slice(None):
+            raise ValueError("features that are cut are not cut again")
+        return Scalars(self._cosines, self._head, rows)
 
 
 @dataclass(frozen=True)
-class Features:
+class TokenFeatures:
     """Everything known of N = windows * length tokens, in stream order.
 
-    ``final`` float32 [N, width] (memory-mapped); ``scalars`` name -> float32 [N]; ``ids`` and
-    ``labels`` int64 [N]; ``key`` names the cache folder.
+    ``final`` float32 [N, width]; ``scalars`` name -> float32 [N]; ``ids``, ``labels`` int64 [N].
     """
 
     final: Tensor
-    scalars: dict[str, Tensor]
+    scalars: Mapping[str, Tensor]
     ids: Tensor
     labels: Tensor
     length: int
-    key: str
 
     @property
     def tokens(self) -> int:
         return self.labels.shape[0]
 
+    def windows(self, first: int, count: int) -> TokenFeatures:
+        """``count`` windows from window ``first`` on, at most what is there."""
+        rows = slice(first * self.length, (first + count) * self.length)
+        scalars = self.scalars
+        if isinstance(scalars, Scalars):
+            scalars = scalars.cut(rows)
+        else:
+            scalars = {name: values[rows] for name, values in scalars.items()}
+        return TokenFeatures(
+            self.final[rows], scalars, self.ids[rows], self.labels[rows], self.length
+        )
 
-def feature_key(base: Base, windows: TokenWindows) -> str:
-    """SHA-256 over model, corpus and the code that computes the features."""
-    code = code_hash(__name__, difficulty.__name__, linear_cross_entropy.__name__)
-    return hashlib.sha256(f"{base.sha256} {windows.sha256} {code}".encode()).hexdigest()
 
-
-def collect(
-    base: Base, windows: TokenWindows, folder: Path | None = None, batch: int = 8
-) -> Features:
+def token_features(base: Base, windows: TokenWindows, folder: Path | None = None) -> TokenFeatures:
     """Features of all tokens of ``windows``, from the cache in ``folder`` or computed now.
 
-    ``folder`` default: ``features`` in the project's cache. ``batch``: windows per forward pass.
+    ``folder`` default: ``features`` in the project's cache. Raises NoRoom, before anything is
+    computed, where the states do not fit, and FloatingPointError for a base that gives no numbers.
     """
     root = Path(folder) if folder else cache_folder() / "features"
-    key = feature_key(base, windows)
-    ready = root / key[:32]
-    rank, world = _processes()
-    if rank == 0 and ready.exists() and not _intact(ready, key):
-        log.warning("the feature cache %s is damaged or foreign: it is rebuilt", ready.name)
-        shutil.rmtree(ready)
-    _barrier(world)
-    if not ready.exists():
-        _compute(base, windows, ready, key, batch, rank, world)
-    return _open(ready, windows, key)
+    width, tokens = base.model.config.hidden_size, windows.inputs.shape[1] * SHARD
+    inputs, labels = windows.inputs.split(SHARD), windows.labels.split(SHARD)
+    with files.locked(root / "lock"):
+        names = [_name(base, "states", part) for part in inputs]
+        missing = sum(not _path(root, name).is_file() for name in names)
+        files.budgeted(root, missing * tokens * (width + len(COSINES)) * 4, "features of the base")
+        shards = []
+        for number, (name, part) in enumerate(zip(names, inputs, strict=True), start=1):
+            make = functools.partial(_states, base, part)
+            progress = f"features of {windows.name}: {number} of {len(names)}"
+            shards.append(_kept(root, name, make, progress))
+    final = torch.cat([shard["final"] for shard in shards])
+    cosines = {name: torch.cat([shard[name] for shard in shards]) for name in COSINES}
 
+    @functools.cache
+    def head() -> dict[str, Tensor]:
+        states = final.split(tokens)
+        with files.locked(root / "lock"):
+            said = [
+                _kept(root, _name(base, "head", i, y), functools.partial(_head, base, x, y))
+                for i, x, y in zip(inputs, states, labels, strict=True)
+            ]
+        return {name: torch.cat([part[name] for part in said]) for name in HEAD}
 
-def _compute(base, windows, ready, key, batch, rank, world) -> None:
-    partial = ready.with_name(ready.name + ".partial")
-    width = base.model.config.hidden_size
-    count, length = windows.inputs.shape
-    files = _files(partial, count * length, width)
-    if rank == 0:
-        partial.mkdir(parents=True, exist_ok=True)
-        for path, shape in files:
-            if not path.exists() or path.stat().st_size != 4 * int(np.prod(shape)):
-                for stale in partial.glob("progress-*"):
-                    stale.unlink()
-                np.memmap(path, np.float32, "w+", shape=shape).flush()
-    _barrier(world)
-    final, scalars = (np.memmap(path, np.float32, "r+", shape=shape) for path, shape in files)
-    starts = list(range(0, count, batch))[rank::world]
-    progress = partial / f"progress-{rank}-{world}-{batch}"
-    done = int(progress.read_text()) if progress.exists() else 0
-    device = next(base.model.parameters()).device
-    for number, start in enumerate(starts[done:], start=done + 1):
-        rows = slice(start, min(start + batch, count))
-        part = window_features(
-            base, windows.inputs[rows].to(device), windows.labels[rows].to(device)
-        )
-        broken = [name for name, values in part.items() if not torch.isfinite(values).all()]
-        if broken:
-            raise FloatingPointError(f"the base gives no finite {', '.join(broken)} in {rows}")
-        at = slice(rows.start * length, rows.stop * length)
-        final[at] = part.pop("final").cpu().numpy()
-        scalars[:, at] = torch.stack([part[name] for name in SCALARS]).cpu().numpy()
-        if number % 8 == 0 or number == len(starts):
-            final.flush()
-            scalars.flush()
-            _write(progress, str(number))
-            log.info("features of %s: %d of %d batches", windows.name, number, len(starts))
-    _barrier(world)
-    if rank == 0:
-        for stale in partial.glob("progress-*"):
-            stale.unlink()
-        digests = {path.name: sha256_of(path) for path, _ in files}
-        _write(
-            partial / "manifest.json",
-            json.dumps({"key": key, "tokens": count * length, "width": width, "files": digests}),
-        )
-        os.replace(partial, ready)
-    _barrier(world)
+    return TokenFeatures(
+        final,
+        Scalars(cosines, head),
+        windows.inputs.flatten(),
+        windows.labels.flatten(),
+        windows.inputs.shape[1],
+    )
 
 
 @torch.inference_mode()
 def window_features(base: Base, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """One forward pass. inputs, labels [B, T] -> ``final`` [B*T, width] and SCALARS, each [B*T]."""
+    found = window_states(base, inputs)
+    return found | head_statistics(found["final"], base.model.lm_head.weight, labels.flatten())
+
+
+@torch.inference_mode()
+def window_states(base: Base, inputs: Tensor) -> dict[str, Tensor]:
+    """One forward pass without the head. inputs [B, T] -> ``final`` and COSINES."""
     out = base.model.model(input_ids=inputs, output_hidden_states=True, use_cache=False)
-    hidden = out.hidden_states
-    final = out.last_hidden_state.flatten(0, 1)
-    result = {name: hidden_cosine(hidden, name).flatten() for name in SCALARS[:3]}
-    result.update(head_statistics(final, base.model.lm_head.weight, labels.flatten()))
-    result["final"] = final
-    return result
+    found = {name: hidden_cosine(out.hidden_states, name).flatten() for name in COSINES}
+    return found | {"final": out.last_hidden_state.flatten(0, 1)}
 
 
-def _files(folder: Path, tokens: int, width: int) -> list[tuple[Path, tuple[int, int]]]:
-    return [
-        (folder / "final.f32", (tokens, width)),
-        (folder / "scalars.f32", (len(SCALARS), tokens)),
-    ]
+def _states(base: Base, inputs: Tensor) -> dict[str, Tensor]:
+    device = base.model.device
+    parts = [window_states(base, part.to(device)) for part in inputs.split(BATCH)]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
-def _intact(ready: Path, key: str) -> bool:
-    """Whether a finished folder is of this key and no byte of it has changed."""
+def _head(base: Base, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    weight = base.model.lm_head.weight
+    said = head_statistics(states.to(weight.device), weight, labels.flatten().to(weight.device))
+    return {name: values.cpu() for name, values in said.items()}
+
+
+def _kept(root: Path, name: str, make: Callable, progress: str = "") -> dict[str, Tensor]:
+    """A shard, read if it is there and whole, else made and written."""
+    path = _path(root, name)
     try:
-        manifest = json.loads((ready / "manifest.json").read_text())
-        files = _files(ready, manifest["tokens"], manifest["width"])
-        return manifest["key"] == key and all(
-            path.stat().st_size == 4 * int(np.prod(shape))
-            and sha256_of(path) == manifest["files"][path.name]
-            for path, shape in files
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return load_tensors(path)[0]
+    except FileNotFoundError:
+        pass
+    except files.Damaged as damage:
+        aside = files.set_aside(path)
+        print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+    made = make()
+    broken = [key for key, values in made.items() if not torch.isfinite(values).all()]
+    if broken:
+        raise FloatingPointError(f"the base gives no finite {', '.join(broken)}")
+    save_tensors(path, made)
+    if progress:
+        print(progress, flush=True)
+    return made
 
 
-def _open(ready: Path, windows: TokenWindows, key: str) -> Features:
-    manifest = json.loads((ready / "manifest.json").read_text())
-    (final, shape), (scalars, table) = _files(ready, manifest["tokens"], manifest["width"])
-    # copy-on-write: torch wants a writable array, and the file must never change
-    states = torch.from_numpy(np.memmap(final, np.float32, "c", shape=shape))
-    values = torch.from_numpy(np.fromfile(scalars, np.float32).reshape(table))
-    return Features(
-        states,
-        dict(zip(SCALARS, values, strict=True)),
-        windows.inputs.flatten(),
-        windows.labels.flatten(),
-        windows.inputs.shape[1],
-        key,
-    )
+def _path(root: Path, name: str) -> Path:
+    return root / f"{name}.safetensors"
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _processes() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _barrier(world: int) -> None:
-    if world > 1:
-        torch.distributed.barrier()
+def _name(base: Base, kind: str, *ids: Tensor) -> str:
+    """Thirty-two hex digits over kind, version, base and token ids."""
+    found = hashlib.sha256(f"{kind} {FEATURES_VERSION} {base.sha256}".encode())
+    for part in ids:
+        found.update(f"{tuple(part.shape)}".encode() + part.contiguous().numpy().tobytes())
+    return found.hexdigest()[:32]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM
 
+from lib.base.head import CHUNK
+from lib.base.pretrained import Base
 from lib.cascade.around_base import AnsweredOutput, AroundBase, padded_positions
 from lib.cascade.configuration import CascadeConfig
 from lib.cascade.difficulty import COSINES, head_criterion, hidden_cosine, is_hard
-from lib.cascade.linear_cross_entropy import CHUNK
 from lib.cascade.stage import CompactCache, Stage, run_compact, run_single
-from lib.base.pretrained import Base
 
 
 class CascadeCache(DynamicCache):

@@ -1,11 +1,12 @@
 """Which tokens a stage is trained on, and into which sequences they are put.
 
-Selection rules, all giving stream positions in order: ``hard`` (the seed's rule), and its controls
-``random``, ``first`` (the contiguous beginning of the stream) and ``loss`` (the truly worst ones).
+Selection rules, all giving stream positions in order: ``hard`` (the reports' rule), and its
+controls ``random``, ``first`` (the contiguous beginning of the stream) and ``loss`` (the truly
+worst ones).
 
 Arrangements: ``packed`` puts consecutive selected tokens of different places side by side in
-sequences of 128 (seed 002), ``single`` makes every token a sequence of length 1 (seed 001), and
-``full`` leaves them in their text, where the stage reads all tokens and is scored on the selected.
+sequences of 128 (R2), ``single`` makes every token a sequence of length 1 (R0, R1), and ``full``
+leaves them in their text, where the stage reads all tokens and is scored on the selected.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.cascade.difficulty import is_hard, threshold_for
-from lib.cascade.features import Features
+from lib.cascade.features import TokenFeatures
 
 RULES = ("hard", "random", "first", "loss")
 ARRANGEMENTS = ("packed", "single", "full")
@@ -40,13 +41,21 @@ class Packs:
 
 
 def select(
-    features: Features, rule: str, ratio: float, criterion: str, count: int = 0, seed: int = 0
+    features: TokenFeatures,
+    rule: str,
+    ratio: float,
+    criterion: str,
+    count: int = 0,
+    seed: int = 0,
+    left_out: Tensor | None = None,
 ) -> Tensor:
     """Positions int64 [n], ascending: ``ratio`` of the tokens by ``rule``, at most ``count``.
 
     ``count`` 0 = no limit; where it bites, ``hard`` and ``loss`` keep the first in the stream, so
     that neither becomes harder by it; ``random`` draws from the whole stream. Thresholds come
-    from these very features: call it on training data. Raises ``ValueError`` for another rule.
+    from these very features: call it on training data. ``left_out`` bool [N]: tokens that ``hard``
+    and ``loss`` pass over; the share of the others grows, so that as many are chosen. Raises
+    ``ValueError`` for another rule.
     """
     if rule not in RULES:
         raise ValueError(f"selection rule {rule!r} is not known; allowed: {RULES}")
@@ -59,8 +68,13 @@ def select(
         return torch.randperm(features.tokens, generator=generator)[:wanted].sort().values
     by = "loss" if rule == "loss" else criterion
     values = features.scalars[by]
-    hard = is_hard(values, threshold_for(values, ratio, by), by).nonzero()[:, 0]
-    return hard[:wanted]
+    if left_out is None:
+        hard = is_hard(values, threshold_for(values, ratio, by), by).nonzero()[:, 0]
+        return hard[:wanted]
+    others = (~left_out).nonzero()[:, 0]
+    share = min(1.0, ratio * features.tokens / len(others))
+    threshold = threshold_for(values[others], share, by)
+    return others[is_hard(values[others], threshold, by)][:wanted]
 
 
 def arrange(chosen: Tensor, arrangement: str, tokens: int, length: int = 128) -> Packs:

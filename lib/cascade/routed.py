@@ -11,10 +11,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM
 
+from lib.base.pretrained import Base
 from lib.cascade.around_base import (
     AnsweredOutput,
     AroundBase,
@@ -24,8 +24,8 @@ from lib.cascade.around_base import (
 from lib.cascade.cost import NEEDS_LOGITS
 from lib.cascade.difficulty import HARD_IS_HIGH, head_criterion
 from lib.cascade.query_stage import Keys, QueryStage
-from lib.cascade.route_table import STAGE_FILE
-from lib.base.pretrained import Base
+from lib.cascade.routes import STAGE_FILE
+from lib.runs.tensors import load_tensors
 
 RULES = ("gate", *NEEDS_LOGITS)
 
@@ -73,10 +73,9 @@ class RoutedForCausalLM(AroundBase):
 
         Raises ``ValueError`` if the run had another base.
         """
-        with safe_open(folder / STAGE_FILE, "pt") as file:
-            if file.metadata()["base_sha256"] != base.sha256:
-                raise ValueError(f"the stage in {folder} stands behind another base")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors, about = load_tensors(folder / STAGE_FILE)
+        if about["base_sha256"] != base.sha256:
+            raise ValueError(f"the stage in {folder.name} stands behind another base")
         layers = 1 + max(
             int(name.split(".")[2]) for name in tensors if name.startswith("stage.layers.")
         )

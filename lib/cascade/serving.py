@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from lib.cascade.evaluation import perplexity, share
-from lib.cascade.material import Material
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.text.token_stream import TokenWindows
 
@@ -23,14 +22,15 @@ def serve(model: CascadeForCausalLM, windows: TokenWindows, hard: Tensor, batch:
     answers (``exit_0`` is the base).
     """
     losses, correct, answered = [], [], []
+    device = model.base.device
     for start in range(0, len(windows), batch):
         rows = slice(start, start + batch)
-        out = model(windows.inputs[rows])
-        labels = windows.labels[rows].flatten()
+        out = model(windows.inputs[rows].to(device))
+        labels = windows.labels[rows].flatten().to(device)
         logits = out.logits.flatten(0, 1)
-        losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
-        correct.append((logits.argmax(1) == labels).float())
-        answered.append(out.answered_by.flatten())
+        losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none").cpu())
+        correct.append((logits.argmax(1) == labels).float().cpu())
+        answered.append(out.answered_by.flatten().cpu())
     loss, right, by = torch.cat(losses), torch.cat(correct), torch.cat(answered)
     line = {"stage": len(model.stages)}
     for name, mask in (
@@ -47,41 +47,16 @@ def serve(model: CascadeForCausalLM, windows: TokenWindows, hard: Tensor, batch:
     }
 
 
-def measure_speed(
-    model: CascadeForCausalLM,
-    material: Material,
-    windows: int,
-    new_tokens: int = 8,
-    repeats: int = 2,
-) -> dict[str, float]:
-    """Least seconds of prefill and of generation, cascade and base alone in turns.
-
-    Prefill: 2 test windows with all logits. Generation: greedy, ``new_tokens`` for 2 prompts of 32.
-    """
-    inputs = material.windows["test"].inputs[: min(2, windows)]
-    prompts = inputs[:, :32]
-    settings = {
-        "max_new_tokens": new_tokens,
-        "do_sample": False,
-        "eos_token_id": None,
-        "attention_mask": torch.ones_like(prompts),
-    }
-    base = material.base.model
-    jobs: dict[str, Callable] = {}
-    for name, network in (("base", base), ("cascade", model)):
-        jobs[f"{name}_prefill_seconds"] = lambda network=network: network(inputs)
-        jobs[f"{name}_generate_seconds"] = lambda network=network: _generate(
-            network, prompts, settings
-        )
-    found = {name: [] for name in jobs}
-    with torch.inference_mode():
-        for _ in range(repeats):
-            for name, job in jobs.items():
-                started = time.perf_counter()
-                job()
-                found[name].append(time.perf_counter() - started)
-    return {name: min(values) for name, values in found.items()}
-
-
-def _generate(network: PreTrainedModel, prompts: Tensor, settings: dict) -> Tensor:
-    return network.generate(prompts, **settings)
+@torch.inference_mode()
+def interleaved_seconds(jobs: Sequence[Callable[[], None]], repeats: int) -> list[float]:
+    """Median seconds of each job, the jobs in turns, after a first round that is not counted."""
+    found: list[list[float]] = [[] for _ in jobs]
+    for number in range(repeats + 1):
+        for job, seconds in zip(jobs, found, strict=True):
+            started = time.perf_counter()
+            job()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number:
+                seconds.append(time.perf_counter() - started)
+    return [statistics.median(seconds) for seconds in found]

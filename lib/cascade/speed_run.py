@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from lib.cascade.cost import relative_flops
-from lib.cascade.material import MaterialHandle
+from lib.cascade.dataset import TokenDataset
 from lib.cascade.query_stage import query_stage
-from lib.runs.task import Outcome
+from lib.cascade.serving import interleaved_seconds
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
 
 
 @dataclass(frozen=True)
 class SpeedRun:
     """Scoring of ``windows`` test windows at each of ``rates``, in turns with the base alone."""
 
-    material: MaterialHandle
+    dataset: TokenDataset
     layers: int
     rates: tuple[float, ...]
     windows: int = 4
     repeats: int = 3
 
 
+@run_function("routed-speed")
 @torch.inference_mode()
-def run(config: SpeedRun, seed: int, folder: Path) -> Outcome:
+def run(config: SpeedRun, seed: int, place: Place) -> Outcome:
     """Median milliseconds per token. The time does not depend on what the weights have learnt, so
     the stage is an untrained one; which tokens are routed is drawn. One row a rate in ``clock``."""
-    material = config.material.open()
-    base = material.base.model
-    inputs = material.windows["test"].inputs[: config.windows]
-    stage = query_stage(base, config.layers).eval()
+    data = config.dataset.open(place.device)
+    base = data.base.model
+    inputs = data.windows["test"].inputs[: config.windows].to(place.device)
+    stage = query_stage(base, config.layers).to(place.device).eval()
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(inputs.shape, generator=generator)
+    draw = torch.rand(inputs.shape, generator=generator).to(place.device)
 
     def alone() -> None:
         base.lm_head(base.model(inputs, use_cache=False).last_hidden_state)
@@ -49,29 +50,16 @@ def run(config: SpeedRun, seed: int, folder: Path) -> Outcome:
             final = states
         base.lm_head(final)
 
-    found: dict[float | None, list[float]] = {None: [], **{rate: [] for rate in config.rates}}
-    alone()
-    for _ in range(config.repeats):
-        for rate in found:
-            started = time.perf_counter()
-            alone() if rate is None else routed(rate)
-            found[rate].append(1000 * (time.perf_counter() - started) / inputs.numel())
-    reference = statistics.median(found.pop(None))
+    jobs = [alone, *(functools.partial(routed, rate) for rate in config.rates)]
+    seconds = interleaved_seconds(jobs, config.repeats)
+    reference, *found = (1000 * value / inputs.numel() for value in seconds)
     clock = [
         {
             "rate": rate,
-            "milliseconds": statistics.median(values),
-            "relative_time": statistics.median(values) / reference,
+            "milliseconds": value,
+            "relative_time": value / reference,
             "flops": relative_flops(base, stage, rate, "gate") if rate else 1.0,
         }
-        for rate, values in found.items()
+        for rate, value in zip(config.rates, found, strict=True)
     ]
-    row = {
-        "corpus": material.corpus,
-        "corpus_sha256": material.corpus_sha256,
-        "base": material.base.name,
-        "base_source": material.base.source,
-        "base_sha256": material.base.sha256,
-        "milliseconds": reference,
-    }
-    return Outcome(row, {"clock": clock})
+    return Outcome(data.identity() | {"milliseconds": reference}, {"clock": clock})

@@ -1,7 +1,7 @@
 """A stage: the language model that is put behind another one and reads its final hidden states.
 
 Built from transformers' own Llama layers, with its own final norm and its own output matrix. A
-stage of seeds 001 and 002 is 28,311,552 (head) + 576 (norm) + k * 3,540,096 parameters: 35,392,320
+stage of R1 and R2 is 28,311,552 (head) + 576 (norm) + k * 3,540,096 parameters: 35,392,320
 for 2 layers, 56,632,896 for 8. The input of the first stage is the base's normed final state.
 """
 
@@ -26,7 +26,7 @@ class Stage(nn.Module):
 
     ``own_head`` False: the stage speaks through the base's frozen head. ``final_norm`` False: the
     output is input + what the layers add, so that a stage whose layers add nothing is the base.
-    With 0 layers and no norm it is the bare linear head of seed 000.
+    With 0 layers and no norm it is the bare linear head of R0.
     """
 
     def __init__(
@@ -88,13 +88,14 @@ def new_stage(
     std: float = 0.02,
     seed: int = 0,
 ) -> Stage:
-    """A stage with weights drawn from N(0, ``std``²) (the seeds' library default is 0.02).
+    """A stage with weights drawn from N(0, ``std``²); the reports' library defaults to 0.02.
 
-    ``head``: scratch (the seeds), copied from the base and trained on, or shared = the base's own,
-    frozen. ``start``: random (the seeds) or identity, where attention and feed-forward outputs are
-    zero and no final norm is used, so that the untrained stage repeats the base exactly. With 0
-    layers there is no norm and the head starts uniform in ±1/sqrt(width), as in seed 000.
-    The draw leaves the global random state untouched. Raises ``ValueError`` for other names.
+    ``head``: scratch (the reports), copied from the base and trained on, or shared = the base's
+    own, frozen. ``start``: random (the reports) or identity (a zero-initialised residual stage),
+    where attention and feed-forward outputs are zero and no final norm is used, so that the
+    untrained stage repeats the base exactly. With 0 layers there is no norm and the head starts
+    uniform in ±1/sqrt(width), as in R0. The draw leaves the global random state untouched. Raises
+    ``ValueError`` for other names.
     """
     if head not in HEADS or start not in ("random", "identity"):
         raise ValueError(
@@ -208,5 +209,5 @@ def run_compact(
 
 
 def run_single(stage: Stage, hidden: Tensor) -> Tensor:
-    """Every token alone, as a sequence of length 1 (seed 001): [n, width] -> [n, width]."""
+    """Every token alone, as a sequence of length 1 (R1): [n, width] -> [n, width]."""
     return stage(hidden[:, None])[:, 0]

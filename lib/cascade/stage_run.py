@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
+from lib.cascade.dataset import TokenDataset
 from lib.cascade.difficulty import threshold_for
 from lib.cascade.evaluation import (
-    applied_twice,
     boundary_mask,
     hard_mask,
     natural_perplexity,
-    perplexity,
-    score_handed_on,
-    share,
+    score_deferred,
 )
-from lib.cascade.features import Features
-from lib.cascade.material import Material, MaterialHandle
-from lib.cascade.packing import Packs, arrange, arrange_all, select
+from lib.cascade.packing import Packs, arrange, select
+from lib.cascade.single_token import SingleTokenWork
 from lib.cascade.stage import new_stage, parameter_count
-from lib.cascade.training import StageTraining, train
-from lib.runs.task import Outcome
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
+from lib.training.loop import Training, train
+
+WIKITEXT_COLUMNS = ("ppl", "base_ppl", "cascade_all_ppl", "base_all_ppl")
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,20 @@ class StageRun:
 
     ``hard_ratio`` and ``criterion`` fix the hard tokens (threshold from train); ``selection`` says
     which tokens are trained on instead (see ``packing.RULES``), ``train_tokens`` how many at most
-    (0 = all of the ratio), ``text_windows`` from how much of the training text (0 = all of it).
-    ``natural_windows``: validation windows scored whole, 0 = none.
+    (0 = all of the ratio), ``text_windows`` from how much of the training text (0 = all of it),
+    ``without_ends`` that no end of a record is among them. ``natural_windows``: validation windows
+    scored whole, 0 = none. A batch of ``training`` is of packs (single tokens), or, where a stage
+    reads in full context, of as many windows as hold as many trained tokens.
     """
 
-    material: MaterialHandle
-    training: StageTraining
+    dataset: TokenDataset
+    training: Training
     criterion: str = "last_two_layers"
     hard_ratio: float = 0.1
     selection: str = "hard"
     train_tokens: int = 0
     text_windows: int = 0
+    without_ends: bool = False
     arrangement: str = "packed"
     layers: int = 2
     head: str = "scratch"
@@ -49,139 +51,98 @@ class StageRun:
     natural_windows: int = 0
 
 
-def run(config: StageRun, seed: int, folder: Path) -> Outcome:
-    """Train one stage with one seed. The row's ``test_ppl`` is of the hard tokens of test."""
-    material = config.material.open()
-    parts, base_head = material.features, material.base.model.lm_head.weight
-    eos = material.base.tokenizer.eos_token_id
-    text = shortened(parts["train"], config.text_windows or len(material.windows["train"]))
-    chosen = select(
-        text, config.selection, config.hard_ratio, config.criterion, config.train_tokens, seed
-    )
-    packs = arrange(chosen, config.arrangement, text.tokens, text.length)
-    settings = config.training
-    if config.arrangement == "full":  # as many counted tokens a step as in packs
-        settings = replace(
-            settings,
-            batch=max(1, round(settings.batch * parts["train"].length * len(packs) / packs.tokens)),
-        )
-    values = parts["train"].scalars[config.criterion]
+def windows_a_step(packs: Packs, length: int, batch: int, arrangement: str) -> int:
+    """Sequences of a step: ``batch``, or windows that hold the trained tokens of ``batch`` packs
+    (of ``batch`` tokens where ``length`` is 1)."""
+    if arrangement != "full":
+        return batch
+    return max(1, round(batch * length * len(packs) / packs.tokens))
+
+
+@run_function("stage")
+def run(config: StageRun, seed: int, place: Place) -> Outcome:
+    """Train one stage with one seed. The row's ``test_ppl`` is of the hard tokens of test.
+
+    Columns ``last_*`` are of the weights after the last update, the others of those that
+    ``training`` restores.
+    """
+    data = config.dataset.open(place.device)
+    base_head, eos = data.base.model.lm_head.weight, data.base.tokenizer.eos_token_id
+    features = {part: data.features(part) for part in ("train", "valid", "test")}
+    packs = chosen_packs(config, seed)
+    values = features["train"].scalars[config.criterion]
     threshold = threshold_for(values, config.hard_ratio, config.criterion)
     stage = new_stage(
-        material.base.model.config, config.layers, config.head, config.start, base_head, seed=seed
-    )
+        data.base.model.config, config.layers, config.head, config.start, base_head, seed=seed
+    ).to(place.device)
 
     def score(part: str) -> dict:
-        mask = hard_mask(parts[part], config.criterion, threshold)
-        return score_handed_on(stage, parts[part], mask, config.arrangement, eos, base_head)
+        own = data.features(part)
+        mask = hard_mask(own, config.criterion, threshold)
+        return score_deferred(stage, own, mask, config.arrangement, eos, base_head)
+
+    def valid() -> dict:
+        found = score("valid")
+        return {"valid_loss": found["loss"], "valid_inner_ppl": found["inner_ppl"]}
 
     windows = config.natural_windows
-    before = natural_perplexity(stage, parts["valid"], windows, base_head) if windows else None
-    curve = train(
-        stage,
-        parts["train"].final,
-        parts["train"].labels,
-        packs,
-        settings,
-        seed,
-        base_head,
-        folder / "checkpoint.safetensors",
-        identity=f"{material.base.sha256} {config.head} {config.start}",
-        report=lambda *_: {"val_ppl": score("valid")["ppl"]},
+    before = natural_perplexity(stage, features["valid"], windows, base_head) if windows else None
+    training = config.training
+    length = 1 if config.arrangement == "single" else features["train"].length
+    batch = windows_a_step(packs, length, training.batch_size, config.arrangement)
+    states, labels = features["train"].final, features["train"].labels
+    work = SingleTokenWork(stage, states, labels, packs, batch, seed, base_head, valid)
+    fit = train(
+        work,
+        training,
+        path=place.folder / "checkpoint.safetensors",
+        identity=f"{seed} {config.dataset.sha256}",
     )
-    valid, test = score("valid"), score("test")
+    own, test = score("valid"), score("test")
     row = {
-        **identity(material),
+        **data.identity(),
         "params": parameter_count(stage),
-        "val_ppl": valid["ppl"],
+        "best_epoch": fit.best_epoch,
+        "best_updates": fit.best_updates,
+        "val_ppl": own["ppl"],
+        "val_inner_ppl": own["inner_ppl"],
         "test_ppl": test["ppl"],
         "threshold": threshold,
         "train_tokens": packs.tokens,
-        "updates": settings.steps,
-        "symbols": sum(entry["tokens"] for entry in curve),
+        "updates": fit.updates,
+        "symbols": fit.symbols,
         "natural_before_ppl": before,
-        "natural_after_ppl": natural_perplexity(stage, parts["valid"], windows, base_head)
+        "natural_after_ppl": natural_perplexity(stage, features["valid"], windows, base_head)
         if windows
         else None,
-        **{name: test[name] for name in test if name != "ppl"},
+        **{name: test[name] for name in test if name not in ("ppl", "loss")},
     }
-    if "wikitext" in parts:
+    if "wikitext" in data.windows:
         other = score("wikitext")
-        row |= {
-            f"wikitext_{name}": other[name]
-            for name in ("ppl", "base_ppl", "cascade_all_ppl", "base_all_ppl")
-        }
-    return Outcome(row, {"curve": curve})
+        row |= {f"wikitext_{name}": other[name] for name in WIKITEXT_COLUMNS}
+    if training.restore == "best":
+        stage.load_state_dict(fit.last)
+        for part, name in (("valid", "val"), ("test", "test")):
+            last = score(part)
+            row |= {f"last_{name}_ppl": last["ppl"], f"last_{name}_inner_ppl": last["inner_ppl"]}
+    return Outcome(row, {"curve": fit.curve})
 
 
-@dataclass(frozen=True)
-class BaseTwice:
-    """The base applied to its own output, on the hard tokens of test packed as seed 002 did."""
-
-    material: MaterialHandle
-    criterion: str = "last_two_layers"
-    hard_ratio: float = 0.1
-    natural_windows: int = 32
-
-
-def run_base_twice(config: BaseTwice, seed: int, folder: Path) -> Outcome:
-    """Two passes on packed hard tokens and on whole windows (its "true early exit"), beside one.
-
-    Deterministic: the seed is not used. The row's ``test_ppl`` is the two-pass figure on the hard
-    tokens, ``base_ppl`` the one-pass figure on the identical tokens.
-    """
-    material = config.material.open()
-    features, eos = material.features["test"], material.base.tokenizer.eos_token_id
-    values = material.features["train"].scalars[config.criterion]
-    threshold = threshold_for(values, config.hard_ratio, config.criterion)
-    mask = hard_mask(features, config.criterion, threshold)
-    chosen = mask.nonzero()[:, 0]
-    pieces = arrange_all(chosen, "packed", features.tokens, features.length)
-    twice = applied_twice(material.base, features, pieces)
-    once, inner = features.scalars["loss"][chosen], ~boundary_mask(features, eos)[chosen]
-    index = torch.arange(config.natural_windows * features.length).view(-1, features.length)
-    whole = applied_twice(material.base, features, [Packs(index, torch.ones_like(index).bool())])
-    exits = whole["last_two_layers"] >= threshold
-    row = {
-        **identity(material),
-        "params": material.base.parameters,
-        "test_ppl": perplexity(twice["loss"]),
-        "threshold": threshold,
-        "hard_tokens": len(chosen),
-        "base_ppl": perplexity(once),
-        "base_inner_ppl": perplexity(once[inner]),
-        "inner_ppl": perplexity(twice["loss"][inner]),
-        "accuracy": share(twice["correct"]),
-        "base_easy_ppl": perplexity(features.scalars["loss"][~mask]),
-        "base_all_ppl": perplexity(features.scalars["loss"]),
-        "base_all_accuracy": features.scalars["correct"].mean().item(),
-        "exit_rate": exits.float().mean().item(),
-        "exit_accuracy": share(whole["correct"][exits]),
-        "twice_all_ppl": perplexity(whole["loss"]),
-        "boundary_share": 1 - inner.float().mean().item(),
-        "boundary_all_share": boundary_mask(features, eos).float().mean().item(),
-    }
-    return Outcome(row, {})
-
-
-def shortened(features: Features, windows: int) -> Features:
-    """The features of the first windows only."""
-    tokens = windows * features.length
-    return replace(
-        features,
-        final=features.final[:tokens],
-        ids=features.ids[:tokens],
-        labels=features.labels[:tokens],
-        scalars={name: v[:tokens] for name, v in features.scalars.items()},
+def chosen_packs(config: StageRun, seed: int) -> Packs:
+    """The sequences that a run trains on, as positions in the training text."""
+    data = config.dataset.open()
+    whole = data.features("train")
+    text = whole.windows(0, config.text_windows) if config.text_windows else whole
+    ends: Tensor | None = None
+    if config.without_ends:
+        ends = boundary_mask(text, data.base.tokenizer.eos_token_id)
+    chosen = select(
+        text,
+        config.selection,
+        config.hard_ratio,
+        config.criterion,
+        config.train_tokens,
+        seed,
+        ends,
     )
-
-
-def identity(material: Material) -> dict[str, str]:
-    """The columns that say which corpus and which base a row stands on."""
-    return {
-        "corpus": material.corpus,
-        "corpus_sha256": material.corpus_sha256,
-        "base": material.base.name,
-        "base_source": material.base.source,
-        "base_sha256": material.base.sha256,
-    }
+    return arrange(chosen, config.arrangement, text.tokens, text.length)

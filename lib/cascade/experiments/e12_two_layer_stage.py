@@ -1,134 +1,193 @@
-"""Experiment 12: do two layers trained on hard tokens improve them, against the base itself?"""
+"""Experiment 12 (R2): do two layers trained on hard tokens improve them, against the base itself?
 
-from dataclasses import dataclass, replace
+R2 packs 128 hard tokens into a sequence and trains two Llama layers with a new head on the base's
+final states. Every control has equal updates, tokens an update and rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.cascade.material import MaterialHandle
-from lib.cascade.stage_run import BaseTwice, StageRun, run_base_twice
-from lib.cascade.stage_run import run as run_stage
-from lib.cascade.training import StageTraining
-from lib.cascade.experiments import two_layer_claims
-from lib.cascade.experiments.cascade import (
-    CascadeParameters,
-    beside_reported,
-    finish,
-    tasks_of,
-)
-from lib.cascade.experiments.two_layer_claims import EXPERIMENT, IDENTITY, SEED, SLUG, TWICE
-from lib.figures import training
+from lib.cascade import base_twice_run
+from lib.cascade.base_twice_run import BaseTwice
+from lib.cascade.claims import against_base, on_alpaca, on_wikitext
+from lib.cascade.dataset import TokenDataset
+from lib.cascade.figures import hard_tokens
+from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
+from lib.cascade.stage_run import StageRun
+from lib.cascade.tables import beside_reported, one
+from lib.cascade.variants import Variant
+from lib.experiment import Experiment
 from lib.parameters import real, whole
-from lib.results import store, tables
-from lib.runs.sweep import Task
+from lib.results.claims import change
+from lib.results.store import Results
+from lib.training.loop import Training
+
+# the size of the first committed tables: less text; the controls shorter and faster than the report
+SMALL = {
+    "train_windows": 512,
+    "valid_windows": 64,
+    "test_windows": 120,
+    "seeds": 3,
+    "report_batch": 4,
+    "steps": 60,
+    "batch": 1,
+    "learning_rate": 1.0e-3,
+    "base_head_rate": 3.0e-4,
+    "natural_windows": 16,
+    "validations": 1,
+}
+SHORT = {"wikitext_windows": 0, "report_steps": 2, "report_batch": 1, "steps": 2}
 
 
-@dataclass(frozen=True)
 class Exp12(CascadeParameters):
-    """Seed 002's own 100 steps at 1e-4 * 0.5, and a shorter, faster training for the controls."""
+    """R2's own numbers: 192,512 training tokens, 150 packs of 128 hard ones, 100 updates of 16
+    packs at 5e-5, linearly to 0, and 20,480 validation tokens.
 
+    ``report_*`` are of the report's row, ``steps``, ``batch`` and ``learning_rate`` of the controls
+    (``base_head_rate`` of those that start from the base's head): equal at the full size.
+    """
+
+    train_windows: int = whole(1504, 4, 100_000)
+    valid_windows: int = whole(160, 2, 100_000)
+    test_windows: int = whole(160, 2, 100_000)
+    seeds: int = whole(5, 1, 1_000)
     wikitext_windows: int = whole(40, 0, 10_000)
     hard_ratio: float = real(0.1, 0.01, 0.9)
-    seed_steps: int = whole(100, 1, 1_000_000)
-    seed_batch: int = whole(4, 1, 10_000)
-    seed_rate: float = real(5.0e-5, 0.0, 1.0, above=True)
-    steps: int = whole(60, 1, 1_000_000)
-    batch: int = whole(1, 1, 10_000)
-    learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
-    natural_windows: int = whole(16, 1, 10_000)
+    report_steps: int = whole(100, 1, 1_000_000)
+    report_batch: int = whole(16, 1, 10_000)
+    report_rate: float = real(5.0e-5, 0.0, 1.0, above=True)
+    steps: int = whole(100, 1, 1_000_000)
+    batch: int = whole(16, 1, 10_000)
+    learning_rate: float = real(5.0e-5, 0.0, 1.0, above=True)
+    base_head_rate: float = real(5.0e-5, 0.0, 1.0, above=True)
+    natural_windows: int = whole(160, 1, 10_000)
+    validations: int = whole(10, 1, 1_000)
 
-    QUICK = {
-        **CascadeParameters.QUICK,
-        "wikitext_windows": 0,
-        "seed_steps": 2,
-        "seed_batch": 1,
-        "steps": 2,
-        "natural_windows": 2,
+    LADDER = {
+        "third": {
+            "train_windows": 501,
+            "valid_windows": 53,
+            "test_windows": 53,
+            "report_steps": 33,
+            "steps": 33,
+            "natural_windows": 53,
+        },
+        "tenth": {
+            "train_windows": 150,
+            "valid_windows": 16,
+            "test_windows": 16,
+            "report_steps": 10,
+            "steps": 10,
+            "natural_windows": 16,
+        },
+        "small": SMALL,
     }
-    TINY = {
-        **CascadeParameters.TINY,
-        "wikitext_windows": 0,
-        "seed_steps": 2,
-        "seed_batch": 1,
-        "steps": 2,
-        "natural_windows": 2,
-    }
+    QUICK = {**SMALL, **QUICK_WINDOWS, **SHORT, "natural_windows": 2}
+    TINY = {**SMALL, **TINY_WINDOWS, **SHORT, "natural_windows": 2}
 
     def counts(self) -> dict[str, int]:
         """With WikiText windows, if any are asked for."""
-        return super().counts() | (
-            {"wikitext": self.wikitext_windows} if self.wikitext_windows else {}
-        )
+        more = {"wikitext": self.wikitext_windows} if self.wikitext_windows else {}
+        return super().counts() | more
 
 
-PARAMETERS = Exp12
-
-
-def variants(material: MaterialHandle | None, parameters: Exp12) -> dict[str, StageRun]:
-    """The seed's stage and the controls, which take equal tokens and steps, and an equal rate
-    unless they start from the base's head."""
-    p = parameters
-    seed = StageRun(
-        material,
-        StageTraining(p.seed_steps, p.seed_batch, p.seed_rate, "linear", clip=1.0),
-        hard_ratio=p.hard_ratio,
-        natural_windows=p.natural_windows,
-    )
-    short = StageTraining(p.steps, p.batch, p.learning_rate, "linear", clip=1.0)
-    hard = replace(seed, training=short, natural_windows=0)
-    tokens = replace(short, batch=short.batch * 128)
-    gentle = replace(short, learning_rate=p.base_head_rate)
-    half = max(1, round(p.hard_ratio * p.train_windows / 2)) * 128
-    return {
-        SEED: seed,
-        "Hard": hard,
-        "Random tokens": replace(hard, selection="random"),
-        "First tokens": replace(hard, selection="first"),
-        "Highest loss": replace(hard, selection="loss"),
-        "Length 1": replace(hard, arrangement="single", training=tokens),
-        "Full context": replace(hard, arrangement="full"),
-        "Hard, half the text": replace(hard, train_tokens=half),
-        "Hard ratio x2": replace(hard, hard_ratio=2 * p.hard_ratio),
-        "Hard ratio x3": replace(hard, hard_ratio=3 * p.hard_ratio),
-        "4 layers": replace(hard, layers=4),
-        "Base's head, trained on": replace(hard, head="copied", training=gentle),
-        IDENTITY: replace(hard, head="shared", start="identity", training=gentle),
-    }
-
-
-def tasks(material: MaterialHandle, parameters: Exp12) -> list[Task]:
-    """Every run, the deterministic double pass first."""
-    twice = BaseTwice(
-        material,
-        hard_ratio=parameters.hard_ratio,
-        natural_windows=min(parameters.natural_windows, parameters.test_windows),
-    )
-    return tasks_of(EXPERIMENT, run_base_twice, {TWICE: twice}, 1) + tasks_of(
-        EXPERIMENT, run_stage, variants(material, parameters), parameters.seeds
+def _training(p: Exp12, steps: int, batch: int, rate: float) -> Training:
+    """Updates at a rate that falls to 0; the last weights count, as in R2."""
+    return Training(
+        epochs=steps,  # the updates end the run
+        max_updates=steps,
+        validations=p.validations,
+        patience=0,
+        batch_size=batch,
+        learning_rate=rate,
+        weight_decay=0.0,
+        clip=1.0,
+        schedule="linear",
+        restore="last",
     )
 
 
-def run(material: MaterialHandle, parameters: Exp12) -> pd.DataFrame:
-    """Train all variants; one row a variant and seed."""
-    return finish(SLUG, tasks(material, parameters), parameters)
+def _report(p: Exp12, dataset: TokenDataset) -> StageRun:
+    """The report's own stage."""
+    training = _training(p, p.report_steps, p.report_batch, p.report_rate)
+    return StageRun(dataset, training, hard_ratio=p.hard_ratio, natural_windows=p.natural_windows)
 
 
-def trained(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of trained stages: all but the base's double pass."""
-    return frame[frame["variant"] != TWICE]
+def _hard(p: Exp12, dataset: TokenDataset, rate: float = 0.0, **changes) -> StageRun:
+    """The stage that controls are compared with, some of it changed. Where it is trained as the
+    report's is, it is the report's."""
+    report = _report(p, dataset)
+    own = _training(p, p.steps, p.batch, p.learning_rate)
+    if own != report.training or changes or rate:
+        report = replace(report, natural_windows=0)
+    training = replace(own, learning_rate=rate) if rate else own
+    return replace(report, training=training, **changes)
 
 
-def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The seed's figures beside ours, each under the name of what it really is."""
-    twice = frame[frame["variant"] == TWICE].iloc[0]
-    stage = frame[frame["variant"] == SEED].mean(numeric_only=True)
+def _control(label: str, **changes) -> Variant:
+    return Variant(label, lambda p, dataset: _hard(p, dataset, **changes), factors=changes)
+
+
+def _single(p: Exp12, dataset: TokenDataset) -> StageRun:
+    """Every token alone, as many tokens an update as in packs."""
+    config = _hard(p, dataset, arrangement="single")
+    return replace(config, training=replace(config.training, batch_size=p.batch * 128))
+
+
+def _from_base(label: str, **changes) -> Variant:
+    """A stage that starts from the base's head, at a rate of its own."""
+    return Variant(
+        label, lambda p, dataset: _hard(p, dataset, p.base_head_rate, **changes), factors=changes
+    )
+
+
+def _twice(p: Exp12, dataset: TokenDataset) -> BaseTwice:
+    windows = min(p.natural_windows, p.test_windows)
+    return BaseTwice(dataset, hard_ratio=p.hard_ratio, natural_windows=windows)
+
+
+def _half(p: Exp12, dataset: TokenDataset) -> StageRun:
+    tokens = max(1, round(p.hard_ratio * p.train_windows / 2)) * 128
+    return _hard(p, dataset, train_tokens=tokens)
+
+
+VARIANTS = {
+    "base_twice": Variant("Base applied twice", _twice, base_twice_run.run, seeds=1),
+    "report": Variant("R2's training", _report),
+    "hard": _control("Hard"),
+    "random": _control("Random tokens", selection="random"),
+    "first": _control("First tokens", selection="first"),
+    "loss": _control("Highest loss", selection="loss"),
+    "without_ends": _control("Hard, no ends of records", without_ends=True),
+    "single": Variant("Length 1", _single, factors={"arrangement": "single"}),
+    "full_context": _control("Full context", arrangement="full"),
+    "half_text": Variant("Hard, half the text", _half),
+    "ratio_2": Variant(
+        "Hard ratio x2", lambda p, d: _hard(p, d, hard_ratio=2 * p.hard_ratio), factors={"times": 2}
+    ),
+    "ratio_3": Variant(
+        "Hard ratio x3", lambda p, d: _hard(p, d, hard_ratio=3 * p.hard_ratio), factors={"times": 3}
+    ),
+    "layers_4": _control("4 layers", layers=4),
+    "base_head": _from_base("Base's head, trained on", head="copied"),
+    "zero_start": _from_base("Base's head, starts as the base", head="shared", start="identity"),
+}
+
+
+def reported_table(results: Results) -> pd.DataFrame:
+    """R2's figures beside ours, each under the name of what it really is."""
+    frame = one(results)()
+    twice = frame[frame["variant"] == "base_twice"].iloc[0]
+    stage = frame[frame["variant"] == "report"].mean(numeric_only=True)
     return beside_reported(
         [
             ("threshold (10 % quantile of train cosines)", 0.9341, twice["threshold"]),
             ("base, all tokens, one pass: PPL", 12.50, twice["base_all_ppl"]),
             (
-                "base, hard tokens, two passes: PPL (the seed's 'LLM 0 hard')",
+                "base, hard tokens, two passes: PPL (the report's 'LLM 0 hard')",
                 24343.01,
                 twice["test_ppl"],
             ),
@@ -152,39 +211,174 @@ def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
                 stage["natural_after_ppl"],
             ),
             ("stage after training, hard tokens of test: PPL", None, stage["test_ppl"]),
+            ("... without the ends of records", None, stage["inner_ppl"]),
         ],
         frame,
     )
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Perplexity of the hard test tokens: every variant beside one and two passes of the base."""
-    frame = store.read(SLUG, size=size)
-    names = list(dict.fromkeys(frame["variant"]))
-    once = frame.loc[frame["variant"] == TWICE, "base_ppl"].iloc[0]
-    return training.intervals(
-        frame,
-        names,
-        f"Hard tokens: stages against the base ({tables.corpora(frame)})",
-        label="perplexity of the hard test tokens",
-        logarithmic=True,
-        floors={"base, one pass": once},
-    )
+claim = on_alpaca("cascade_two_layer", "R2")
 
+CLAIMS = (
+    claim(
+        "improves-hard",
+        "A two-layer stage improves the hard tokens it is trained on",
+        against_base("report"),
+        "same tokens, base applied once (the report applied it twice)",
+        reported=-52.3,
+    ),
+    claim(
+        "one-pass",
+        "The base is at least ten times worse on hard tokens than on all tokens",
+        against_base("base_twice", "base_ppl", "base_all_ppl"),
+        "base applied once; no randomness",
+        expect="above",
+        threshold=900.0,
+        reported=100 * (24343.01 / 12.5 - 1),
+        deterministic=True,
+    ),
+    claim(
+        "double-pass",
+        "The 24,343 is the base applied to its own output",
+        against_base("base_twice"),
+        "identical packed tokens, two passes against one; no randomness",
+        expect="above",
+        threshold=10_000.0,
+        deterministic=True,
+        explains="improves-hard",
+    ),
+    claim(
+        "low-cosine-is-hard",
+        "Low-cosine tokens are harder for the base than the others",
+        against_base("base_twice", "base_ppl", "base_easy_ppl"),
+        "one pass, split by the report's rule",
+        expect="above",
+        deterministic=True,
+        explains="one-pass",
+    ),
+    claim(
+        "low-cosine-is-hard-inside",
+        "Low-cosine tokens are harder for the base without the ends of records too",
+        against_base("base_twice", "base_inner_ppl", "base_easy_ppl"),
+        "the label of an end-of-sequence token is the start of an unrelated record",
+        expect="above",
+        deterministic=True,
+        explains="one-pass",
+    ),
+    claim(
+        "improves-all",
+        "Deferring hard tokens to the stage improves the perplexity of all tokens",
+        against_base("report", "cascade_all_ppl", "base_all_ppl"),
+        "all test tokens, each answered by the model at which it stops",
+        kind="own",
+    ),
+    claim(
+        "hard-beats-random",
+        "Training on hard tokens is better for them than on random ones",
+        change("hard", "random"),
+        "equal tokens, steps, rate and initial weights",
+        explains="improves-hard",
+    ),
+    claim(
+        "hard-beats-random-inside",
+        "Training on hard tokens is better for them without the ends of records too",
+        change("hard", "random", "inner_ppl"),
+        "scored without end-of-sequence tokens; equal tokens, steps, rate and initial weights",
+        explains="improves-hard",
+    ),
+    claim(
+        "without-ends-random",
+        "Hard tokens other than ends of records are better to train on than random ones",
+        change("without_ends", "random", "inner_ppl"),
+        "no end of a record is trained on or scored; equal tokens and steps",
+        explains="improves-hard",
+    ),
+    claim(
+        "hard-beats-first",
+        "Training on hard tokens is better for them than on the first tokens of the text",
+        change("hard", "first"),
+        "equal tokens, steps, rate and initial weights",
+        explains="improves-hard",
+    ),
+    claim(
+        "hard-beats-loss",
+        "Training on hard tokens is better for them than on those of highest true loss",
+        change("hard", "loss"),
+        "equal tokens, steps, rate and initial weights",
+        explains="improves-hard",
+    ),
+    claim(
+        "packs-beat-single",
+        "A pack of hard tokens is a useful context for each other",
+        change("hard", "single"),
+        "packs of 128 against every token alone",
+        explains="improves-hard",
+    ),
+    claim(
+        "full-context",
+        "Reading the whole text beats reading other hard tokens alone",
+        change("full_context", "hard"),
+        "equal trained tokens an update, and equal updates",
+        explains="improves-hard",
+    ),
+    claim(
+        "four-layers",
+        "Four added layers are better than two",
+        change("layers_4", "hard"),
+        "equal tokens and steps; open list of R2",
+        kind="own",
+    ),
+    claim(
+        "more-data",
+        "More text is better at equal steps",
+        change("hard", "half_text"),
+        "equal steps; open list of R2",
+        kind="own",
+    ),
+    claim(
+        "larger-ratio",
+        "A hard ratio of 30 % is better over all tokens than 10 %",
+        change("ratio_3", "hard", "cascade_all_ppl"),
+        "all test tokens; equal steps and tokens an update; open list of R2",
+        kind="own",
+    ),
+    claim(
+        "base-head-hard",
+        "A stage that starts as the base improves hard tokens",
+        against_base("zero_start"),
+        "same tokens, base applied once, base's frozen head",
+        kind="own",
+    ),
+    claim(
+        "base-head-inside",
+        "A stage that starts as the base improves hard tokens without the ends of records too",
+        against_base("zero_start", "inner_ppl", "base_inner_ppl"),
+        "an end of a record is always followed by the template's first word",
+        kind="own",
+    ),
+    claim(
+        "wikitext",
+        "The cascade of R2 improves WikiText-2 as well",
+        on_wikitext(against_base("report", "wikitext_cascade_all_ppl", "wikitext_base_all_ppl")),
+        "all tokens of another corpus; open list of R2",
+        kind="own",
+    ),
+)
 
-def boundary_figure(size: str) -> Figure:
-    """Perplexity over all test tokens when the stage answers the hard ones."""
-    frame = trained(store.read(SLUG, size=size))
-    return training.intervals(
-        frame,
-        list(dict.fromkeys(frame["variant"])),
-        f"All tokens, hard ones answered by the stage ({tables.corpora(frame)})",
-        metric="cascade_all_ppl",
-        label="perplexity of all test tokens",
-        logarithmic=True,
-        floors={"base alone": frame["base_all_ppl"].iloc[0]},
-    )
-
-
-FIGURES = {"hard": perplexity_figure, "all": boundary_figure}
-CLAIMS = two_layer_claims.CLAIMS
+E12 = Experiment(
+    slug="12_two_layer_stage",
+    question="Do two layers trained on hard tokens improve them, against the base itself?",
+    parameters=Exp12,
+    texts=Exp12.texts,
+    variants=VARIANTS,
+    baseline="hard",
+    report="cascade_two_layer",
+    figures={
+        "hard": hard_tokens.against_base("test_ppl", "Hard tokens: stages against the base"),
+        "inside": hard_tokens.against_base("inner_ppl", "Hard tokens without ends of records"),
+        "all": hard_tokens.against_base(
+            "cascade_all_ppl", "All tokens, hard ones answered by the stage", ("base_twice",)
+        ),
+    },
+    claims=CLAIMS,
+)

@@ -1,65 +1,105 @@
-"""Experiment 13: is it hardness that helps a head trained on hard tokens, or the wider text?"""
+"""Experiment 13 (R0): is it hardness that helps a head trained on hard tokens, or wider text?
 
-from dataclasses import dataclass, replace
+R0 trains a bare linear head on the base's final states. Every condition has N training tokens, as
+many updates, and the same initial weights; all are scored on the same held-out hard tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.cascade.material import MaterialHandle
+from lib.cascade.claims import against_base, on_alpaca
+from lib.cascade.dataset import TokenDataset
+from lib.cascade.figures import hard_tokens
+from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
-from lib.cascade.stage_run import run as run_stage
-from lib.cascade.training import StageTraining
-from lib.cascade.experiments.cascade import (
-    CascadeParameters,
-    against_base,
-    beside_reported,
-    finish,
-    tasks_of,
-)
-from lib.figures import training
+from lib.cascade.tables import beside_reported, one
+from lib.cascade.variants import Variant
+from lib.experiment import Experiment
 from lib.parameters import real, whole
-from lib.results import store, tables
-from lib.results.claims import change, claim_maker
-from lib.runs.sweep import Task
+from lib.results.claims import change
+from lib.results.store import Results
+from lib.training.loop import Training
 
-EXPERIMENT, SLUG = "hard_vs_all", "13_hard_against_all"
-HARD, FIRST, SAME = "Hard tokens", "All tokens (first N)", "All tokens (same text)"
-NARROW, LOSS, COPIED = "Hard tokens, narrow text", "Highest loss", "Hard tokens, base's head"
+# the size of the first committed tables: less text, a faster rate, the last update counts
+SMALL = {
+    "train_windows": 512,
+    "valid_windows": 64,
+    "test_windows": 120,
+    "seeds": 3,
+    "text_windows": 160,
+    "tokens": 2048,
+    "hard_ratio": 0.116,
+    "steps": 64,
+    "learning_rate": 1.0e-3,
+    "validations": 1,
+}
 
 
-@dataclass(frozen=True)
 class Exp13(CascadeParameters):
-    """A linear head on the base's final states; N tokens for every arm, equal steps.
+    """R0's own numbers: 86,784 training tokens of which 10,082 are hard, 10 epochs of 316 updates.
 
-    The text of the hard arm is ``text_windows`` long, the part of it that its N tokens need.
+    ``tokens``: N of every condition (0: as many as the ratio makes hard); ``text_windows``: the
+    text that the hard condition takes them from (0: all training text). The best of ``validations``
+    on hard validation tokens is kept, as in R0, and scored on further text.
     """
 
-    text_windows: int = whole(160, 4, 100_000)
-    tokens: int = whole(2048, 32, 10_000_000)
-    hard_ratio: float = real(0.116, 0.01, 0.9)
-    steps: int = whole(64, 1, 1_000_000)
+    train_windows: int = whole(678, 4, 100_000)
+    valid_windows: int = whole(135, 2, 100_000)
+    test_windows: int = whole(135, 2, 100_000)
+    seeds: int = whole(5, 1, 1_000)
+    text_windows: int = whole(0, 0, 100_000)
+    tokens: int = whole(0, 0, 10_000_000)
+    hard_ratio: float = real(0.116173, 0.01, 0.9)
+    steps: int = whole(3160, 1, 1_000_000)
     batch: int = whole(32, 1, 10_000)
-    learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    validations: int = whole(10, 1, 1_000)
 
+    LADDER = {
+        "third": {
+            "train_windows": 226,
+            "valid_windows": 45,
+            "test_windows": 45,
+            "steps": 1053,
+        },
+        "tenth": {"train_windows": 68, "valid_windows": 14, "test_windows": 14, "steps": 316},
+        "small": SMALL,
+    }
     QUICK = {
-        **CascadeParameters.QUICK,
+        **SMALL,
+        **QUICK_WINDOWS,
         "train_windows": 24,
         "text_windows": 24,
         "tokens": 256,
         "steps": 12,
     }
-    TINY = {**CascadeParameters.TINY, "text_windows": 20, "tokens": 128, "steps": 8}
+    TINY = {**SMALL, **TINY_WINDOWS, "text_windows": 20, "tokens": 128, "steps": 8}
+
+    @property
+    def count(self) -> int:
+        """N: training tokens of every condition."""
+        text = self.text_windows or self.train_windows
+        found = round(self.hard_ratio * 128 * text)
+        return min(self.tokens, found) if self.tokens else found
 
 
-PARAMETERS = Exp13
-
-
-def variants(material: MaterialHandle | None, parameters: Exp13) -> dict[str, StageRun]:
-    """The seed's two arms and the controls that part hardness from coverage of text."""
-    p = parameters
-    hard = StageRun(
-        material,
-        StageTraining(p.steps, p.batch, p.learning_rate, weight_decay=0.01),
+def _hard(p: Exp13, dataset: TokenDataset, **changes) -> StageRun:
+    """The hard condition, some of it changed."""
+    training = Training(
+        epochs=p.steps,  # the updates end the run
+        max_updates=p.steps,
+        validations=p.validations,
+        patience=0,
+        batch_size=p.batch,
+        learning_rate=p.learning_rate,
+        clip=0.0,
+    )
+    config = StageRun(
+        dataset,
+        training,
         criterion="last_layer",
         hard_ratio=p.hard_ratio,
         train_tokens=p.tokens,
@@ -67,118 +107,127 @@ def variants(material: MaterialHandle | None, parameters: Exp13) -> dict[str, St
         arrangement="single",
         layers=0,
     )
-    narrow = max(2, p.tokens // 128)
-    return {
-        HARD: hard,
-        FIRST: replace(hard, selection="first"),
-        SAME: replace(hard, selection="random"),
-        NARROW: replace(hard, text_windows=narrow),
-        LOSS: replace(hard, selection="loss"),
-        COPIED: replace(hard, head="copied"),
-    }
+    return replace(config, **changes)
 
 
-def tasks(material: MaterialHandle, parameters: Exp13) -> list[Task]:
-    """Every run."""
-    return tasks_of(EXPERIMENT, run_stage, variants(material, parameters), parameters.seeds)
+def _condition(label: str, **changes) -> Variant:
+    return Variant(label, lambda p, dataset: _hard(p, dataset, **changes), factors=changes)
 
 
-def run(material: MaterialHandle, parameters: Exp13) -> pd.DataFrame:
-    """Train all arms; one row an arm and seed, scored on the same hard test tokens."""
-    return finish(SLUG, tasks(material, parameters), parameters)
+VARIANTS = {
+    "hard": _condition("Hard tokens", selection="hard"),
+    "first": _condition("All tokens (first N)", selection="first"),
+    "random": _condition("All tokens (same text)", selection="random"),
+    "hard_narrow": Variant(
+        "Hard tokens, narrow text",
+        lambda p, dataset: _hard(p, dataset, text_windows=max(2, p.count // 128)),
+        factors={"selection": "hard"},
+    ),
+    "loss": _condition("Highest loss", selection="loss"),
+    "hard_base_head": _condition("Hard tokens, base's head", selection="hard", head="copied"),
+}
 
 
-def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The seed's two arms beside ours, and the line that it did not draw."""
-    mean = frame.groupby("variant")[["test_ppl", "base_ppl", "base_inner_ppl"]].mean()
+def reported_table(results: Results) -> pd.DataFrame:
+    """R0's two conditions beside ours, and the line that it did not draw."""
+    frame = one(results)()
+    mean = frame.groupby("variant").mean(numeric_only=True)
+    hard, first, random = (mean.loc[name] for name in ("hard", "first", "random"))
     return beside_reported(
         [
-            ("hard tokens: PPL of hard tokens", 1252, mean.loc[HARD, "test_ppl"]),
-            ("first N tokens: PPL of hard tokens", 3115, mean.loc[FIRST, "test_ppl"]),
-            ("ratio of the two", 0.402, mean.loc[HARD, "test_ppl"] / mean.loc[FIRST, "test_ppl"]),
-            (
-                "N tokens of the hard arm's text: PPL of hard tokens",
-                None,
-                mean.loc[SAME, "test_ppl"],
-            ),
-            (
-                "the base's own head, untouched: PPL of hard tokens",
-                None,
-                mean.loc[HARD, "base_ppl"],
-            ),
-            ("... without the ends of records", None, mean.loc[HARD, "base_inner_ppl"]),
+            ("training tokens of each condition", 10_082, hard["train_tokens"]),
+            ("hard tokens: PPL of hard validation tokens", 1252, hard["val_ppl"]),
+            ("first N tokens: PPL of hard validation tokens", 3115, first["val_ppl"]),
+            ("ratio of the two", 0.402, hard["val_ppl"] / first["val_ppl"]),
+            ("hard tokens: PPL of hard test tokens", None, hard["test_ppl"]),
+            ("first N tokens: PPL of hard test tokens", None, first["test_ppl"]),
+            ("N random tokens of the same text: PPL of hard test tokens", None, random["test_ppl"]),
+            ("base's own head, untouched: PPL of hard test tokens", None, hard["base_ppl"]),
+            ("... without the ends of records", None, hard["base_inner_ppl"]),
         ],
         frame,
     )
 
 
-def perplexity_figure(size: str) -> Figure:
-    """Perplexity of the hard test tokens for every arm, beside the base's own head."""
-    frame = store.read(SLUG, size=size)
-    return training.intervals(
-        frame,
-        list(dict.fromkeys(frame["variant"])),
-        f"A new head for hard tokens ({tables.corpora(frame)})",
-        label="perplexity of the hard test tokens",
-        logarithmic=True,
-        floors={"base's own head": frame["base_ppl"].iloc[0]},
-    )
-
-
-FIGURES = {"hard": perplexity_figure}
-
-
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 000", min_seeds=3)
-
+claim = on_alpaca("hard_vs_all", "R0")
 
 CLAIMS = (
-    _claim(
+    claim(
         "hard-beats-all",
         "Training on hard tokens beats training on all tokens, for hard ones",
-        change(HARD, FIRST),
-        "the seed's arms: equal N, but the first N tokens are one ninth of the text",
+        change("hard", "first"),
+        "R0's conditions: equal N, but the first N tokens are one ninth of the text",
         reported=100 * (1252 / 3115 - 1),
     ),
-    _claim(
+    claim(
         "not-coverage",
-        "... also when both arms are drawn from the same text",
-        change(HARD, SAME),
+        "Hard tokens are better than N random tokens of the same text",
+        change("hard", "random"),
         "equal N, steps, initial weights and text",
+        explains="hard-beats-all",
     ),
-    _claim(
+    claim(
         "not-hardness",
         "Wider text alone, without any hardness, is better than the first N",
-        change(SAME, FIRST),
-        "random tokens of the hard arm's text against its first N",
+        change("random", "first"),
+        "random tokens of the hard condition's text against its first N",
+        explains="hard-beats-all",
     ),
-    _claim(
+    claim(
         "narrow",
         "Hard tokens of the first N tokens' text alone are enough",
-        change(NARROW, FIRST),
+        change("hard_narrow", "first"),
         "equal text and steps; the hard ones are a ninth as many tokens",
+        explains="hard-beats-all",
     ),
-    _claim(
+    claim(
+        "inside",
+        "Hard tokens stay better than random ones without the ends of records",
+        change("hard", "random", "inner_ppl"),
+        "equal N, steps and text; scored without end-of-sequence tokens",
+        explains="hard-beats-all",
+    ),
+    claim(
         "easy-useless",
-        "Easy tokens add nothing: the true worst tokens alone are better than a mixture",
-        change(LOSS, SAME),
+        "The tokens of truly highest loss are better than a mixture: easy tokens add nothing",
+        change("loss", "random"),
         "equal N; highest base loss against random, same text",
+        explains="hard-beats-all",
     ),
-    _claim(
+    claim(
         "better-than-base",
-        "A head trained on hard tokens serves them better than the base's",
-        against_base(HARD),
+        "A head trained on hard tokens serves them better than the base's own",
+        against_base("hard"),
         "same tokens; the base's own head, not trained on them",
+        kind="own",
     ),
-    _claim(
+    claim(
         "trained-on",
-        "... also when it starts from the base's head",
-        against_base(COPIED),
+        "A head that starts as the base's own gains on hard tokens",
+        against_base("hard_base_head"),
         "same tokens; the head copied and trained on",
+        kind="own",
     ),
-    _claim(
+    claim(
         "trained-on-inside",
-        "... also when the ends of records are left out",
-        against_base(COPIED, "inner_ppl", "base_inner_ppl"),
-        "the label of an end-of-record token is the start of an unrelated record",
+        "A head that starts as the base's own gains without the ends of records too",
+        against_base("hard_base_head", "inner_ppl", "base_inner_ppl"),
+        "the label of an end-of-sequence token is the start of an unrelated record",
+        kind="own",
     ),
+)
+
+E13 = Experiment(
+    slug="13_hard_against_all",
+    question="Is it hardness that helps a head trained on hard tokens, or wider text?",
+    parameters=Exp13,
+    texts=Exp13.texts,
+    variants=VARIANTS,
+    baseline="first",
+    report="hard_vs_all",
+    figures={
+        "hard": hard_tokens.against_base("test_ppl", "A new head for hard tokens"),
+        "inside": hard_tokens.against_base("inner_ppl", "A new head, without the ends of records"),
+    },
+    claims=CLAIMS,
 )

@@ -1,228 +1,235 @@
-"""Experiment 14: what do further stages of eight layers do, at hard ratios 0.9 and 0.6?"""
+"""Experiment 14 (R1): what do further stages of eight layers do, at hard ratios 0.9 and 0.6?
 
-from dataclasses import dataclass, replace
+Every stage is a run of its own that builds on the one before it. The last weights of a stage answer
+and hand on, as in R1; the best ones on validation are scored beside them.
+"""
+
+from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.cascade.material import MaterialHandle
-from lib.cascade.staged_run import StagedRun
-from lib.cascade.staged_run import run as run_staged
-from lib.cascade.experiments.cascade import (
-    CascadeParameters,
-    against_base,
-    at_stage,
-    beside_reported,
-    finish,
-    stage_change,
-    tasks_of,
-)
-from lib.cascade import stage_figure as stages
-from lib.parameters import real, reals, whole
-from lib.results import store
-from lib.results.claims import claim_maker
-from lib.runs.sweep import Task
+from lib.cascade import cascade_run
+from lib.cascade.cascade_run import CascadeRun
+from lib.cascade.claims import against_base, on_alpaca, stage_change, stage_difference
+from lib.cascade.figures.by_stage import by_stage, overfitting
+from lib.cascade.parameters import QUICK_WINDOWS, TINY_BASE, ZERO_START, StagedParameters
+from lib.cascade.tables import beside_reported, one
+from lib.cascade.variants import Variant
+from lib.experiment import Experiment
+from lib.results.claims import change
+from lib.results.store import Results
 
-EXPERIMENT, SLUG = "cascade_stages", "14_staged_training"
-NINE, SIX, IDENTITY = "Hard ratio 0.9", "Hard ratio 0.6", "Ratio 0.6, starts as the base"
+# the size of the first committed tables: 4,096 training tokens, one epoch
+SMALL = {
+    "train_windows": 32,
+    "valid_windows": 16,
+    "test_windows": 32,
+    "epochs": 1,
+    "learning_rate": 3.0e-4,
+    "base_head_rate": 3.0e-4,
+}
 
 
-@dataclass(frozen=True)
-class Exp14(CascadeParameters):
-    """Seed 001's five stages on less text: it used 1,000 windows and up to ten epochs."""
+class Exp14(StagedParameters):
+    """R1's own numbers, at its two hard ratios."""
 
-    train_windows: int = whole(32, 4, 100_000)
-    valid_windows: int = whole(16, 2, 100_000)
-    test_windows: int = whole(32, 2, 100_000)
-    hard_ratios: str = reals("0.9,0.6", 0.05, 0.99)
-    stages: int = whole(5, 1, 20)
-    layers: int = whole(8, 1, 64)
-    epochs: int = whole(1, 1, 1_000)
-    batch: int = whole(32, 1, 10_000)
-    learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
-
+    LADDER = {**StagedParameters.LADDER, "small": SMALL}
     QUICK = {
-        **CascadeParameters.QUICK,
+        **SMALL,
+        **QUICK_WINDOWS,
         "train_windows": 4,
-        "valid_windows": 2,
         "test_windows": 2,
         "stages": 2,
         "layers": 2,
     }
     TINY = {
-        **CascadeParameters.TINY,
+        **SMALL,
+        **TINY_BASE,
         "train_windows": 4,
         "valid_windows": 2,
         "test_windows": 2,
         "stages": 2,
         "layers": 1,
     }
-    PACKING = "chunks"
 
 
-PARAMETERS = Exp14
+def _cascade(label: str, ratio: float, **changes) -> Variant:
+    def config(p: Exp14, dataset) -> CascadeRun:
+        return CascadeRun(p.cascade(dataset, ratio, **changes), p.stages)
+
+    factors = {"ratio": ratio, **{k: v for k, v in changes.items() if k != "head"}}
+    return Variant(label, config, cascade_run.run, factors=factors)
 
 
-def variants(material: MaterialHandle | None, parameters: Exp14) -> dict[str, StagedRun]:
-    """One row a hard ratio, and the smallest ratio with stages that start as the base."""
-    p = parameters
-    rows = {
-        f"Hard ratio {ratio:g}": StagedRun(
-            material,
-            stages=p.stages,
-            layers=p.layers,
-            hard_ratio=ratio,
-            criterion="embedding_to_final",
-            arrangement="single",
-            epochs=p.epochs,
-            batch=p.batch,
-            learning_rate=p.learning_rate,
-            weight_decay=0.01,
-        )
-        for ratio in p.numbers("hard_ratios")
-    }
-    last, config = list(rows.items())[-1]
-    name = last.replace("Hard ratio", "Ratio") + ", starts as the base"
-    return rows | {name: replace(config, head="shared", start="identity")}
+VARIANTS = {
+    "ratio_09": _cascade("Hard ratio 0.9", 0.9),
+    "ratio_06": _cascade("Hard ratio 0.6", 0.6),
+    "zero_06": _cascade("Ratio 0.6, starts as the base", 0.6, **ZERO_START),
+    "zero_full_06": _cascade(
+        "Ratio 0.6, starts as the base, full context", 0.6, **ZERO_START, arrangement="full"
+    ),
+    "random_09": _cascade("Random 0.9", 0.9, selection="random"),
+    "random_06": _cascade("Random 0.6", 0.6, selection="random"),
+}
+COLUMNS = [
+    "threshold",
+    "train_hard",
+    "test_hard",
+    "epochs",
+    "best_epoch",
+    "val_ppl",
+    "best_val_ppl",
+    "test_ppl",
+    "best_test_ppl",
+    "base_ppl",
+    "base_inner_ppl",
+    "all_ppl",
+    "best_all_ppl",
+    "all_inner_ppl",
+    "all_accuracy",
+]
 
 
-def tasks(material: MaterialHandle, parameters: Exp14) -> list[Task]:
-    """Every run."""
-    return tasks_of(EXPERIMENT, run_staged, variants(material, parameters), parameters.seeds)
-
-
-def run(material: MaterialHandle, parameters: Exp14) -> pd.DataFrame:
-    """Train all cascades; one row a variant and seed, and the table ``stages``."""
-    return finish(SLUG, tasks(material, parameters), parameters)
-
-
-def own_figure(size: str) -> Figure:
-    """What the seed reports: each stage on its own remaining tokens, with the base on the same."""
-    return stages.by_stage(
-        SLUG,
-        size,
-        {"test_ppl": "stage", "base_ppl": "base, same tokens"},
-        "Each stage on the tokens that reach it (different tokens each time)",
-    )
-
-
-def all_figure(size: str) -> Figure:
-    """What compares: all tokens, each answered by the model at which it stops."""
-    return stages.by_stage(
-        SLUG, size, {"all_ppl": "all tokens"}, "All test tokens, by the number of stages"
-    )
-
-
-FIGURES = {"own": own_figure, "all": all_figure}
-
-
-def summary_table(size: str) -> pd.DataFrame:
+def stages_table(results: Results) -> pd.DataFrame:
     """The ``stages`` table averaged over seeds."""
-    frame = store.read(SLUG, "stages", size)
-    columns = [
-        "threshold",
-        "train_hard",
-        "test_hard",
-        "val_ppl",
-        "test_ppl",
-        "base_ppl",
-        "base_inner_ppl",
-        "all_ppl",
-        "all_accuracy",
-    ]
+    frame = one(results).named("stages")
+    columns = [name for name in COLUMNS if name in frame]
     return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(4)
 
 
-def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The seed's stage figures (ratio 0.9, and 0.6 from its next action) beside ours."""
-    size = frame["size"].iloc[0]
-    found = (
-        store.read(SLUG, "stages", size)
-        .groupby(["variant", "stage"])[["threshold", "val_ppl", "all_ppl"]]
-        .mean()
-    )
-    seed = {
-        NINE: {1: (0.1786, 84.43), 2: (0.4670, 92.65), 3: (0.5187, 96.47)},
-        SIX: {1: (0.1234, 151.90), 2: (None, 102.45), 3: (None, 45.72)},
+def reported_table(results: Results) -> pd.DataFrame:
+    """R1's stage figures (ratio 0.9, and 0.6 from its follow-up) beside ours."""
+    own = one(results)
+    frame = own("stages")
+    columns = [c for c in ("threshold", "val_ppl", "best_val_ppl", "all_ppl") if c in frame]
+    found = frame.groupby(["variant", "stage"])[columns].mean()
+    reported = {
+        "ratio_09": {1: (0.1786, 84.43), 2: (0.4670, 92.65), 3: (0.5187, 96.47)},
+        "ratio_06": {
+            1: (0.1234, 151.90),
+            2: (None, 102.45),
+            3: (None, 45.72),
+            4: (None, 19.05),
+            5: (None, 11.54),
+        },
     }
-    rows = []
-    for variant, by_stage in seed.items():
-        for number, (threshold, ppl) in by_stage.items():
+    best, rows = "best_val_ppl" if "best_val_ppl" in columns else "val_ppl", []
+    for variant, by_number in reported.items():
+        name = own.labels.get(variant, variant)
+        for number, (threshold, ppl) in by_number.items():
             if (variant, number) in found.index:
                 ours = found.loc[(variant, number)]
                 rows += [
-                    (f"{variant}, stage {number}: threshold", threshold, ours["threshold"]),
+                    (f"{name}, stage {number}: threshold", threshold, ours["threshold"]),
                     (
-                        f"{variant}, stage {number}: PPL of its own tokens (valid)",
+                        f"{name}, stage {number}: best PPL of its own tokens (valid)",
                         ppl,
-                        ours["val_ppl"],
+                        ours[best],
                     ),
                 ]
-    all_seed = (7.89, 41.83, 51.06, 54.92)
-    for number in sorted(found.loc[SIX].index):
-        rows.append(
-            (
-                f"{SIX}: ALL test tokens with {number} stages",
-                all_seed[number] if number < 4 else None,
-                found.loc[(SIX, number), "all_ppl"],
-            )
-        )
-    return beside_reported(rows, frame)
+    everything = (7.89, 41.83, 51.06, 54.92, 56.61, 57.02)
+    for number in sorted(found.loc["ratio_06"].index):
+        reference = everything[number] if number < len(everything) else None
+        ours = found.loc[("ratio_06", number), "all_ppl"]
+        rows.append((f"Hard ratio 0.6: ALL test tokens with {number} stages", reference, ours))
+    return beside_reported(rows, own())
 
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seed 001", min_seeds=3)
-
+claim = on_alpaca("cascade_stages", "R1")
 
 CLAIMS = (
-    _claim(
+    claim(
         "stage-two-worse",
         "At ratio 0.9 the second stage is worse than the first",
-        stage_change(NINE, 1, 2, "val_ppl"),
-        "each on its own remaining tokens, as in the seed",
+        stage_change("ratio_09", 1, 2, "val_ppl"),
+        "each on its own remaining tokens, as in the report",
         expect="above",
         reported=100 * (92.65 / 84.43 - 1),
     ),
-    _claim(
+    claim(
         "threshold-rises",
-        "The threshold rises from stage to stage (the seed: states change less)",
-        at_stage(NINE, 2, "threshold", 1),
+        "The threshold rises from stage to stage (the report: states change less)",
+        stage_difference("ratio_09", 2, 1, "threshold"),
         "stage 2 minus stage 1: of two cosines, base (h0, h30) and stage (in, out)",
         expect="above",
         reported=0.4670 - 0.1786,
         unit="cosine",
     ),
-    _claim(
+    claim(
         "smaller-ratio",
         "Ratio 0.6 is more selective, so its later stages are better",
-        stage_change(SIX, 1, 3, "val_ppl"),
+        stage_change("ratio_06", 1, 3, "val_ppl"),
         "stage 3 against stage 1, each on its own tokens",
         reported=100 * (45.72 / 151.9 - 1),
     ),
-    _claim(
+    claim(
         "smaller-ratio-base",
-        "... but not because those tokens are easier for the base too",
-        stage_change(SIX, 1, 3, "base_ppl"),
+        "The tokens of later stages are not easier for the base too",
+        stage_change("ratio_06", 1, 3, "base_ppl"),
         "base on the tokens of stage 3 against stage 1 (test; the stages' own figure: valid)",
         expect="above",
+        explains="smaller-ratio",
     ),
-    _claim(
+    claim(
         "improves-all",
         "The cascade improves the perplexity of all tokens (ratio 0.6)",
-        against_base(SIX, "test_ppl", "base_all_ppl"),
+        against_base("ratio_06", "test_ppl", "base_all_ppl"),
         "all test tokens after all five stages, each by the model at which it stops",
         reported=100 * (57.02 / 7.89 - 1),
-        source="follow-up of seed 001",
+        expect="below",
     ),
-    _claim(
+    claim(
         "improves-all-nine",
         "The cascade improves the perplexity of all tokens (ratio 0.9)",
-        against_base(NINE, "test_ppl", "base_all_ppl"),
+        against_base("ratio_09", "test_ppl", "base_all_ppl"),
         "all test tokens, each answered by the model at which it stops",
+        kind="own",
     ),
-    _claim(
+    claim(
         "improves-all-base",
-        "... also when its stages start as the base",
-        against_base(IDENTITY, "test_ppl", "base_all_ppl"),
-        "base's frozen head and an identity start, otherwise equal",
+        "A cascade whose stages start as the base improves all tokens",
+        against_base("zero_06", "test_ppl", "base_all_ppl"),
+        "base's frozen head and a zero-initialised residual start, otherwise equal",
+        kind="own",
     ),
+    claim(
+        "improves-all-context",
+        "A cascade whose stages start as the base and read the whole text improves all tokens",
+        against_base("zero_full_06", "test_ppl", "base_all_ppl"),
+        "full context instead of single tokens, otherwise equal",
+        kind="own",
+    ),
+    claim(
+        "selection-nine",
+        "Deferring tokens by the cosine is better than deferring random ones (ratio 0.9)",
+        change("ratio_09", "random_09"),
+        "all test tokens; equal ratio, stages and epochs",
+        explains="improves-all",
+    ),
+    claim(
+        "selection-six",
+        "Deferring tokens by the cosine is better than deferring random ones (ratio 0.6)",
+        change("ratio_06", "random_06"),
+        "all test tokens; equal ratio, stages and epochs",
+        explains="improves-all",
+    ),
+)
+
+E14 = Experiment(
+    slug="14_staged_training",
+    question="What do further stages of eight layers do, at hard ratios of 0.9 and 0.6?",
+    parameters=Exp14,
+    texts=Exp14.texts,
+    variants=VARIANTS,
+    baseline="ratio_09",
+    report="cascade_stages",
+    figures={
+        "own": by_stage(
+            {"test_ppl": "stage", "base_ppl": "base, same tokens"},
+            "Each stage on the tokens that reach it (different tokens each time)",
+        ),
+        "all": by_stage({"all_ppl": "all tokens"}, "All test tokens, by the number of stages"),
+        "epochs": overfitting("Further epochs"),
+    },
+    claims=CLAIMS,
 )

@@ -1,204 +1,231 @@
-"""Experiment 15: over all tokens, what does a cascade cost and what does it give?"""
+"""Experiment 15: over all tokens, what does a cascade cost and what does it give?
 
-from dataclasses import dataclass, replace
+The cascades are those of Experiment 14 at ratio 0.6 (the same runs), served with real early exit,
+counted in operations and timed.
+"""
 
+from __future__ import annotations
+
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lib.cascade.material import MaterialHandle
-from lib.cascade.staged_run import StagedRun
-from lib.cascade.staged_run import run as run_staged
-from lib.cascade.experiments.cascade import (
-    CascadeParameters,
-    against_base,
-    beside_reported,
-    finish,
-    tasks_of,
+from lib.cascade import cascade_run
+from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
+from lib.cascade.claims import against_base, on_alpaca
+from lib.cascade.figures.by_stage import by_stage
+from lib.cascade.parameters import (
+    QUICK_WINDOWS,
+    TINY_WINDOWS,
+    ZERO_START,
+    StagedParameters,
 )
-from lib.cascade import stage_figure as stages
+from lib.cascade.tables import beside_reported, one
+from lib.cascade.variants import Variant
+from lib.experiment import Experiment, Run
 from lib.parameters import real, whole
-from lib.results import store
-from lib.results.claims import change, claim_maker
-from lib.runs.sweep import Task
+from lib.results import tables
+from lib.results.claims import Measure, by_seed, change
+from lib.results.store import Absent, Results
 
-EXPERIMENT, SLUG = "cascade_stages", "15_all_tokens"
-SCRATCH, IDENTITY = "Scratch head, cosine", "Starts as the base, cosine"
-ENTROPY = "Starts as the base, entropy"
+# the size of the first committed tables: two stages of two layers on packs, by R2's cosine
+SMALL = {
+    "train_windows": 32,
+    "valid_windows": 8,
+    "test_windows": 16,
+    "cuts": "stream",
+    "hard_ratio": 0.3,
+    "stages": 2,
+    "layers": 2,
+    "criterion": "last_two_layers",
+    "arrangement": "packed",
+    "train_tokens": 2048,
+    "epochs": 1,
+    "batch": 1,
+    "learning_rate": 1.0e-3,
+    "base_head_rate": 3.0e-4,
+    "weight_decay": 0.0,
+    "served_windows": 4,
+    "new_tokens": 8,
+}
+SHORT = {"hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
 
 
-@dataclass(frozen=True)
-class Exp15(CascadeParameters):
-    """Two stages of two layers, served with real early exit and timed: hence one worker."""
+class Exp15(StagedParameters):
+    """The cascades of Experiment 14, served on ``served_windows`` test windows and timed while they
+    generate ``new_tokens``: hence one worker."""
 
     workers: int = whole(1, 1, 64)
-    train_windows: int = whole(32, 4, 100_000)
-    valid_windows: int = whole(8, 2, 100_000)
-    test_windows: int = whole(16, 2, 100_000)
-    hard_ratio: float = real(0.3, 0.05, 0.9)
-    stages: int = whole(2, 1, 20)
-    layers: int = whole(2, 1, 64)
-    train_tokens: int = whole(2048, 128, 10_000_000)
-    learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    base_head_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
-    served_windows: int = whole(4, 1, 10_000)
+    hard_ratio: float = real(0.6, 0.05, 0.9)
+    served_windows: int = whole(100, 1, 10_000)
+    new_tokens: int = whole(128, 1, 2_000)
 
-    QUICK = {**CascadeParameters.QUICK, "hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
-    TINY = {**CascadeParameters.TINY, "hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
+    LADDER = {
+        "third": {**StagedParameters.LADDER["third"], "served_windows": 33},
+        "tenth": {**StagedParameters.LADDER["tenth"], "served_windows": 10},
+        "small": SMALL,
+    }
+    QUICK = {**SMALL, **QUICK_WINDOWS, **SHORT}
+    TINY = {**SMALL, **TINY_WINDOWS, **SHORT, "new_tokens": 4}
 
 
-PARAMETERS = Exp15
+def _run(p: Exp15, dataset, changes: dict) -> CascadeRun:
+    return CascadeRun(p.cascade(dataset, p.hard_ratio, **changes), p.stages)
 
 
-def variants(material: MaterialHandle | None, parameters: Exp15) -> dict[str, StagedRun]:
-    """The seed's kind of stage, one that starts as the base, and one handed on by entropy."""
-    p = parameters
-    scratch = StagedRun(
-        material,
-        stages=p.stages,
-        layers=p.layers,
-        hard_ratio=p.hard_ratio,
-        criterion="last_two_layers",
-        arrangement="packed",
-        epochs=1,
-        batch=1,
-        learning_rate=p.learning_rate,
-        train_tokens=p.train_tokens,
-        served_windows=p.served_windows,
-        speed=True,
-    )
-    identity = replace(
-        scratch, head="shared", start="identity", learning_rate=p.base_head_rate, speed=False
-    )
-    return {SCRATCH: scratch, IDENTITY: identity, ENTROPY: replace(identity, criterion="entropy")}
+def _served(label: str, **changes) -> Variant:
+    def config(p: Exp15, dataset) -> ServedRun:
+        return ServedRun(_run(p, dataset, changes), p.served_windows)
+
+    def timed(p: Exp15, dataset) -> list[Run]:
+        speed = CascadeSpeed(_run(p, dataset, changes), new_tokens=p.new_tokens)
+        seeds = range(p.seeds)
+        return [Run(cascade_run.run_speed, speed, s, side=True, alone=True) for s in seeds]
+
+    factors = {k: v for k, v in changes.items() if k != "head"}
+    return Variant(label, config, cascade_run.run_served, beside=timed, factors=factors)
 
 
-def tasks(material: MaterialHandle, parameters: Exp15) -> list[Task]:
-    """Every run."""
-    return tasks_of(EXPERIMENT, run_staged, variants(material, parameters), parameters.seeds)
+VARIANTS = {
+    "scratch": _served("Scratch head, cosine"),
+    "zero": _served("Starts as the base, cosine", **ZERO_START),
+    "zero_entropy": _served("Starts as the base, entropy", **ZERO_START, criterion="entropy"),
+}
 
 
-def run(material: MaterialHandle, parameters: Exp15) -> pd.DataFrame:
-    """Train and serve all cascades; one row a variant and seed, tables ``stages``, ``served``."""
-    return finish(SLUG, tasks(material, parameters), parameters)
-
-
-def split_figure(size: str) -> Figure:
-    """Perplexity of easy and hard tokens (split by the base) by the number of stages."""
-    return stages.by_stage(
-        SLUG,
-        size,
-        {"all_ppl": "all", "easy_ppl": "easy", "hard_ppl": "hard"},
-        "Served with early exit: all, easy and hard tokens",
-        table="served",
-    )
-
-
-def exit_figure(size: str) -> Figure:
-    """Share of tokens that the base answers, by the number of stages."""
-    return stages.by_stage(
-        SLUG,
-        size,
-        {"exit_0": "answered by the base"},
-        "Share of tokens that stop at the base",
-        table="served",
-        label="share of all tokens",
-        logarithmic=False,
-    )
-
-
-FIGURES = {"split": split_figure, "exits": exit_figure}
-
-
-def served_table(size: str) -> pd.DataFrame:
+def served_table(results: Results) -> pd.DataFrame:
     """The ``served`` table averaged over seeds."""
-    frame = store.read(SLUG, "served", size)
+    frame = one(results).named("served")
     columns = [c for c in frame if c.endswith(("_ppl", "_accuracy")) or c.startswith("exit_")]
     return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(3)
 
 
-def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Floating-point operations a token and seconds, cascade over base, mean over seeds."""
-    frame = frame[frame["base_prefill_seconds"].notna()]  # one row is timed: the cost is the same
-    ratios = pd.DataFrame(
-        {
-            "variant": frame["variant"],
-            "FLOPs": frame["cascade_flops"] / frame["base_flops"],
-            "prefill": frame["cascade_prefill_seconds"] / frame["base_prefill_seconds"],
-            "generation": frame["cascade_generate_seconds"] / frame["base_generate_seconds"],
-        }
-    )
-    return ratios.groupby("variant", sort=False).mean().round(3)
+def cost_table(results: Results) -> pd.DataFrame:
+    """Operations a token and seconds, cascade over base, mean over seeds."""
+    own = one(results)
+    frame = own.named()
+    ratio = frame["cascade_flops"] / frame["base_flops"]
+    found = ratio.groupby(frame["variant"], sort=False).mean().rename("FLOPs").to_frame()
+    speed = own.named("speed")
+    name = speed["work"] + ", batch " + speed["batch"].astype(str)
+    timed = speed.assign(name=name).pivot_table("relative_time", "variant", "name", sort=False)
+    return tables.captioned(found.join(timed).round(3), frame)
 
 
-def reported_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The seeds' cost and all-token figures beside ours."""
-    found = (
-        store.read(SLUG, "stages", frame["size"].iloc[0])
-        .groupby(["variant", "stage"])[["all_ppl", "reached"]]
-        .mean()
-    )
-    scratch = frame[frame["variant"] == SCRATCH].mean(numeric_only=True)
-    return beside_reported(
-        [
-            ("all tokens, base alone: PPL", 7.89, found.loc[(SCRATCH, 0), "all_ppl"]),
-            (
-                "all tokens, base + 1 newly drawn stage: PPL",
-                41.83,
-                found.loc[(SCRATCH, 1), "all_ppl"],
-            ),
-            (
-                "all tokens, base + 2 newly drawn stages: PPL",
-                51.06,
-                found.loc[(SCRATCH, 2), "all_ppl"],
-            ),
-            ("share handed to stage 1", None, found.loc[(SCRATCH, 1), "reached"]),
-            (
-                "compute, % (seed: of base + stage for every token; ours: of the base alone)",
-                95.3,
-                100 * scratch["cascade_flops"] / scratch["base_flops"],
-            ),
-        ],
-        frame,
-    )
+def reported_table(results: Results) -> pd.DataFrame:
+    """The reports' cost and all-token figures beside ours."""
+    own = one(results)
+    frame, stages = own(), own("stages")
+    found = stages.groupby(["variant", "stage"])[["all_ppl", "reached"]].mean()
+    scratch = frame[frame["variant"] == "scratch"].mean(numeric_only=True)
+    reported = {0: 7.89, 1: 41.83, 2: 51.06, 3: 54.92, 4: 56.61, 5: 57.02}
+    rows = [
+        (
+            f"all tokens, base + {number} newly drawn stages: PPL",
+            reported.get(number),
+            found.loc[("scratch", number), "all_ppl"],
+        )
+        for number in found.loc["scratch"].index
+    ]
+    rows += [
+        (
+            "share deferred to stage 1 (report: 1 - 0.407)",
+            0.593,
+            found.loc[("scratch", 1), "reached"],
+        ),
+        (
+            "compute, % (R2: of base + stage for every token; ours: of the base alone)",
+            95.3,
+            100 * scratch["cascade_flops"] / scratch["base_flops"],
+        ),
+    ]
+    return beside_reported(rows, frame)
 
 
-_claim = claim_maker(EXPERIMENT, SLUG, "seeds 001, 002", min_seeds=3)
+def slowdown(variant: str, work: str, batch: int) -> Measure:
+    """Percent by which a kind of work takes longer than by the base alone, seed by seed."""
 
+    def measure(results: Results) -> np.ndarray:
+        frame = results("speed")
+        frame = frame[(frame["work"] == work) & (frame["batch"] == batch)]
+        if frame.empty:
+            raise Absent(f"no {work} in batches of {batch} was timed")
+        held = Results(results.slug, {"": frame}, used=results.used)
+        return 100 * (by_seed(held, variant, "relative_time").to_numpy() - 1)
+
+    return measure
+
+
+claim, claim_of_r2 = (on_alpaca("cascade_stages", report) for report in ("R1", "R2"))
 
 CLAIMS = (
-    _claim(
+    claim_of_r2(
         "saves",
         "The cascade saves computation",
-        against_base(SCRATCH, "cascade_flops", "base_flops"),
-        "matrix products of a token against the base alone; the seed: base + stage for all",
+        against_base("scratch", "cascade_flops", "base_flops"),
+        "matrix products of a token against the base alone; the report: base + stage for all",
         reported=-4.7,
         unit="% change of FLOPs",
     ),
-    _claim(
+    claim(
         "generates-faster",
         "The cascade generates faster than the base alone",
-        against_base(SCRATCH, "cascade_generate_seconds", "base_generate_seconds"),
-        "wall clock, in turns, same prompts, 8 tokens for 2 of them; other load beside",
+        slowdown("scratch", "generation", 1),
+        "interleaved wall clock, same prompts, one at a time",
         unit="% change of seconds",
+        explains="saves",
     ),
-    _claim(
+    claim(
+        "generates-faster-batched",
+        "The cascade generates faster than the base alone in batches of 8",
+        slowdown("scratch", "generation", 8),
+        "interleaved wall clock, same prompts, 8 at a time",
+        unit="% change of seconds",
+        explains="saves",
+    ),
+    claim(
         "all-scratch",
         "A cascade with newly drawn heads improves all tokens",
-        against_base(SCRATCH, "test_ppl", "base_all_ppl"),
-        "all test tokens, hard ones in packs as in training; the seed's stages had 8 layers",
-        reported=100 * (51.06 / 7.89 - 1),
-        source="follow-up of seed 001",
+        against_base("scratch", "test_ppl", "base_all_ppl"),
+        "all test tokens, each answered by the model at which it stops",
+        reported=100 * (57.02 / 7.89 - 1),
     ),
-    _claim(
+    claim(
         "all-identity",
-        "A cascade whose stages start as the base improves all tokens",
-        against_base(IDENTITY, "test_ppl", "base_all_ppl"),
-        "all test tokens, hard ones in packs as in training (served: see the notebook)",
+        "A cascade whose stages start as the base improves all tokens (served)",
+        against_base("zero", "test_ppl", "base_all_ppl"),
+        "all test tokens, each answered by the model at which it stops",
+        kind="own",
     ),
-    _claim(
+    claim(
         "cosine-against-entropy",
-        "The seeds' cosine hands on better tokens than entropy does",
-        change(IDENTITY, ENTROPY),
-        "all test tokens; equal ratio, stages, tokens and steps",
+        "The reports' cosine defers better tokens than entropy does",
+        change("zero", "zero_entropy"),
+        "all test tokens; equal ratio, stages and epochs",
+        kind="own",
     ),
+)
+
+E15 = Experiment(
+    slug="15_all_tokens",
+    question="Over all tokens, what does a cascade cost and what does it give?",
+    parameters=Exp15,
+    texts=Exp15.texts,
+    variants=VARIANTS,
+    baseline="scratch",
+    report="cascade_stages",
+    figures={
+        "split": by_stage(
+            {"all_ppl": "all", "easy_ppl": "easy", "hard_ppl": "hard"},
+            "Served with early exit: all, easy and hard tokens",
+            table="served",
+        ),
+        "exits": by_stage(
+            {"exit_0": "answered by the base"},
+            "Share of tokens that stop at the base",
+            table="served",
+            label="share of all tokens",
+            logarithmic=False,
+        ),
+    },
+    claims=CLAIMS,
 )

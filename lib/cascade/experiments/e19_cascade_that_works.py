@@ -1,108 +1,541 @@
-"""Experiment 19: what makes a cascade better than its base, and does routing have a part in it?"""
+"""Experiment 19: what makes a cascade better than its base, and does routing have a part in it?
 
-from pathlib import Path
+The routed stage and all that it must beat (same text, updates and order), a cumulative ablation
+from R2's design to it, single ablations, both directions of text, and a study of learning rates.
+No report made these claims.
+"""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
-from lib.checks import CheckFailed
-from lib.results.statistics import bootstrap
-from lib.cascade.material import MaterialHandle
+from lib.cascade import baseline_run, routed_stage_run, speed_run
+from lib.cascade.adaptation_text import TextPlan
+from lib.cascade.baseline_run import BaselineRun
+from lib.cascade.claims import against_base, on_wikitext
+from lib.cascade.dataset import TokenDataset
+from lib.cascade.figures import pareto
+from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.routed import RoutedForCausalLM
-from lib.cascade.experiments import ladder_claims
-from lib.cascade.experiments import ladder_variants
-from lib.cascade.experiments.cascade import finish
-from lib.cascade.experiments.ladder_claims import RIVALS, best_routed, best_unrouted
-from lib.cascade.experiments.ladder_variants import (
-    ABLATIONS,
-    ALL,
-    BASE,
-    CLOCK,
-    LADDER,
-    LOW_RANK,
-    RANDOM,
-    REVERSED,
-    ROUTED,
-    SLUG,
-    STUDY,
-    TUNED,
-    all_tokens,
-    study_name,
-    timings,
-)
-from lib.cascade import pareto
-from lib.results import store, tables
-from lib.runs.sweep import RUNS
+from lib.cascade.routed_stage_run import RoutedStageRun
+from lib.cascade.speed_run import SpeedRun
+from lib.cascade.tables import one
+from lib.cascade.variants import Variant
+from lib.checks import CheckFailed
+from lib.experiment import Experiment, Run
+from lib.parameters import FULL, ParameterError, choice, real, reals, whole, wholes
+from lib.results import tables
+from lib.results.claims import Measure, by_seed, change, claim_maker
+from lib.results.statistics import Interval, interval, percent_change, percent_interval
+from lib.results.store import Absent, Results
+from lib.runs.places import runs_folder
+from lib.training.loop import Training
 
-Exp19 = PARAMETERS = ladder_variants.Exp19
-CLAIMS = ladder_claims.CLAIMS
-DECISIVE = (BASE, ROUTED, RANDOM, *(all_tokens(d) for d in (1, 2)), TUNED, LOW_RANK)
+DEPTHS = (1, 2, 4)  # times ``layers`` that a stage on all tokens may have
+STUDY_RATES = (1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3)
 
 
-def run(material: MaterialHandle, parameters: Exp19) -> pd.DataFrame:
-    """Train all variants; one row a variant and seed, tables ``curve``, ``routes``, ``clock``."""
-    tasks, timed = (make(material, parameters) for make in (ladder_variants.tasks, timings))
-    return finish(SLUG, tasks, parameters, timed)
+class Exp19(CascadeParameters):
+    """``rate``: share of tokens that is routed. ``rates``: those at which stages trained on all
+    tokens are routed afterwards. ``depths``: how many times ``layers`` such stages have.
+    ``budget``: the most FLOPs per token, over the base's, that a routed model may cost.
+    ``study_rates``: learning rates tried on ``study_windows`` windows by every kind of condition,
+    with one seed; the conditions' learning rates are the best of them on valid,
+    ``all_learning_rates`` that of each depth. ``stopping_windows``: validation windows that early
+    stopping looks at. ``wikitext_windows``: how many the reverse direction learns from; 0 leaves
+    the second corpus out."""
+
+    text_windows: int = whole(128, 2, 100_000)
+    stopping_windows: int = whole(16, 1, 10_000)
+    scored_windows: int = whole(96, 2, 100_000)
+    wikitext_windows: int = whole(128, 0, 100_000)
+    layers: int = whole(2, 1, 64)
+    depths: str = wholes("1,2", 1, 64)
+    baseline_layers: int = whole(4, 1, 64)
+    rate: float = real(0.25, 0.01, 1.0)
+    rates: str = reals("0.03,0.1,0.2,0.25,0.35,0.5,0.7,1.0", 0.01, 1.0)
+    budget: float = real(1.15, 1.0, 10.0)
+    report_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
+    all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0, above=True, repeats=True)
+    tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0, above=True)
+    study_windows: int = whole(96, 0, 100_000)
+    batch: int = whole(2, 1, 1_000)
+    cumulative_seeds: int = whole(3, 1, 1_000)
+    ablation_seeds: int = whole(1, 1, 1_000)
+    conditions: str = choice("all", ("all", "decisive"))
+
+    QUICK = {
+        **QUICK_WINDOWS,
+        "text_windows": 6,
+        "stopping_windows": 1,
+        "scored_windows": 3,
+        "wikitext_windows": 0,
+        "depths": "1",
+        "all_learning_rates": "0.001",
+        "rates": "0.1,0.5,1.0",
+        "study_windows": 0,
+        "conditions": "decisive",
+    }
+    TINY = {
+        **TINY_WINDOWS,
+        "text_windows": 12,
+        "stopping_windows": 2,
+        "scored_windows": 4,
+        "wikitext_windows": 0,
+        "layers": 1,
+        "depths": "1,2,4",
+        "all_learning_rates": "0.001,0.001,0.001",
+        "baseline_layers": 3,
+        "rates": "0.1,0.5,1.0",
+        "budget": 3.0,
+        "learning_rate": 1.0e-3,
+        "study_rates": "0.001,0.003",
+        "study_windows": 4,
+    }
+
+    def check(self) -> None:
+        """Raises ParameterError unless every depth has its learning rate and a row."""
+        if len(self.numbers("depths")) != len(self.numbers("all_learning_rates")):
+            raise ParameterError(
+                f"depths {self.depths!r} and all_learning_rates {self.all_learning_rates!r} differ "
+                "in number; one learning rate for every depth is allowed"
+            )
+        for name, allowed in (("depths", DEPTHS), ("study_rates", STUDY_RATES)):
+            if not set(self.numbers(name)) <= set(allowed):
+                words = ", ".join(f"{value:g}" for value in allowed)
+                raise ParameterError(
+                    f"parameter {name!r} is {getattr(self, name)!r}; allowed: some of {words}"
+                )
+
+    @property
+    def text(self) -> TextPlan:
+        """Learning from instructions, scored on both corpora."""
+        look = self.stopping_windows
+        return TextPlan(self.text_windows, 2 * look, look, self.scored_windows)
+
+    def counts(self) -> dict[str, int]:
+        """With WikiText-2 windows, if any are asked for."""
+        if not self.wikitext_windows:
+            return super().counts()
+        return super().counts() | {
+            "wikitext": self.text.scored,
+            "wikitext_train": self.wikitext_windows,
+            "wikitext_valid": self.text.valid,
+        }
+
+    def training(self, learning_rate: float) -> Training:
+        """One epoch at a rate that falls to 0; validated twice on the way, the best put back."""
+        return Training(
+            epochs=1,
+            patience=0,
+            batch_size=self.batch,
+            learning_rate=learning_rate,
+            weight_decay=0.0,
+            schedule="linear",
+            validations=2,
+            validate_first=True,
+        )
 
 
-def scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of models that were scored: all but the clocks, which have no perplexity."""
-    return frame[~frame["variant"].str.startswith(CLOCK)]
+# ------------------------------------------------------------------------------ what is compared
+
+Config = RoutedStageRun | BaselineRun
+Maker = Callable[[Exp19, TokenDataset], Any]
 
 
-def check_rates(frame: pd.DataFrame, parameters: Exp19) -> None:
-    """Raises CheckFailed unless each kind of arm has the learning rate that its study found best
-    on valid; a run without a study, or of another size than full, is not checked."""
-    if not parameters.study_windows or parameters.size != store.FULL:
+def _routed(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+    training = p.training(p.learning_rate)
+    return RoutedStageRun(dataset, p.text, training, rule="entropy", rate=p.rate, layers=p.layers)
+
+
+def _random(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+    return replace(_routed(p, dataset), rule="random", trained="random")
+
+
+def _all_tokens(depth: int) -> Maker:
+    """A stage trained on all tokens, ``depth`` times as deep; None where depths leave it out."""
+
+    def make(p: Exp19, dataset: TokenDataset) -> RoutedStageRun | None:
+        rates = dict(zip(p.numbers("depths"), p.numbers("all_learning_rates"), strict=True))
+        if depth not in rates:
+            return None
+        return replace(
+            _routed(p, dataset),
+            rule="everything",
+            trained="all",
+            rates=tuple(p.numbers("rates")),
+            layers=depth * p.layers,
+            training=p.training(rates[depth]),
+        )
+
+    return make
+
+
+def _clock(depth: int) -> Callable[[Exp19, TokenDataset], list[Run]]:
+    """The wall clock of a stage so deep, routed by chance: the time does not hang on weights."""
+
+    def make(p: Exp19, dataset: TokenDataset) -> list[Run]:
+        if depth not in p.numbers("depths"):
+            return []
+        rates, windows = (0.0, *p.numbers("rates")), min(4, p.test_windows)
+        config = SpeedRun(dataset, depth * p.layers, rates, windows)
+        return [Run(speed_run.run, config, 0, side=True, alone=True)]
+
+    return make
+
+
+def _tuned(p: Exp19, dataset: TokenDataset) -> BaselineRun:
+    training = p.training(p.tuned_learning_rate)
+    return BaselineRun(dataset, p.text, training, "tuned", p.layers, p.layers, p.baseline_layers)
+
+
+def _low_rank(p: Exp19, dataset: TokenDataset) -> BaselineRun:
+    return replace(
+        _tuned(p, dataset),
+        kind="low-rank",
+        layers=p.baseline_layers,
+        training=p.training(p.low_rank_learning_rate),
+    )
+
+
+def _base(p: Exp19, dataset: TokenDataset) -> BaselineRun:
+    return replace(_tuned(p, dataset), kind="none")
+
+
+def _reversed(make: Maker) -> Maker:
+    """The same learnt from WikiText-2; None where that is not there."""
+
+    def reverse(p: Exp19, dataset: TokenDataset) -> Config | None:
+        if "wikitext_train" not in dict(dataset.counts):
+            return None
+        plan = replace(p.text, train=p.wikitext_windows, learnt_from="wikitext")
+        return replace(make(p, dataset), text=plan)
+
+    return reverse
+
+
+def _studied(make: Maker, rate: float) -> Maker:
+    """A condition at a learning rate of the study, on less text; None where it is left out."""
+
+    def study(p: Exp19, dataset: TokenDataset) -> Config | None:
+        config = make(p, dataset)
+        if config is None or not p.study_windows or rate not in p.numbers("study_rates"):
+            return None
+        more = {"rates": ()} if isinstance(config, RoutedStageRun) else {}
+        plan = replace(p.text, train=p.study_windows)
+        training = replace(config.training, learning_rate=rate)
+        return replace(config, text=plan, training=training, **more)
+
+    return study
+
+
+def _only_all(make: Maker) -> Maker:
+    """A row that a run of the decisive conditions leaves out."""
+    return lambda p, dataset: make(p, dataset) if p.conditions == "all" else None
+
+
+def _steps() -> Iterator[tuple[str, str, Maker]]:
+    """The cumulative ablation from R2's design: each step changes one thing of the one before."""
+
+    def gentle(p: Exp19) -> Training:
+        return p.training(p.learning_rate)
+
+    def quick(p: Exp19) -> Training:
+        return p.training(p.report_learning_rate)
+
+    def step(training, **changes) -> Maker:
+        def make(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+            config = replace(_routed(p, dataset), rule="last_two_layers", training=training(p))
+            return replace(config, **changes)
+
+        return make
+
+    packed = {"context": "packed", "own_positions": False}
+    yield "report_design", "Report's design", step(quick, start="report", **packed)
+    yield "base_head", "+ base's head", step(quick, start="report-shared-head", **packed)
+    yield "zero_start", "+ starts as the base", step(quick, start="residual", **packed)
+    yield "smaller_rate", "+ smaller learning rate", step(gentle, start="residual", **packed)
+    yield "base_layers", "+ base's layers", step(gentle, **packed)
+    yield "own_positions", "+ own positions", step(gentle, context="packed")
+    yield "full_context", "+ full context", step(gentle)
+
+
+def _ablations() -> Iterator[tuple[str, str, Maker]]:
+    """Single changes to the routed stage."""
+
+    def trained(**changes) -> Maker:
+        def make(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+            routed = _routed(p, dataset)
+            return replace(routed, training=replace(routed.training, **changes))
+
+        return make
+
+    def faster(factor: float) -> Maker:
+        return lambda p, d: trained(learning_rate=p.learning_rate * factor)(p, d)
+
+    def changed(**changes) -> Maker:
+        return lambda p, d: replace(_routed(p, d), **changes)
+
+    yield "rate_fifth", "Rate / 5", lambda p, d: trained(learning_rate=p.learning_rate / 5)(p, d)
+    yield "rate_times_5", "Rate x 5", faster(5)
+    yield "on_highest_loss", "Trained on highest loss", changed(trained="loss")
+    yield "on_all_weighted", "Trained on all, weighted by loss", changed(trained="weighted")
+    yield "on_all", "Trained on all, unweighted", changed(trained="all")
+    yield "weight_decay", "Weight decay 0.1", trained(weight_decay=0.1)
+    yield "no_stopping", "No early stopping", trained(restore="last")
+    yield "four_layers", "Four layers", lambda p, d: replace(_routed(p, d), layers=2 * p.layers)
+
+
+ALL = {depth: f"all_{depth}" for depth in DEPTHS}
+LABELS = {
+    "routed": "Routed stage",
+    **{
+        name: "Stage on all tokens" + (f", {depth} times as deep" if depth > 1 else "")
+        for depth, name in ALL.items()
+    },
+    "tuned": "Last layers tuned",
+    "low_rank": "LoRA",
+}
+MAKERS: dict[str, Maker] = {
+    "routed": _routed,
+    **{name: _all_tokens(depth) for depth, name in ALL.items()},
+    "tuned": _tuned,
+    "low_rank": _low_rank,
+}
+BASELINES = ("tuned", "low_rank", "all_1", "all_2")
+DECISIVE = ("base", "routed", "random", "all_1", "all_2", "tuned", "low_rank")
+REVERSED = "_reversed"
+CUMULATIVE = (*(name for name, *_ in _steps()), "routed")
+ABLATIONS = tuple(name for name, *_ in _ablations())
+
+
+def study_id(condition: str, rate: float) -> str:
+    """Id of a condition's row in the study of learning rates."""
+    return f"study_{condition}_{rate:g}"
+
+
+def _function(condition: str) -> Callable:
+    """What runs a condition."""
+    tail = condition.startswith(("tuned", "low_rank", "base"))
+    return baseline_run.run if tail else routed_stage_run.run
+
+
+def _variants() -> dict[str, Variant]:
+    """The rate study, the base, what decides the claims, then cumulative and single ablations."""
+    found = {}
+    for condition, make in MAKERS.items():
+        for rate in STUDY_RATES:
+            found[study_id(condition, rate)] = Variant(
+                f"Rate study: {LABELS[condition]} at {rate:g}",
+                _studied(make, rate),
+                _function(condition),
+                seeds=1,
+                factors={"condition": condition, "learning_rate": rate},
+            )
+    found["base"] = Variant("Base", _base, baseline_run.run, seeds=1)
+    found["routed"] = Variant(LABELS["routed"], _routed, routed_stage_run.run)
+    found["random"] = Variant("Random routing", _random, routed_stage_run.run)
+    for depth, name in ALL.items():
+        make, clock = MAKERS[name], _clock(depth)
+        found[name] = Variant(LABELS[name], make, routed_stage_run.run, beside=clock)
+    for name in ("tuned", "low_rank"):
+        found[name] = Variant(LABELS[name], MAKERS[name], baseline_run.run)
+    for name in ("all_1", "tuned"):
+        label = f"{LABELS[name]}, learnt from WikiText-2"
+        found[name + REVERSED] = Variant(label, _reversed(MAKERS[name]), _function(name))
+    for steps, seeds in ((_steps, "cumulative_seeds"), (_ablations, "ablation_seeds")):
+        for name, label, make in steps():
+            few = ("seeds", seeds)
+            found[name] = Variant(label, _only_all(make), routed_stage_run.run, seeds=few)
+    return found
+
+
+# ------------------------------------------------------------------------------------- measures
+BUDGET = Exp19.model_fields["budget"].default
+RATE = Exp19.model_fields["rate"].default
+
+
+def best_routed(
+    routes: pd.DataFrame,
+    budget: float,
+    variants: tuple[str, ...] = (),
+    rule: str = "gate",
+) -> tuple[str, float]:
+    """Variant and rate below 1 at which ``rule`` does best within a budget of FLOPs, both on valid.
+
+    ``variants``: those to choose among, default all stages learnt from instructions. Raises
+    Absent if nothing lies within the budget.
+    """
+    own = routes[(routes["rule"] == rule) & (routes["wanted_rate"] < 1)]
+    known = [name for name in own["variant"].unique() if not name.endswith(REVERSED)]
+    own = own[own["variant"].isin(variants or known)]
+    means = own.groupby(["variant", "wanted_rate"])[["val_flops", "val_ppl"]].mean()
+    means = means[means["val_flops"] <= budget]
+    if means.empty:
+        raise Absent(f"no stage routed by {rule!r} within {budget} times the base's FLOPs")
+    return means["val_ppl"].idxmin()
+
+
+def best_unrouted(frame: pd.DataFrame, budget: float) -> str:
+    """The adaptation without routing that is best on valid within a budget of FLOPs."""
+    own = frame[frame["variant"].isin(BASELINES)]
+    means = own.groupby("variant")[["flops", "val_ppl"]].mean()
+    means = means[means["flops"] <= budget]
+    if means.empty:
+        raise Absent(f"no baseline within {budget} times the base's FLOPs")
+    return means["val_ppl"].idxmin()
+
+
+def routed_column(
+    results: Results, column: str, variant: str, rate: float, rule: str = "gate"
+) -> np.ndarray:
+    """A column of ``routes`` by seed. Raises Absent if there is none."""
+    frame = results("routes")
+    own = frame[
+        (frame["variant"] == variant) & (frame["rule"] == rule) & (frame["wanted_rate"] == rate)
+    ].sort_values("seed")
+    if own.empty:
+        raise Absent(f"no routes of {variant!r} by {rule!r} at {rate}")
+    results.used.update(own["run_id"])
+    return own[column].to_numpy(dtype=float)
+
+
+def _chosen(results: Results, column: str) -> np.ndarray:
+    return routed_column(results, column, *best_routed(results("routes"), BUDGET))
+
+
+def gate_against_base(column: str) -> Measure:
+    """Percent change of the best gate-routed stage within the budget against the base."""
+
+    def measure(results: Results) -> np.ndarray:
+        variant, rate = best_routed(results("routes"), BUDGET)
+        base = by_seed(results, variant, f"base_{column}").to_numpy()
+        return percent_change(routed_column(results, column, variant, rate), base)
+
+    return measure
+
+
+def gate_cost(results: Results) -> np.ndarray:
+    """Percent of FLOPs per token that the best gate-routed stage adds to the base."""
+    return 100 * (_chosen(results, "flops") - 1)
+
+
+def gate_against_chance(results: Results) -> np.ndarray:
+    """Percent change of the best gate-routed stage against as many tokens drawn at random."""
+    return percent_change(_chosen(results, "test_ppl"), _chosen(results, "test_chance_ppl"))
+
+
+def rule_against_chance(rule: str, rate: float, variant: str = "all_1") -> Measure:
+    """Percent change of a rule against random routing of exactly as many tokens."""
+
+    def measure(results: Results) -> np.ndarray:
+        ours, chance = (
+            routed_column(results, column, variant, rate, rule)
+            for column in ("test_ppl", "test_chance_ppl")
+        )
+        return percent_change(ours, chance)
+
+    return measure
+
+
+def gate_against_unrouted(results: Results) -> np.ndarray:
+    """Percent change of the best gate-routed stage against the best adaptation without routing
+    that costs no more FLOPs than it."""
+    variant, rate = best_routed(results("routes"), BUDGET)
+    cost = routed_column(results, "val_flops", variant, rate).mean()
+    baseline = best_unrouted(results(), cost)
+    ours = routed_column(results, "test_ppl", variant, rate)
+    return percent_change(ours, by_seed(results, baseline, "test_ppl").to_numpy())
+
+
+def gate_against_itself(results: Results) -> np.ndarray:
+    """Percent change of the best gate-routed stage against the same stage given to all tokens."""
+    variant, rate = best_routed(results("routes"), BUDGET)
+    ours = routed_column(results, "test_ppl", variant, rate)
+    return percent_change(ours, by_seed(results, variant, "test_ppl").to_numpy())
+
+
+def deep_against_shallow(deep: int, shallow: int) -> Measure:
+    """Percent change of a deep stage, gate-routed at a rate that costs no more FLOPs, against a
+    shallow one given to all tokens."""
+
+    def measure(results: Results) -> np.ndarray:
+        baseline = ALL[shallow]
+        cost = by_seed(results, baseline, "flops").mean()
+        variant, rate = best_routed(results("routes"), cost, (ALL[deep],))
+        ours = routed_column(results, "test_ppl", variant, rate)
+        return percent_change(ours, by_seed(results, baseline, "test_ppl").to_numpy())
+
+    return measure
+
+
+def all_against_routed(results: Results) -> np.ndarray:
+    """Percent change of the stage trained on all tokens against the one trained on routed ones,
+    both then routed by entropy at the same rate."""
+    ours = routed_column(results, "test_ppl", "all_1", RATE, "entropy")
+    return percent_change(ours, by_seed(results, "routed", "test_ppl").to_numpy())
+
+
+# --------------------------------------------------------------------------------------- tables
+
+
+def check_rates(results: Results, parameters: Exp19) -> None:
+    """Raises CheckFailed unless each kind of condition has the learning rate that its study found
+    best on valid; a run without a study, or of another size than full, is not checked."""
+    if not parameters.study_windows or parameters.size != FULL:
         print("no study of learning rates at this size: the full size's rates are used")
         return
+    frame, p = results(), parameters
+    depths = (ALL[depth] for depth in p.numbers("depths"))
     chosen = {
-        ROUTED: parameters.learning_rate,
-        **dict(
-            zip(
-                map(all_tokens, parameters.numbers("depths")),
-                parameters.numbers("all_learning_rates"),
-                strict=True,
-            )
-        ),
-        TUNED: parameters.tuned_learning_rate,
-        LOW_RANK: parameters.low_rank_learning_rate,
+        "routed": p.learning_rate,
+        **dict(zip(depths, p.numbers("all_learning_rates"), strict=True)),
+        "tuned": p.tuned_learning_rate,
+        "low_rank": p.low_rank_learning_rate,
     }
-    for arm, rate in chosen.items():
+    for condition, rate in chosen.items():
         found = {
-            tried: frame.loc[frame["variant"] == study_name(arm, tried), "val_ppl"].item()
-            for tried in parameters.numbers("study_rates")
+            tried: frame.loc[frame["variant"] == study_id(condition, tried), "val_ppl"].item()
+            for tried in p.numbers("study_rates")
         }
         best = min(found, key=found.get)
         if best != rate:
-            raise CheckFailed(f"{arm} is trained at {rate:g}, but {best:g} is best on valid")
-        print(f"{arm}: learning rate {rate:g}, best of {len(found)} on valid")
+            raise CheckFailed(f"{condition} is trained at {rate:g}, but {best:g} is best on valid")
+        print(f"{LABELS[condition]}: learning rate {rate:g}, best of {len(found)} on valid")
 
 
-def leave_model(material: MaterialHandle, frame: pd.DataFrame, budget: float, size: str) -> dict:
+def leave_model(dataset: TokenDataset, results: Results, budget: float) -> dict[str, Any]:
     """Put base, best routed stage and gate together, save, load with ``from_pretrained``, compare.
 
     The model of the first seed is left in its run's folder as ``model``. Returns what was compared
     on the first test windows, and where the model lies.
     """
-    found, routes = material.open(), store.read(SLUG, "routes", size)
+    data, routes = dataset.open(), results("routes")
     variant, rate = best_routed(routes, budget)
-    folder = _folder(frame, variant)
     own = routes[(routes["rule"] == "gate") & (routes["wanted_rate"] == rate)]
     own = own[(own["variant"] == variant) & (own["seed"] == 0)].iloc[0]
-    model = RoutedForCausalLM.assemble(found.base, folder, "gate", own["threshold"])
+    folder = runs_folder() / own["run_id"]
+    model = RoutedForCausalLM.assemble(data.base, folder, "gate", own["threshold"])
     model.save_pretrained(folder / "model")
-    found.base.tokenizer.save_pretrained(folder / "model")
+    data.base.tokenizer.save_pretrained(folder / "model")
     loaded = RoutedForCausalLM.from_pretrained(folder / "model").eval()
-    inputs = found.windows["test"].inputs[:2]
+    inputs = data.windows["test"].inputs[:2]
     with torch.inference_mode():
         out, again = model(inputs), loaded(inputs)
-        alone = found.base.model(inputs).logits
+        alone = data.base.model(inputs).logits
     stays = again.answered_by == 0
     return {
-        "left in": f"results/runs/{folder.name}/model",
-        "stage": variant,
+        "left in": f"runs/{folder.name}/model",
+        "stage": results.labels[variant],
         "loaded model equals saved": torch.equal(out.logits, again.logits),
         "unrouted tokens equal the base": torch.allclose(
             again.logits[stays], alone[stays], atol=1e-4
@@ -111,13 +544,9 @@ def leave_model(material: MaterialHandle, frame: pd.DataFrame, budget: float, si
     }
 
 
-def _folder(frame: pd.DataFrame, variant: str) -> Path:
-    found = frame[(frame["variant"] == variant) & (frame["seed"] == 0)]
-    return RUNS / found["run_id"].iloc[0]
-
-
-def decisive_table(frame: pd.DataFrame, names: tuple[str, ...] = DECISIVE) -> pd.DataFrame:
+def decisive_table(results: Results, variants: tuple[str, ...] = DECISIVE) -> pd.DataFrame:
     """Means [95 % intervals] of trained variants on all tokens, and their cost."""
+    frame = one(results)()
     columns = {
         "FLOPs": "flops",
         "all tokens": "test_ppl",
@@ -127,48 +556,54 @@ def decisive_table(frame: pd.DataFrame, names: tuple[str, ...] = DECISIVE) -> pd
     if "wikitext_ppl" in frame:
         columns["WikiText-2"] = "wikitext_ppl"
     rows = {}
-    for name in names:
-        own = frame[frame["variant"] == name]
+    for variant in variants:
+        own = frame[frame["variant"] == variant]
         if own.empty:
             continue
-        change = 100 * (own["test_ppl"] / own["base_test_ppl"] - 1)
-        rows[name] = {"n": len(own), "trained": f"{own['params'].iloc[0]:,.0f}"}
-        rows[name] |= {
-            title: str(tables.interval(frame, name, column)) for title, column in columns.items()
+        trained = "0" if variant == "base" else f"{own['params'].iloc[0]:,.0f}"
+        change_of_base = percent_change(own["test_ppl"], own["base_test_ppl"])
+        rows[results.labels[variant]] = {
+            "n": len(own),
+            "trained": trained,
+            **{
+                title: str(tables.seeds_interval(frame, variant, column) or "")
+                for title, column in columns.items()
+            },
+            "against base": f"{percent_interval(change_of_base)} %",
         }
-        rows[name]["against base"] = f"{bootstrap(change)} %"
-        if name == BASE:
-            rows[name]["trained"] = "0"
     return tables.captioned(pd.DataFrame.from_dict(rows, orient="index"), frame)
 
 
-def reversed_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The arms that learnt from WikiText-2; valid is WikiText-2 too."""
-    names = tuple(name + REVERSED for name in (ALL, TUNED))
-    return decisive_table(frame, (BASE, *names))
+def reversed_table(results: Results) -> pd.DataFrame:
+    """The conditions that learnt from WikiText-2; valid is WikiText-2 too."""
+    return decisive_table(results, ("base", "all_1_reversed", "tuned_reversed"))
 
 
-def ladder_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every rung and ablation."""
-    return decisive_table(frame, (*LADDER, *ABLATIONS))
+def ablation_table(results: Results) -> pd.DataFrame:
+    """Every step of the cumulative ablation, and every single one."""
+    return decisive_table(results, (*CUMULATIVE, *ABLATIONS))
 
 
-def study_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Validation perplexity by kind of arm and learning rate (one seed, less text)."""
-    own = frame[frame["variant"].str.startswith(STUDY)]
-    parts = own["variant"].str.removeprefix(STUDY).str.rsplit(" at ", n=1, expand=True)
-    if parts.empty:
+def study_table(results: Results) -> pd.DataFrame:
+    """Validation perplexity by condition and learning rate (one seed, less text)."""
+    frame = one(results)()
+    if "learning_rate" not in frame:
         return pd.DataFrame()
-    table = own.assign(arm=parts[0], rate=parts[1].astype(float))
-    table = table.pivot_table(index="arm", columns="rate", values="val_ppl", sort=False)
+    own = frame[frame["variant"].str.startswith("study_")]
+    if own.empty:
+        return pd.DataFrame()
+    own = own.assign(condition=own["condition"].map(LABELS))
+    table = own.pivot_table(
+        index="condition", columns="learning_rate", values="val_ppl", sort=False
+    )
     return tables.captioned(table.round(3), own)
 
 
-def routes_table(size: str, variant: str = ALL) -> pd.DataFrame:
+def routes_table(results: Results, variant: str = "all_1") -> pd.DataFrame:
     """Test perplexity of all tokens by rule and rate of a stage trained on all, mean over seeds;
     ``chance`` is random routing of as many tokens as the gate routes, ``mixed`` the gate with base
     and stage averaged."""
-    frame = store.read(SLUG, "routes", size)
+    frame = one(results)("routes")
     frame = frame[frame["variant"] == variant]
     table = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")
     gate = frame[frame["rule"] == "gate"].groupby("wanted_rate")
@@ -178,55 +613,196 @@ def routes_table(size: str, variant: str = ALL) -> pd.DataFrame:
     return table.round(3).rename_axis("share routed")
 
 
-def chosen_table(frame: pd.DataFrame, budget: float, size: str) -> pd.DataFrame:
+def chosen_table(results: Results, budget: float) -> pd.DataFrame:
     """The best routed model within the budget beside the best one without routing at no more
     FLOPs, both chosen on valid: means [95 % intervals] over seeds."""
-    routes = store.read(SLUG, "routes", size)
+    held = one(results)
+    frame, routes, labels = held(), held("routes"), held.labels
     variant, rate = best_routed(routes, budget)
     own = routes[
         (routes["variant"] == variant)
         & (routes["rule"] == "gate")
         & (routes["wanted_rate"] == rate)
     ]
-    rival = best_unrouted(frame, own["val_flops"].mean())
-    other = frame[frame["variant"] == rival]
+    baseline = best_unrouted(frame, own["val_flops"].mean())
+    other = frame[frame["variant"] == baseline]
     found = {
-        f"{variant}, {100 * rate:g} % by the gate": own,
-        f"{rival}, every token": other,
+        f"{labels[variant]}, {100 * rate:g} % by the gate": own,
+        f"{labels[baseline]}, every token": other,
     }
+
+    def told(values: pd.Series) -> Interval:
+        return interval(values.to_numpy(dtype=float))
+
     rows = {
         name: {
             "FLOPs": f"{part['flops'].mean():.3f}",
-            "valid": str(bootstrap(part["val_ppl"])),
-            "all test tokens": str(bootstrap(part["test_ppl"])),
+            "valid": str(told(part["val_ppl"])),
+            "all test tokens": str(told(part["test_ppl"])),
         }
         for name, part in found.items()
     }
     return tables.captioned(pd.DataFrame.from_dict(rows, orient="index"), other)
 
 
-def clock_table(size: str) -> pd.DataFrame:
-    """Milliseconds per token by depth and share routed, over the base alone in the same process."""
-    frame = store.read(SLUG, "clock", size)
+def clock_table(results: Results) -> pd.DataFrame:
+    """Time per token by depth and share routed, over the base alone in the same process."""
+    frame = one(results).named("clock")
     return frame.pivot_table(
         index="rate", columns="variant", values=["flops", "relative_time"], sort=False
     ).round(3)
 
 
-def pareto_figure(size: str) -> Figure:
-    """Loss on all test tokens against FLOPs and against measured time."""
-    stages = {all_tokens(d): f"{CLOCK}, {all_tokens(d)}" for d in (1, 2)}
-    return pareto.front(SLUG, size, stages, (ROUTED, RANDOM), RIVALS, BASE)
+# ----------------------------------------------------------------------------- claims, experiment
 
+claim = claim_maker("cascade_works", "after R1, R2", kind="own")
 
-def gain_figure(size: str) -> Figure:
-    """What routing keeps of the whole gain, by rule and share routed."""
-    return pareto.kept_gain(SLUG, size, ALL)
+CHOSEN = "depth and rate chosen on valid within 1.15 times the base's FLOPs"
+CLAIMS = (
+    claim(
+        "entropy-beats-base",
+        "A stage routed by entropy improves all tokens of its base",
+        against_base("routed", "test_ppl", "base_test_ppl"),
+        "all test tokens, a quarter routed",
+    ),
+    claim(
+        "gate-bar",
+        "A stage routed by a learned gate brings all tokens to 0.85 of the base",
+        gate_against_base("test_ppl"),
+        f"all test tokens; {CHOSEN}",
+        threshold=-15.0,
+    ),
+    claim(
+        "gate-cost",
+        "A stage routed by a learned gate costs no more than 1.15 times the base's FLOPs per token",
+        gate_cost,
+        "measured on test, chosen on valid; matrix products, gate and waiting tokens' keys",
+        threshold=15.0,
+        unit="% change of FLOPs",
+    ),
+    claim(
+        "gate-content",
+        "A gate-routed stage improves tokens outside the template's section titles too",
+        gate_against_base("test_content_ppl"),
+        f"tokens that no template fixes; {CHOSEN}",
+    ),
+    claim(
+        "gate-wikitext",
+        "A gate-routed stage improves WikiText-2, which it never saw",
+        on_wikitext(gate_against_base("wikitext_ppl")),
+        f"all tokens of the second corpus; {CHOSEN}",
+    ),
+    claim(
+        "entropy-beats-random",
+        "Training and routing by entropy beats both at random",
+        change("routed", "random"),
+        "equal share, weights, updates and text",
+    ),
+    claim(
+        "entropy-order",
+        "Entropy chooses better tokens than chance for one and the same stage",
+        rule_against_chance("entropy", 0.25),
+        "one stage, a quarter routed, equal numbers",
+    ),
+    claim(
+        "cosine-order",
+        "The reports' cosine chooses better tokens than chance",
+        rule_against_chance("last_two_layers", 0.25),
+        "one stage, a quarter routed",
+    ),
+    claim(
+        "gate-order",
+        "A learned gate chooses better tokens than chance",
+        rule_against_chance("gate", 0.25),
+        "one stage, a quarter routed",
+    ),
+    claim(
+        "gate-order-reversed",
+        "A gate that learnt from WikiText-2 chooses better tokens than chance (scored on it)",
+        on_wikitext(
+            lambda results: percent_change(
+                *(
+                    routed_column(results, column, "all_1_reversed", 0.25)
+                    for column in ("wikitext_ppl", "wikitext_chance_ppl")
+                )
+            )
+        ),
+        "one stage, a quarter routed",
+    ),
+    claim(
+        "gate-beats-random",
+        "The best gate-routed stage beats random routing at its rate",
+        gate_against_chance,
+        f"one stage, equal numbers; {CHOSEN}",
+    ),
+    claim(
+        "gate-beats-unrouted",
+        "The best gate-routed stage beats the best baseline without routing at no more FLOPs",
+        gate_against_unrouted,
+        "baseline best on valid: stage on all tokens, last layers tuned, LoRA; equal text, updates",
+    ),
+    claim(
+        "gate-beats-stage-for-all",
+        "The best gate-routed stage beats the same stage given to every token",
+        gate_against_itself,
+        f"one and the same stage; {CHOSEN}",
+    ),
+    claim(
+        "deep-routed-beats-shallow",
+        "At no more FLOPs four routed layers beat two for every token",
+        deep_against_shallow(2, 1),
+        "gate, rate chosen on valid; equal text and updates",
+    ),
+    claim(
+        "all-tokens-beat-routed-training",
+        "Training on all tokens beats training on the routed ones",
+        all_against_routed,
+        "both then routed by entropy, a quarter; equal text and updates, four times the tokens",
+    ),
+    claim(
+        "full-context",
+        "Seeing all tokens beats seeing other hard tokens alone",
+        change("full_context", "own_positions"),
+        "equal tokens and updates",
+    ),
+    claim(
+        "wikitext",
+        "What a stage learnt from instructions helps WikiText-2 too",
+        on_wikitext(against_base("all_1", "wikitext_ppl", "base_wikitext_ppl")),
+        "all tokens of another corpus",
+    ),
+    claim(
+        "wikitext-tuned",
+        "What the tuned last layers learnt from instructions helps WikiText-2 too",
+        on_wikitext(against_base("tuned", "wikitext_ppl", "base_wikitext_ppl")),
+        "all tokens of another corpus",
+    ),
+    claim(
+        "reversed",
+        "A stage that learnt from WikiText-2 improves WikiText-2",
+        on_wikitext(against_base("all_1_reversed", "wikitext_ppl", "base_wikitext_ppl")),
+        "held-out windows of the same corpus",
+    ),
+    claim(
+        "reversed-transfer",
+        "A stage that learnt from WikiText-2 helps on instructions too",
+        against_base("all_1_reversed", "test_ppl", "base_test_ppl"),
+        "all tokens of another corpus",
+    ),
+)
 
-
-def ladder_figure(size: str) -> Figure:
-    """Every rung and ablation: all test tokens over the base's."""
-    return pareto.rungs(SLUG, size, (*LADDER, *ABLATIONS))
-
-
-FIGURES = {"pareto": pareto_figure, "routing": gain_figure, "ladder": ladder_figure}
+E19 = Experiment(
+    slug="19_cascade_that_works",
+    question="What makes a cascade better than its base, and does routing have a part in it?",
+    parameters=Exp19,
+    texts=Exp19.texts,
+    variants=_variants(),
+    baseline="base",
+    report="cascade_works",
+    figures={
+        "pareto": pareto.front(("all_1", "all_2"), ("routed", "random"), BASELINES, "base"),
+        "routing": pareto.kept_gain("all_1"),
+        "ablations": pareto.steps((*CUMULATIVE, *ABLATIONS)),
+    },
+    claims=CLAIMS,
+)

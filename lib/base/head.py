@@ -1,4 +1,4 @@
-"""Linear layer + cross-entropy in chunks: the [tokens, vocabulary] logits never exist as a whole.
+"""Tied head + cross-entropy in chunks: the [tokens, vocabulary] logits never exist as a whole.
 
 With a vocabulary of 49,152, the logits of 2,048 tokens are 400 MB and their gradient as much again.
 Here each chunk's logits live only until its loss and its two gradients are taken.

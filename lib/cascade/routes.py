@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lib.base.pretrained import Base
 from lib.cascade.all_tokens import RULES, Answers, route_values
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
 from lib.cascade.gate import Gate, best_gate
-from lib.base.pretrained import Base
+from lib.runs.tensors import save_tensors
 
 GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen
 STAGE_FILE = "stage.safetensors"
@@ -85,9 +84,6 @@ def _scores(name: str, part: Answers, mask: Tensor) -> dict:
 
 
 def _keep(folder: Path, stage: nn.Module, gate: Gate, base_sha256: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"stage.{name}": t.contiguous() for name, t in stage.state_dict().items()}
-    partial = folder / (STAGE_FILE + ".partial")
+    tensors = {f"stage.{name}": t for name, t in stage.state_dict().items()}
     tensors |= {"gate.weight": gate.weight, "gate.bias": gate.bias[None]}
-    save_file(tensors, partial, {"base_sha256": base_sha256})
-    os.replace(partial, folder / STAGE_FILE)
+    save_tensors(folder / STAGE_FILE, tensors, {"base_sha256": base_sha256})

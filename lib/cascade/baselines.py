@@ -1,25 +1,26 @@
 """What a routed stage must beat: adapting the base's own last layers, for every token alike.
 
-Both rivals add no layer: fine-tuning the last layers, and low-rank matrices (LoRA, Hu et al. 2021,
-through peft), counted as merged: at inference they cost what the base costs. Both start from cached
-states under those layers, so the frozen part of the base is run once for all of them.
+Both baselines add no layer: fine-tuning the last layers, and low-rank matrices (LoRA, Hu et al.
+2021, through peft), counted as merged: at inference they cost what the base costs. Both start from
+cached states under those layers, so the frozen part of the base is run once for all of them.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import os
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaModel
 
-from lib.base.pretrained import Base, cache_folder
-from lib.runs.places import code_hash
+from lib.base.pretrained import Base
+from lib.runs import files
+from lib.runs.places import cache_folder
+from lib.runs.tensors import load_tensors, save_tensors
 from lib.text.token_stream import TokenWindows
+
+STATES_VERSION = 1  # raised where the numbers of the states change
 
 
 def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -> Tensor:
@@ -31,24 +32,28 @@ def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -
     depth = len(base.model.model.layers) - last
     if not 0 <= depth < len(base.model.model.layers):
         raise ValueError(f"the base has {len(base.model.model.layers)} layers; {last} are no part")
-    name = f"{base.sha256} {windows.sha256} {depth} {code_hash(__name__)}"
-    path = cache_folder() / "states" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.st"
-    if path.is_file():
-        return load_file(path)["states"]
-    lower = _first_layers(base, depth)
-    with torch.inference_mode():
-        parts = [
-            lower(input_ids=windows.inputs[i : i + batch], use_cache=False).last_hidden_state
-            for i in range(0, len(windows), batch)
-        ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        save_file({"states": torch.cat(parts)}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return load_file(path)["states"]
+    name = f"{base.sha256} {windows.sha256} {depth} {STATES_VERSION}"
+    folder = cache_folder() / "states"
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+    with files.locked(folder / "lock"):
+        try:
+            return load_tensors(path)[0]["states"]
+        except FileNotFoundError:
+            pass
+        except files.Damaged as damage:
+            aside = files.set_aside(path)
+            print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+        needed = windows.tokens * base.model.config.hidden_size * 4
+        files.budgeted(folder, needed, "states of the base")
+        lower, device = _first_layers(base, depth), base.model.device
+        with torch.inference_mode():
+            parts = [
+                lower(input_ids=rows.to(device), use_cache=False).last_hidden_state.cpu()
+                for rows in windows.inputs.split(batch)
+            ]
+        states = torch.cat(parts)
+        save_tensors(path, {"states": states})
+        return states
 
 
 def _first_layers(base: Base, depth: int) -> LlamaModel:
@@ -104,6 +109,8 @@ class Tail(nn.Module):
         }
         sides = sum(m.in_features + m.out_features for m in linear.values())
         rank = max(1, round(trained / sides))
+        from peft import LoraConfig, inject_adapter_in_model
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = LoraConfig(

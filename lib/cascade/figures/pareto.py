@@ -1,67 +1,71 @@
 """Loss on all held-out tokens against cost, and what routing keeps of the whole gain."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.results.statistics import bootstrap
-from lib.figures import rows
-from lib.figures import style
-from lib.results import store, tables
+from lib.cascade.tables import one
+from lib.figures import rows, style
+from lib.results import tables
+from lib.results.statistics import interval
+from lib.results.store import Results
 
 RULE_NAMES = {
     "gate": "learned gate",
     "entropy": "entropy",
     "confidence": "confidence",
     "margin": "margin",
-    "last_two_layers": "cosine (seed 002)",
+    "last_two_layers": "cosine (R2)",
     "oracle": "oracle (sees the gain)",
 }
 ORACLE = "oracle"  # cannot be used: it knows the answer
 
 
 def front(
-    slug: str,
-    size: str,
-    stages: dict[str, str],
-    routed: tuple[str, ...],
-    rivals: tuple[str, ...],
-    base: str,
-) -> Figure:
-    """Test perplexity of all tokens against FLOPs per token (left) and measured time (right).
+    stages: tuple[str, ...], routed: tuple[str, ...], baselines: tuple[str, ...], base: str
+) -> Callable[[Results], Figure]:
+    """Draw test perplexity of all tokens against FLOPs per token (left) and measured time (right).
 
-    ``stages``: stage trained on all tokens -> the clock that timed its depth. Lines: each stage
-    routed by the gate at every rate, mean over seeds. Marks: variants as they were trained, with
-    the 95 % interval over seeds; those that add no layer take the base's time.
+    ``stages``: trained on all tokens and timed. Lines: each stage routed by the gate at every rate,
+    mean over seeds. Marks: variants as they were trained, with the 95 % interval over seeds; those
+    that add no layer take the base's time.
     """
-    frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
-    clock = store.read(slug, "clock", size)
+    return lambda results: _front(one(results), stages, routed, baselines, base)
+
+
+def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
+    frame, routes, clock = results(), results("routes"), results("clock")
+    labels = results.labels
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
     times: dict[str, float] = {}
     colours = dict(zip(stages, style.COLOURS, strict=False))
-    for stage, timed in stages.items():
+    for stage in stages:
         own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
         if own.empty:
             continue
         mean = own.groupby("wanted_rate")[["flops", "test_ppl", "test_rate"]].mean()
-        known = clock[clock["variant"] == timed].sort_values("rate")
+        known = clock[clock["variant"] == stage].sort_values("rate")
         seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
         times[stage] = float(known["relative_time"].iloc[-1])
-        look = {"color": colours[stage], "marker": ".", "label": stage}
+        look = {"color": colours[stage], "marker": ".", "label": labels[stage]}
         for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
             axes.plot(x, mean["test_ppl"], **look)
-    for name, marker in zip((*rivals, *routed), style.MARKERS, strict=False):
+    for name, marker in zip((*baselines, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
         if own.empty:
             continue
-        found = bootstrap(own["test_ppl"])
+        found = interval(own["test_ppl"])
         bar = [[found.mean - found.low], [found.high - found.mean]]
         look = {
             "color": colours.get(name, "black"),
             "mfc": "black" if name in routed else "white",
-            "label": None if name in times else name,  # its line has the name
+            "label": None if name in times else labels[name],  # its line has the name
             "capsize": 3,
         }
         for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
@@ -88,13 +92,17 @@ def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float 
     return None if name in routed else times.get(name, 1.0)
 
 
-def kept_gain(slug: str, size: str, stage: str) -> Figure:
-    """Share of a stage's whole gain in nats that a rule keeps, against the share routed.
+def kept_gain(stage: str) -> Callable[[Results], Figure]:
+    """Draw the share of a stage's whole gain in nats that a rule keeps, against the share routed.
 
     Left all tokens, right those outside the template; the diagonal is random routing. A seed whose
     stage kept its start, as short trainings do, has no gain to share and is left out.
     """
-    frame, routes = store.read(slug, size=size), store.read(slug, "routes", size)
+    return lambda results: _kept_gain(one(results), stage)
+
+
+def _kept_gain(results: Results, stage: str) -> Figure:
+    frame, routes = results(), results("routes")
     routes = routes[routes["variant"] == stage]
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
     for axes, column, title in zip(
@@ -120,7 +128,8 @@ def kept_gain(slug: str, size: str, stage: str) -> Figure:
     style.legend(
         figure,
         panels[0],
-        f"{stage}, routed by each rule at each rate; line: mean over seeds; band: 95 % interval",
+        f"{results.labels[stage]}, routed by each rule at each rate\n"
+        "line: mean over seeds; band: 95 % interval",
         4,
     )
     return figure
@@ -129,7 +138,7 @@ def kept_gain(slug: str, size: str, stage: str) -> Figure:
 def _through_origin(axes: Axes, routes: pd.DataFrame, look: dict) -> None:
     """Mean gain and its band over the share routed; nothing routed keeps nothing."""
     found = {
-        rows["test_rate"].mean(): bootstrap(rows["gain"])
+        rows["test_rate"].mean(): interval(rows["gain"])
         for _, rows in routes.groupby("wanted_rate")
     }
     places, values = [0, *found], list(found.values())
@@ -138,9 +147,13 @@ def _through_origin(axes: Axes, routes: pd.DataFrame, look: dict) -> None:
     axes.fill_between(places, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
-def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
-    """One row a rung: perplexity of all test tokens over the base's, every seed and the mean."""
-    frame = store.read(slug, size=size)
+def steps(variants: tuple[str, ...]) -> Callable[[Results], Figure]:
+    """Draw one row a step of an ablation: perplexity of all test tokens over the base's."""
+    return lambda results: _steps(one(results), variants)
+
+
+def _steps(results: Results, variants: tuple[str, ...]) -> Figure:
+    frame, names = results.named(), results.names(variants)
     names = [name for name in names if (frame["variant"] == name).any()]
     ratios = frame.assign(ratio=frame["test_ppl"] / frame["base_test_ppl"])
     figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(names) + 1.7))
@@ -156,7 +169,7 @@ def rungs(slug: str, size: str, names: tuple[str, ...]) -> Figure:
         "perplexity of all test tokens over the base's (below 1 is better, logarithmic)"
     )
     own = frame[frame["variant"].isin(names)]
-    title = f"From the seed's design to a working one, one change at a time\n({_corpora(own)})"
+    title = f"From the report's design to a working one, one change at a time\n({_corpora(own)})"
     axes.set_title(title, pad=18)
     style.legend(figure, rows.key(False), columns=3)
     return figure

@@ -4,37 +4,52 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 from transformers import DynamicCache
 
-from lib.cascade.adaptation import Adaptation, adapt
-from lib.cascade.adaptation_text import TextPlan, cut_features, text_parts
+from lib.cascade import baseline_run, routed_stage_run, speed_run
+from lib.cascade.adaptation_text import TextPlan, first_windows, text_parts
 from lib.cascade.all_tokens import RULES, rule_mask, template_mask
+from lib.cascade.baseline_run import BaselineRun
+from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.cost import matrix_weights, relative_flops
+from lib.cascade.dataset import WIKITEXT
 from lib.cascade.evaluation import perplexity
-from lib.cascade.features import Features
+from lib.cascade.experiments import e19_cascade_that_works as e19
+from lib.cascade.experiments.e19_cascade_that_works import E19, Exp19
+from lib.cascade.features import TokenFeatures
 from lib.cascade.gate import fit_gate
-from lib.cascade.ladder_run import LadderRun, run
-from lib.cascade.material import WIKITEXT
 from lib.cascade.query_stage import Keys, query_stage, stream_scale
-from lib.cascade.rival_run import RivalRun
-from lib.cascade.rival_run import run as run_rival
-from lib.cascade.rivals import Tail, states_under, trained_weights
-from lib.cascade.route_table import cut
 from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
+from lib.cascade.routed_stage_run import RoutedStageRun
+from lib.cascade.routes import cut
 from lib.cascade.speed_run import SpeedRun
-from lib.cascade.speed_run import run as run_speed
-from lib.cascade.experiments import e19_cascade_that_works as exp19_cascade_that_works
-from lib.cascade.experiments import ladder_claims
-from lib.cascade.experiments import ladder_variants as variants
+from lib.cascade.work import SequenceWork
+from lib.results.store import Absent
+from lib.runs.task import Place
+from lib.training.loop import Training, train
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}
 PLAN = TextPlan(train=12, valid=4, look=2, scored=4)
+TRAINING = Training(
+    epochs=1,
+    patience=0,
+    batch_size=2,
+    learning_rate=1e-2,
+    weight_decay=0.0,
+    schedule="linear",
+    validations=2,
+    validate_first=True,
+)
 
 
 @pytest.fixture
-def plan(handle):
-    return LadderRun(handle, PLAN, Adaptation(1e-2), layers=2)
+def plan(dataset):
+    return RoutedStageRun(dataset, PLAN, TRAINING, layers=2)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
 
 
 @pytest.fixture
@@ -49,10 +64,10 @@ def trained_stage(base):
     return stage.eval()
 
 
-def test_an_untrained_stage_is_the_base_bit_for_bit(base, handle):
+def test_an_untrained_stage_is_the_base_bit_for_bit(base, dataset):
     scale = stream_scale(base.model, torch.arange(20)[None])
     stage = query_stage(base.model, 3, scale)
-    final = handle.open().features["test"].final.view(-1, 128, 32)
+    final = dataset.open().features("test").final.view(-1, 128, 32)
     assert torch.equal(stage(final), final.flatten(0, 1))
     wanted = torch.rand(final.shape[:2], generator=torch.Generator().manual_seed(1)) < 0.3
     assert torch.equal(stage(final, wanted), final[wanted])
@@ -97,23 +112,10 @@ def test_a_loss_that_is_no_number_is_never_a_perplexity():
     assert perplexity(torch.tensor([])) is None
 
 
-def test_a_validation_that_is_no_number_or_no_text_stops_an_adaptation():
-    weight = torch.nn.Parameter(torch.ones(2))
-
-    def loss_of(rows):
-        return weight.sum() * len(rows), len(rows)
-
-    looks = iter([3.0, math.nan, math.nan])
-    with pytest.raises(FloatingPointError, match="validation"):
-        adapt([weight], loss_of, 4, Adaptation(0.1), 0, lambda: next(looks))
-    with pytest.raises(ValueError, match="no sequence"):
-        adapt([weight], loss_of, 0, Adaptation(0.1), 0, lambda: 1.0)
-
-
-def test_packed_rungs_cannot_learn_from_tokens_that_they_do_not_hold():
+def test_packed_stages_cannot_learn_from_tokens_that_they_do_not_hold():
     for more in ({"trained": "all"}, {"trained": "weighted"}, {"rates": (0.5,)}):
         with pytest.raises(ValueError, match="routed tokens only"):
-            LadderRun(None, None, None, context="packed", **more)
+            RoutedStageRun(None, None, None, context="packed", **more)
 
 
 def test_stage_refusals(base):
@@ -142,22 +144,22 @@ def test_thresholds_route_the_asked_share():
         assert (values > cut(values, rate)).float().mean() == pytest.approx(rate)
 
 
-def test_template_tokens_are_the_section_titles(handle):
-    material = handle.open()
-    features = material.features["test"]
-    mask = template_mask(features, material.base.tokenizer)
-    titles = material.base.tokenizer.decode(features.labels[mask].tolist())
+def test_template_tokens_are_the_section_titles(dataset):
+    data = dataset.open()
+    features = data.features("test")
+    mask = template_mask(features, data.base.tokenizer)
+    titles = data.base.tokenizer.decode(features.labels[mask].tolist())
     assert 0 < mask.float().mean() < 0.5 and titles.count("###") > 3
-    assert "###" not in material.base.tokenizer.decode(features.labels[~mask].tolist())
+    assert "###" not in data.base.tokenizer.decode(features.labels[~mask].tolist())
     # a title that the last tokens begin does not reach round to the first
-    marker = material.base.tokenizer("###", add_special_tokens=False).input_ids
+    marker = data.base.tokenizer("###", add_special_tokens=False).input_ids
     plain = features.labels[~mask][:20]
     ends = replace(
         features,
         labels=torch.cat([plain, torch.tensor(marker)]),
         final=features.final[: 20 + len(marker)],
     )
-    found = template_mask(ends, material.base.tokenizer)
+    found = template_mask(ends, data.base.tokenizer)
     assert not found[:20].any() and found[20:].all()
 
 
@@ -176,10 +178,10 @@ def test_flops_count_what_a_routed_token_costs(base):
         relative_flops(base.model, stage, 1.5, "gate")
 
 
-def test_tail_is_the_upper_part_of_the_base(base, handle):
-    windows = handle.open().windows["valid"]
+def test_tail_is_the_upper_part_of_the_base(base, dataset):
+    windows = dataset.open().windows["valid"]
     states = states_under(base, windows, 3)
-    final = handle.open().features["valid"].final
+    final = dataset.open().features("valid").final
     assert torch.allclose(Tail(base, 3)(states).flatten(0, 1), final, atol=1e-5)
     assert torch.equal(states, states_under(base, windows, 3))
     tuned = Tail(base, 3).tune(2)
@@ -191,33 +193,30 @@ def test_tail_is_the_upper_part_of_the_base(base, handle):
         states_under(base, windows, 5)
 
 
-def test_the_best_weights_are_kept_unless_the_last_are_asked_for():
-    def train(**more):
-        weight = nn.Parameter(torch.tensor(0.0))
-        # downhill in training is uphill in validation
-        curve = adapt(
-            [weight],
-            lambda rows: ((weight - 1) ** 2, 1),
-            8,
-            Adaptation(0.1, 1, **more),
-            0,
-            lambda: 2 + weight.item(),
-        )
-        return weight.item(), curve
+def test_the_untrained_weights_are_kept_where_learning_does_harm_unless_the_last_are_asked_for():
+    def trained(**more) -> float:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
 
-    kept, curve = train()
-    assert kept == 0 and [line["step"] for line in curve] == [0, 4, 8]
-    assert train(keep_last=True)[0] > 0.1
-    with pytest.raises(FloatingPointError, match="step 1"):
-        weight = nn.Parameter(torch.tensor(1.0))
-        adapt([weight], lambda rows: (weight * math.nan, 1), 2, Adaptation(0.1), 0, lambda: 2.0)
+        def valid() -> dict:  # downhill in training is uphill in validation
+            return {"valid_loss": 2 + model.weight.item()}
+
+        work = SequenceWork(
+            model, 8, 1, 0, lambda rows: ((model.weight.sum() - 1) ** 2, len(rows)), valid
+        )
+        fit = train(work, replace(TRAINING, learning_rate=0.1, batch_size=1, **more))
+        assert [row["updates"] for row in fit.curve] == [0, 4, 8]
+        return model.weight.item()
+
+    assert trained() == 0
+    assert trained(restore="last") > 0.1
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"start": "seed", "context": "packed", "rule": "last_two_layers"},
-        {"start": "seed-shared-head", "context": "packed"},
+        {"start": "report", "context": "packed", "rule": "last_two_layers"},
+        {"start": "report-shared-head", "context": "packed"},
         {"start": "residual", "context": "packed", "own_positions": False},
         {"context": "packed"},
         {"rule": "random", "trained": "random"},
@@ -226,9 +225,11 @@ def test_the_best_weights_are_kept_unless_the_last_are_asked_for():
         {"trained": "weighted"},
     ],
 )
-def test_every_rung_trains_and_repeats(plan, change, tmp_path):
+def test_every_condition_trains_and_repeats(plan, change, tmp_path):
     config = replace(plan, **change)
-    first, again = (run(config, 1, tmp_path / name) for name in "ab")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first, again = (routed_stage_run.run(config, 1, Place(tmp_path / name)) for name in "ab")
     assert first.row == again.row
     assert first.row["base_test_ppl"] != first.row["test_ppl"]
     if config.start in ("residual", "copied"):
@@ -238,20 +239,20 @@ def test_every_rung_trains_and_repeats(plan, change, tmp_path):
     assert 0 < first.row["rate"] < 1 and first.row["flops"] > 1
 
 
-def _look(config: LadderRun) -> Features:
-    return cut_features(config.material.open().features["valid"], 0, config.text.look)
+def _look(config: RoutedStageRun) -> TokenFeatures:
+    return first_windows(config.dataset.open(), config.text, "valid", config.text.look)
 
 
-def test_rungs_that_cannot_be_are_refused(plan):
+def test_conditions_that_cannot_be_are_refused(plan):
     with pytest.raises(ValueError, match="needs start 'copied'"):
-        replace(plan, start="seed")
+        replace(plan, start="report")
     with pytest.raises(ValueError, match="allowed"):
         rule_mask(_look(plan), "loss", 0.1, _look(plan), 0)
 
 
-def test_routes_agree_with_the_run_they_come_from(plan, tmp_path):
+def test_routes_agree_with_the_run_they_come_from(plan, place):
     config = replace(plan, rule="everything", trained="all", rates=(0.0, 0.3, 1.0))
-    outcome = run(config, 0, tmp_path)
+    outcome = routed_stage_run.run(config, 0, place)
     lines = outcome.tables["routes"]
     assert {line["rule"] for line in lines} == set(RULES)
     for line in lines:
@@ -265,17 +266,21 @@ def test_routes_agree_with_the_run_they_come_from(plan, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tuned", "low-rank", "none"])
-def test_rivals_run(handle, kind, tmp_path):
-    config = RivalRun(handle, PLAN, Adaptation(1e-2), kind, 2, 2, 3)
-    row = run_rival(config, 0, tmp_path).row
-    assert row["flops"] == 1 and row == run_rival(config, 0, tmp_path).row
-    assert (row["test_ppl"] == row["base_test_ppl"]) == (kind == "none")
+def test_baselines_run_and_repeat(dataset, kind, tmp_path):
+    config = BaselineRun(dataset, PLAN, TRAINING, kind, 2, 2, 3)
+    rows = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        rows.append(baseline_run.run(config, 0, Place(tmp_path / name)).row)
+    assert rows[0]["flops"] == 1 and rows[0] == rows[1]
+    assert (rows[0]["test_ppl"] == rows[0]["base_test_ppl"]) == (kind == "none")
 
 
-def test_the_finished_model_serves_and_loads(handle, plan, tmp_path):
-    run(replace(plan, rule="everything", trained="all", rates=(0.5, 1.0)), 0, tmp_path)
-    base = handle.open().base
-    ids = handle.open().windows["test"].inputs[:2, :24]
+def test_the_finished_model_serves_and_loads(dataset, plan, place, tmp_path):
+    every = replace(plan, rule="everything", trained="all", rates=(0.5, 1.0))
+    routed_stage_run.run(every, 0, place)
+    base = dataset.open().base
+    ids = dataset.open().windows["test"].inputs[:2, :24]
     alone = base.model(ids).logits
     model = RoutedForCausalLM.assemble(base, tmp_path, "gate", float("inf"))
     assert torch.equal(model(ids).logits, alone)  # nothing routed: the base, bit for bit
@@ -306,39 +311,44 @@ def test_the_finished_model_serves_and_loads(handle, plan, tmp_path):
         RoutedConfig(rule="loss")
 
 
-def test_the_clock_counts_every_rate(handle, tmp_path):
-    outcome = run_speed(SpeedRun(handle, 2, (0.0, 0.5, 1.0), 2, 1), 0, tmp_path)
+def test_the_clock_counts_every_rate(dataset, place):
+    outcome = speed_run.run(SpeedRun(dataset, 2, (0.0, 0.5, 1.0), 2, 1), 0, place)
     clock = outcome.tables["clock"]
     assert [line["rate"] for line in clock] == [0.0, 0.5, 1.0]
     assert clock[0]["flops"] == 1 and all(line["milliseconds"] > 0 for line in clock)
 
 
-def test_a_clock_is_not_among_the_scored_rows():
-    clocks = [task.labels["variant"] for task in variants.timings(None, variants.Exp19())]
-    names = [variants.BASE, variants.ROUTED, *clocks]
-    found = exp19_cascade_that_works.scored(pd.DataFrame({"variant": names}))
-    assert clocks and found["variant"].tolist() == [variants.BASE, variants.ROUTED]
-
-
-def test_each_rung_changes_one_thing():
-    plan = variants.Exp19()
-    steps = variants.rungs(None, plan)
-    order = [steps[name] for name in variants.LADDER[:-1]]
-    order.append(variants.decisive(None, plan)[variants.ROUTED])
-    for before, after in zip(order, order[1:], strict=False):
+def test_each_step_of_the_ablations_changes_one_thing(dataset):
+    parameters = Exp19(wikitext_windows=0)
+    steps = [E19.variants[name].config(parameters, dataset) for name in e19.CUMULATIVE]
+    for before, after in zip(steps, steps[1:], strict=False):
         assert sum(vars(before)[name] != vars(after)[name] for name in vars(before)) == 1
-    single = variants.ablations(None, plan)
-    for name in variants.ABLATIONS:
-        assert sum(vars(single[name])[key] != vars(order[-1])[key] for key in vars(order[-1])) == 1
+    routed = steps[-1]
+    for name in e19.ABLATIONS:
+        own = E19.variants[name].config(parameters, dataset)
+        assert sum(vars(own)[key] != vars(routed)[key] for key in vars(routed)) == 1, name
 
 
-def test_the_two_directions_share_held_out_text_and_no_training_text(handle):
-    material = handle.open()
+def test_parameters_leave_rows_out(dataset):
+    def ids(**changes):
+        parameters = Exp19.at("tiny").changed(**changes)
+        return {task.labels["variant"] for task in E19.tasks(parameters, [dataset])}
+
+    everything = ids()
+    assert "all_4" in everything and not any(name.endswith("_reversed") for name in everything)
+    assert "all_4" not in ids(depths="1,2", all_learning_rates="0.001,0.001")
+    assert not any(name.startswith("study_") for name in ids(study_windows=0))
+    few = ids(conditions="decisive", study_windows=0)
+    assert few == {"base", "routed", "random", "all_1", "all_2", "all_4", "tuned", "low_rank"}
+
+
+def test_the_two_directions_share_held_out_text_and_no_training_text(dataset):
+    data = dataset.open()
     more = dict(zip(WIKITEXT, ("test", "train", "valid"), strict=True))
     both = replace(
-        material,
-        windows=material.windows | {name: material.windows[own] for name, own in more.items()},
-        features=material.features | {name: material.features[own] for name, own in more.items()},
+        data,
+        windows=data.windows | {name: data.windows[own] for name, own in more.items()},
+        held={name: data.features(own) for name, own in more.items()},
     )
     plan = TextPlan(train=4, valid=4, look=2, scored=4)
     forward, back = (
@@ -353,7 +363,7 @@ def test_the_two_directions_share_held_out_text_and_no_training_text(handle):
     with pytest.raises(ValueError, match="which has 12"):
         text_parts(both, replace(plan, train=13, learnt_from="wikitext"))
     with pytest.raises(ValueError, match="no 'wikitext_train'"):
-        text_parts(material, replace(plan, learnt_from="wikitext"))
+        text_parts(data, replace(plan, learnt_from="wikitext"))
 
 
 def test_the_best_routed_model_is_chosen_on_valid_within_the_budget():
@@ -364,16 +374,16 @@ def test_the_best_routed_model_is_chosen_on_valid_within_the_budget():
             ("B", "gate", 0.5, 1.3, 6.0),  # over the budget
             ("B", "gate", 0.1, 1.05, 8.0),
             ("B", "oracle", 0.1, 1.05, 1.0),
-            ("C" + variants.REVERSED, "gate", 0.1, 1.05, 2.0),
+            ("C" + e19.REVERSED, "gate", 0.1, 1.05, 2.0),
         ],
         columns=["variant", "rule", "wanted_rate", "val_flops", "val_ppl"],
     )
-    assert ladder_claims.best_routed(routes, 1.15) == ("B", 0.1)
-    assert ladder_claims.best_routed(routes, 1.15, ("A",)) == ("A", 0.5)
-    with pytest.raises(KeyError, match="1.01"):
-        ladder_claims.best_routed(routes, 1.01)
+    assert e19.best_routed(routes, 1.15) == ("B", 0.1)
+    assert e19.best_routed(routes, 1.15, ("A",)) == ("A", 0.5)
+    with pytest.raises(Absent, match="1.01"):
+        e19.best_routed(routes, 1.01)
     frame = pd.DataFrame(
-        {"variant": [variants.TUNED, variants.ALL], "flops": [1.0, 1.05], "val_ppl": [8.0, 7.0]}
+        {"variant": ["tuned", "all_1"], "flops": [1.0, 1.05], "val_ppl": [8.0, 7.0]}
     )
-    assert ladder_claims.best_unrouted(frame, 1.02) == variants.TUNED
-    assert ladder_claims.best_unrouted(frame, 1.1) == variants.ALL
+    assert e19.best_unrouted(frame, 1.02) == "tuned"
+    assert e19.best_unrouted(frame, 1.1) == "all_1"

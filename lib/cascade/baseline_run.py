@@ -1,0 +1,117 @@
+"""Runs without routing: the base's own last layers fine-tuned or given low-rank matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lib.base.head import head_statistics, summed_loss
+from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
+from lib.cascade.all_tokens import Answers, template_mask
+from lib.cascade.baselines import Tail, states_under, trained_weights
+from lib.cascade.dataset import OpenDataset, TokenDataset
+from lib.cascade.evaluation import mean_loss
+from lib.cascade.routed_stage_run import scored
+from lib.cascade.work import SequenceWork
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
+from lib.training.loop import Fit, Training, train
+
+KINDS = ("tuned", "low-rank", "none")
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """``kind``: ``tuned`` trains the last ``layers`` layers, ``low-rank`` about as many weights as
+    ``equal_layers`` layers hold, spread over the last ``layers``; ``none`` is the base itself.
+    The frozen part below ``under`` layers is run once and kept."""
+
+    dataset: TokenDataset
+    text: TextPlan
+    training: Training
+    kind: str
+    layers: int = 2
+    equal_layers: int = 2
+    under: int = 6
+
+    def __post_init__(self):
+        if self.kind not in KINDS or not self.layers <= self.under:
+            raise ValueError(
+                f"kind {self.kind!r} over {self.layers} of {self.under} layers; "
+                f"allowed: {KINDS}, and no more layers than are kept apart"
+            )
+
+
+@run_function("baseline")
+def run(config: BaselineRun, seed: int, place: Place) -> Outcome:
+    """Train one baseline and score it on all tokens of valid, test and, if there, WikiText-2."""
+    data = config.dataset.open(place.device)
+    base = data.base
+    parts = text_parts(data, config.text)
+    fit, weights = None, 0
+    if config.kind == "none":
+        losses = {part: text.features.scalars["loss"] for part, text in parts.items()}
+    else:
+        losses, fit, weights = _train(config, data, parts, seed, place)
+    answers = {
+        part: Answers(text.features, losses[part], template_mask(text.features, base.tokenizer))
+        for part, text in parts.items()
+        if part != "train"
+    }
+    masks = {
+        part: torch.full((parts[part].features.tokens,), config.kind != "none") for part in answers
+    }
+    row = scored(data, answers, masks) | {
+        "params": weights or base.parameters,
+        "best_epoch": fit.best_epoch if fit else None,
+        "flops": 1.0,
+        "start_val_ppl": fit.curve[0]["val_ppl"] if fit else None,
+        "last_val_ppl": fit.curve[-1]["val_ppl"] if fit else None,
+    }
+    return Outcome(row, {"curve": fit.curve} if fit else {})
+
+
+def _train(
+    config: BaselineRun, data: OpenDataset, parts: dict[str, TextPart], seed: int, place: Place
+) -> tuple[dict[str, torch.Tensor], Fit, int]:
+    base = data.base
+    tail = Tail(base, config.under)
+    one_layer = trained_weights(Tail(base, 1).tune())
+    if config.kind == "tuned":
+        tail.tune(config.layers)
+    else:
+        tail.low_rank(config.equal_layers * one_layer, config.layers, seed)
+    tail.to(place.device)
+    head = base.model.lm_head.weight
+    states = {name: states_under(base, part.windows, config.under) for name, part in parts.items()}
+
+    @torch.no_grad()
+    def losses_of(part: str, windows: int) -> torch.Tensor:
+        labels = parts[part].windows.labels[:windows]
+        found = []
+        for x, y in zip(states[part][:windows].split(8), labels.split(8), strict=True):
+            out = tail(x.to(place.device)).flatten(0, 1)
+            found.append(head_statistics(out, head, y.flatten().to(place.device))["loss"].cpu())
+        return torch.cat(found)
+
+    labels = parts["train"].windows.labels
+
+    def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        out = tail(states["train"][rows].to(place.device)).flatten(0, 1)
+        truth = labels[rows].flatten().to(place.device)
+        return summed_loss(out, head, truth), truth.numel()
+
+    def valid() -> dict[str, Any]:
+        return {"valid_loss": mean_loss(losses_of("valid", config.text.look))}
+
+    work = SequenceWork(tail, len(labels), config.training.batch_size, seed, loss_of, valid)
+    fit = train(
+        work,
+        config.training,
+        path=place.folder / "checkpoint.safetensors",
+        identity=f"{seed} {config.dataset.sha256}",
+    )
+    found = {part: losses_of(part, len(states[part])) for part in parts if part != "train"}
+    return found, fit, trained_weights(tail)

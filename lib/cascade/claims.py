@@ -1,0 +1,58 @@
+"""Measures that claims of the CASCADE experiments share. The reports measured on Alpaca."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lib.results.claims import Claim, Measure, by_seed, claim_maker, level, ratio
+from lib.results.statistics import percent_change
+from lib.results.store import Absent, Results
+
+ALPACA = ("alpaca",)
+
+
+def on_alpaca(experiment: str, source: str) -> Callable[..., Claim]:
+    """Claims of R0, R1 and R2, which measured on Alpaca records."""
+    return claim_maker(experiment, source, texts=ALPACA)
+
+
+def against_base(variant: str, metric: str = "test_ppl", base: str = "base_ppl") -> Measure:
+    """Percent by which a column lies above another one of the same row, seed by seed."""
+    return ratio(level(variant, metric), level(variant, base))
+
+
+def on_wikitext(measure: Measure) -> Measure:
+    """The measure where WikiText-2 was scored; elsewhere Absent: small runs leave it out."""
+
+    def guarded(results: Results) -> np.ndarray:
+        if not any(column.startswith("wikitext_") for column in results().columns):
+            raise Absent("WikiText-2 was not scored")
+        return measure(results)
+
+    return guarded
+
+
+def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
+    """Percent change of a column of the ``stages`` table between two stages, seed by seed."""
+
+    def measure(results: Results) -> np.ndarray:
+        old, new = (at_stage(results, variant, stage, metric) for stage in (first, second))
+        return percent_change(new, old)
+
+    return measure
+
+
+def stage_difference(variant: str, stage: int, minus: int, metric: str) -> Measure:
+    """A column of the ``stages`` table at a stage less its value at stage ``minus``."""
+    return lambda results: (
+        at_stage(results, variant, stage, metric) - at_stage(results, variant, minus, metric)
+    )
+
+
+def at_stage(results: Results, variant: str, stage: int, metric: str) -> np.ndarray:
+    """A column of the ``stages`` table by seed. Raises Absent for a stage that is not there."""
+    frame = results("stages")
+    held = Results(results.slug, {"": frame[frame["stage"] == stage]}, used=results.used)
+    return by_seed(held, variant, metric).to_numpy()

@@ -1,0 +1,145 @@
+"""Parameters of the CASCADE experiments, and the dataset that they name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lib.base.pretrained import BaseUnavailable
+from lib.cascade.cascade_stage import Cascade
+from lib.cascade.dataset import PACKINGS, WIKITEXT, TokenDataset, token_dataset
+from lib.cascade.difficulty import CRITERIA
+from lib.cascade.packing import ARRANGEMENTS
+from lib.parameters import FULL, Parameters, choice, folder, real, whole, words
+from lib.text.corpus import CorpusUnavailable
+from lib.text.instructions import SOURCES
+from lib.training.loop import Training
+
+QUICK_WINDOWS = {"train_windows": 16, "valid_windows": 2, "test_windows": 4, "seeds": 1}
+TINY_BASE = {"base": "tiny", "corpus": "embedded", "seeds": 1, "workers": 1}
+TINY_WINDOWS = {**TINY_BASE, "train_windows": 20, "valid_windows": 4, "test_windows": 8}
+
+
+class CascadeParameters(Parameters):
+    """Base, corpus and amounts of text in windows of 128 tokens.
+
+    ``base``: auto, hub, wheel, tiny, a folder, or a Llama-family model as owner/name@revision.
+    """
+
+    base: str = words("auto")
+    corpus: str = choice("auto", SOURCES)
+    data_dir: str = folder()
+    train_windows: int = whole(512, 4, 100_000)
+    valid_windows: int = whole(64, 2, 100_000)
+    test_windows: int = whole(120, 2, 100_000)
+    seeds: int = whole(3, 1, 1_000)
+
+    @property
+    def cut(self) -> str:
+        """How the text is cut: ``stream`` or ``chunks``."""
+        return "stream"
+
+    def counts(self) -> dict[str, int]:
+        """Windows of every part."""
+        return {"train": self.train_windows, "valid": self.valid_windows, "test": self.test_windows}
+
+    def texts(self) -> list[TokenDataset]:
+        """The one dataset, described in a line; no feature is collected yet.
+
+        A full run stops if the base cannot be had; a smaller one says so and shows the plumbing on
+        the random tiny base instead.
+        """
+        try:
+            dataset = self._dataset(self.base)
+        except BaseUnavailable as refusal:
+            if self.size == FULL:
+                raise
+            print(
+                f"{refusal} The quick run is made with the random tiny base instead: its "
+                "numbers mean nothing.",
+                flush=True,
+            )
+            dataset = self._dataset("tiny")
+        opened = dataset.open()
+        parts = (f"{part} {table.tokens:,} tokens" for part, table in opened.windows.items())
+        print(
+            f"base {opened.base.name} ({opened.base.source}, {opened.base.parameters:,} "
+            f"parameters); {opened.corpus}: {', '.join(parts)}",
+            flush=True,
+        )
+        return [dataset]
+
+    def _dataset(self, base: str) -> TokenDataset:
+        counts = self.counts()
+        try:
+            return token_dataset(base, self.cut, counts, self.corpus, self.data_dir)
+        except CorpusUnavailable as refusal:
+            further = [part for part in counts if part in WIKITEXT]
+            if not further:
+                raise
+            print(f"{refusal} WikiText columns stay empty.", flush=True)
+            counts = {part: n for part, n in counts.items() if part not in further}
+            return token_dataset(base, self.cut, counts, self.corpus, self.data_dir)
+
+
+class StagedParameters(CascadeParameters):
+    """R1's own numbers: 128,000 training tokens of 1,000 chunks, five stages of eight layers on
+    single tokens, at most ten epochs, ended by the first that is no better on validation.
+
+    ``cuts``: how the text is cut. ``base_head_rate``: the rate of stages that start as the base.
+    ``train_tokens``: at most so many tokens a stage (0: all that reach it).
+    """
+
+    train_windows: int = whole(1000, 4, 100_000)
+    valid_windows: int = whole(100, 2, 100_000)
+    test_windows: int = whole(100, 2, 100_000)
+    cuts: str = choice("chunks", PACKINGS)
+    stages: int = whole(5, 1, 20)
+    layers: int = whole(8, 1, 64)
+    criterion: str = choice("embedding_to_final", CRITERIA)
+    arrangement: str = choice("single", ARRANGEMENTS)
+    train_tokens: int = whole(0, 0, 10_000_000)
+    epochs: int = whole(10, 1, 1_000)
+    patience: int = whole(1, 0, 1_000)
+    batch: int = whole(32, 1, 10_000)
+    learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    base_head_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
+    weight_decay: float = real(0.01, 0.0, 1.0)
+
+    LADDER = {
+        "third": {"train_windows": 333, "valid_windows": 33, "test_windows": 33},
+        "tenth": {"train_windows": 100, "valid_windows": 10, "test_windows": 10},
+    }
+
+    @property
+    def cut(self) -> str:
+        return self.cuts
+
+    def cascade(self, dataset: TokenDataset, hard_ratio: float, **changes: Any) -> Cascade:
+        """The report's cascade at a hard ratio, some of it changed. A stage that speaks through
+        the base's head is trained at ``base_head_rate``."""
+        training = Training(
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            clip=0.0,
+        )
+        cascade = Cascade(
+            dataset,
+            training,
+            layers=self.layers,
+            hard_ratio=hard_ratio,
+            criterion=self.criterion,
+            arrangement=self.arrangement,
+            train_tokens=self.train_tokens,
+        )
+        cascade = replace(cascade, **changes)
+        if cascade.head == "shared":
+            gentle = replace(training, learning_rate=self.base_head_rate)
+            cascade = replace(cascade, training=gentle)
+        return cascade
+
+
+ZERO_START = {"head": "shared", "start": "identity"}  # a zero-initialised residual stage

@@ -1,0 +1,230 @@
+"""Experiments 12 to 15 and 19: the reports' own sizes, shared runs, claims, figures, cost plan."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from lib.cascade import cost_plan
+from lib.cascade.cost_plan import Rate, plan, variants_of
+from lib.cascade.dataset import TokenDataset
+from lib.cascade.experiments import (
+    e12_two_layer_stage,
+    e13_hard_against_all,
+    e14_staged_training,
+    e15_all_tokens,
+    e19_cascade_that_works,
+)
+from lib.cascade.figures import pareto
+from lib.cascade.packing import Packs
+from lib.cascade.stage_run import StageRun, windows_a_step
+from lib.parameters import ParameterError
+from lib.results.store import Results
+
+E12, E13 = e12_two_layer_stage.E12, e13_hard_against_all.E13
+E14, E15 = e14_staged_training.E14, e15_all_tokens.E15
+E19 = e19_cascade_that_works.E19
+STAGED = (E12, E13, E14, E15)
+
+
+def dataset(parameters) -> TokenDataset:
+    """A name for text that nobody opens."""
+    counts = tuple(sorted(parameters.counts().items()))
+    return TokenDataset("alpaca", "0" * 64, "tiny", parameters.cut, counts, "auto", "")
+
+
+def configs(experiment, size="full"):
+    parameters = experiment.parameters.at(size)
+    text = dataset(parameters)
+    return {name: v.config(parameters, text) for name, v in experiment.variants.items()}
+
+
+def test_r0_has_the_reports_numbers():
+    parameters = E13.parameters.at("full")
+    assert parameters.train_windows * 128 == 86_784 and parameters.valid_windows * 128 == 17_280
+    assert parameters.count == 10_082 and parameters.steps == 10 * -(-10_082 // 32) == 3_160
+    hard = configs(E13)["hard"]
+    numbers = hard.training
+    assert (numbers.batch_size, numbers.learning_rate, numbers.weight_decay) == (32, 1e-4, 0.01)
+    assert (numbers.clip, numbers.schedule, numbers.restore) == (0.0, "constant", "best")
+    assert hard.layers == 0 and hard.arrangement == "single"
+    for config in configs(E13).values():
+        assert config.training == numbers, "equal updates, batch and rate"
+
+
+def test_r2_has_the_reports_numbers_and_equal_controls():
+    parameters = E12.parameters.at("full")
+    assert parameters.train_windows * 128 == 192_512 and parameters.valid_windows * 128 == 20_480
+    assert round(0.1 * parameters.train_windows * 128) // 128 == 150
+    found = configs(E12)
+    assert found["hard"] == found["report"], "one run, not two"
+    report = found["report"].training
+    assert (report.max_updates, report.batch_size, report.learning_rate) == (100, 16, 5e-5)
+    assert (report.clip, report.schedule, report.weight_decay) == (1.0, "linear", 0.0)
+    for name, config in found.items():
+        if isinstance(config, StageRun):
+            batch = config.training.batch_size
+            assert replace(config.training, batch_size=16) == report, name
+            assert batch == (2048 if name == "single" else 16), "equal tokens an update"
+
+
+def test_r1_has_the_reports_numbers_and_is_shared():
+    found = configs(E14)
+    nine, six = found["ratio_09"], found["ratio_06"]
+    assert dict(nine.cascade.dataset.counts)["train"] * 128 == 128_000
+    numbers = nine.cascade.training
+    assert (numbers.epochs, numbers.patience, numbers.batch_size) == (10, 1, 32)
+    assert (numbers.learning_rate, numbers.weight_decay, numbers.clip) == (1e-4, 0.01, 0.0)
+    assert (nine.stages, nine.cascade.layers, nine.cascade.weights) == (5, 8, "last")
+    assert replace(six.cascade, hard_ratio=0.9) == nine.cascade
+    served = configs(E15)
+    assert served["scratch"].cascade == six, "the same stages by key"
+    assert served["zero"].cascade == found["zero_06"]
+
+
+@pytest.mark.parametrize("experiment", STAGED)
+def test_smaller_sizes_follow_the_full_one(experiment):
+    full = experiment.parameters.at("full")
+    for size, share in (("third", 1 / 3), ("tenth", 0.1)):
+        own = experiment.parameters.at(size)
+        assert own.train_windows == pytest.approx(full.train_windows * share, rel=0.01)
+        for name in ("learning_rate", "batch", "seeds"):
+            assert getattr(own, name) == getattr(full, name)
+        if hasattr(full, "steps"):
+            assert own.steps == pytest.approx(full.steps * share, rel=0.02)
+    assert experiment.parameters.at("small").size == "small"
+
+
+def test_a_batch_in_full_context_holds_as_many_trained_tokens():
+    index = torch.arange(1280).view(10, 128)
+    counted = torch.zeros(10, 128, dtype=torch.bool)
+    counted[:, ::8] = True  # 16 a window
+    assert windows_a_step(Packs(index, counted), 128, 2, "full") == 16
+    assert windows_a_step(Packs(index, counted), 1, 32, "full") == 2
+    assert windows_a_step(Packs(index, counted), 128, 2, "packed") == 2
+
+
+@pytest.mark.parametrize("experiment", (E12, E13, E14, E15))
+def test_claims_look_at_variants_that_are_there(experiment):
+    for claim in experiment.claims:
+        assert variants_of(claim, experiment), claim.id
+        assert not claim.statement.startswith("..."), claim.id
+
+
+def test_depths_and_rates_without_a_row_are_refused():
+    with pytest.raises(ParameterError, match="allowed: some of 1, 2, 4"):
+        E19.parameters.checked({"depths": "1,3"})
+    with pytest.raises(ParameterError, match="study_rates"):
+        E19.parameters.checked({"study_rates": "0.002"})
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Folders of their own for runs and features of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTH_KEEP", str(tmp_path_factory.mktemp("keep")))
+        patch.setenv("DEPTH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(kept):
+    """Experiments 12 to 14 at the tiny size."""
+    return {e.slug: e.run(e.parameters.at("tiny")) for e in (E12, E13, E14)}
+
+
+@pytest.mark.parametrize("experiment", (E12, E13, E14))
+def test_tables_and_figures_can_be_made(experiment, results):
+    found = results[experiment.slug]
+    for draw in experiment.figures.values():
+        assert draw(found).axes
+        plt.close("all")
+    module = {"12": e12_two_layer_stage, "13": e13_hard_against_all, "14": e14_staged_training}
+    table = module[experiment.number].reported_table(found)
+    assert (table["report"] != "").any() and (table["ours"] != "").all()
+
+
+def test_every_figure_has_its_twin_without_ends_of_records(results):
+    frame = results[E12.slug]()
+    for name in ("base_ppl", "cascade_all_ppl", "base_all_ppl"):
+        assert name.replace("_ppl", "_inner_ppl") in frame
+    assert frame["inner_ppl"].notna().all()
+    stages = results[E14.slug]("stages")
+    assert {"test_inner_ppl", "base_inner_ppl", "all_inner_ppl"} <= set(stages)
+
+
+def flat(kind) -> Rate:
+    """A second an update, nothing else."""
+    return Rate(1.0, 0.0, 0.0)
+
+
+def test_the_plan_leaves_out_what_is_finished_and_puts_the_decisive_first(results, monkeypatch):
+    parameters = E13.parameters.at("tiny").changed(seeds=2)
+    (text,) = E13.texts(parameters)
+    table = plan(E13, parameters, text, flat).set_index("condition")
+    assert (table["seeds left"] == 1).all(), "seed 0 is finished"
+    assert table["hours"].sum() * 3600 == pytest.approx(8 * len(E13.variants))
+    assert set(table.index[:2]) == {"Hard tokens", "All tokens (first N)"}
+    assert (table["weight"].diff().dropna() <= 0).all()
+    staged = E14.parameters.at("tiny").changed(seeds=2)
+    (text,) = E14.texts(staged)
+    rows = plan(E14, staged, text, flat)
+    assert (rows["seeds left"] == 1).all() and len(rows) == len(E14.variants)
+    deeper = plan(E14, staged.changed(seeds=1, stages=3), text, flat)
+    assert 0 < deeper["hours"].sum() < rows["hours"].sum(), "two stages of three are finished"
+
+
+def test_the_calibration_times_every_kind_of_stage(base):
+    measure = cost_plan.calibration(base)
+    for kind in (
+        cost_plan.Kind(0, "scratch", "random", "single", 0.0),
+        cost_plan.Kind(2, "shared", "identity", "full", 0.0, 0.5),
+        cost_plan.Kind(1, "scratch", "random", "packed", 1.0),
+    ):
+        rate = measure(kind)
+        assert rate.update(1) > 0 and rate.scored > 0
+    assert cost_plan.feature_rate(base) > 0
+
+
+def test_the_plan_is_printed(kept, capsys, monkeypatch):
+    monkeypatch.setattr(cost_plan, "calibration", lambda base: flat)
+    cost_plan.main(["13", "--size", "tiny"])
+    printed = capsys.readouterr().out
+    assert "core-hours of training are left" in printed or "hours" in printed
+
+
+def test_a_stage_that_kept_its_start_has_no_gain_to_share():
+    frame = pd.DataFrame(
+        {
+            "variant": "stage",
+            "label": "Stage",
+            "size": "quick",
+            "run_id": ["a", "b"],
+            "corpus": "text",
+            "corpus_sha256": "0",
+            "seed": [0, 1],
+        }
+    )
+    frame[["base_test_ppl", "base_test_content_ppl"]] = 9.0
+    routes = pd.DataFrame(
+        {
+            "variant": "stage",
+            "size": "quick",
+            "corpus": "text",
+            "run_id": run_id,
+            "seed": seed,
+            "rule": "gate",
+            "wanted_rate": rate,
+            "test_rate": rate,
+            "test_ppl": 9.0 - rate * gained,
+            "test_content_ppl": 9.0,
+        }
+        for seed, run_id, gained in ((0, "a", 1.0), (1, "b", 0.0))
+        for rate in (0.5, 1.0)
+    )
+    left, right = pareto.kept_gain("stage")(Results("slug", {"": frame, "routes": routes})).axes
+    ends = [line.get_ydata()[-1] for line in left.lines if len(line.get_ydata()) == 3]
+    assert ends == [1.0]  # the seed that gained keeps all of it; the other one is left out
+    assert not left.texts and "differs" in right.texts[0].get_text()
