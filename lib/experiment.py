@@ -148,7 +148,9 @@ class Experiment:
             f"{'s' if len(texts) > 1 else ''}, device {devices.spoken(device)}",
             flush=True,
         )
-        pairs = sweep(tasks, parameters.workers, device, recorded=known, told=told)
+        pairs = sweep(
+            tasks, parameters.workers, device, parameters.engine, recorded=known, told=told
+        )
         spent = sum({r["key"]: r["row"].get("seconds", 0) for _, r in pairs}.values())
         print(f"all finished: {spent / 60:.1f} core-minutes of training in all", flush=True)
         return store.save_set(self.slug, parameters, keys, sort(pairs))

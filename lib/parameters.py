@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lib.runs import devices
+from lib.runs import devices, engines
 from lib.runs.key import digest
 
 FULL = "full"
@@ -134,11 +134,19 @@ class Parameters(BaseModel):
     QUICK: ClassVar[dict[str, Any]] = {}
     TINY: ClassVar[dict[str, Any]] = {}
     LADDER: ClassVar[dict[str, dict[str, Any]]] = {}
-    PLACES: ClassVar[tuple[str, ...]] = ("corpus", "data_dir", "base", "device", "workers")
-    HIDDEN: ClassVar[tuple[str, ...]] = ("data_dir", "workers")  # change no number
+    PLACES: ClassVar[tuple[str, ...]] = (
+        "corpus",
+        "data_dir",
+        "base",
+        "device",
+        "workers",
+        "engine",
+    )
+    HIDDEN: ClassVar[tuple[str, ...]] = ("data_dir", "workers", "engine")  # change no number
 
     device: str = choice("auto", devices.DEVICES)
     workers: int = whole(2, 1, 64)
+    engine: str = choice("local", tuple(engines.ENGINES))
 
     @classmethod
     def checked(cls, given: dict[str, Any]) -> Self:

@@ -48,6 +48,14 @@ def test_the_embedded_fallback_is_announced(capsys):
     assert len(corpus.train) == 20_000 and len(corpus.valid) == 5_000
 
 
+def test_the_text_written_here_needs_nothing():
+    corpus = load_corpus("embedded", "", 2_000, 1_000, 1_000)
+    assert corpus.name == "embedded" and len(corpus.test) == 1_000
+    assert load_corpus("embedded", "", 2_000, 1_000, 1_000).sha256 == corpus.sha256
+    whole = load_corpus("embedded", "", 10_000, 5_000, 5_000)
+    assert not any(part in whole.train for part in (whole.valid[:200], whole.test[:200]))
+
+
 def test_demanding_what_is_not_there_stops():
     with pytest.raises(CorpusUnavailable, match="no data folder is set and the hub does not"):
         load_corpus("wikitext-2")
@@ -110,7 +118,7 @@ def test_training_slices_can_be_disjoint():
             load_corpus(name, train_offset=offset)
 
 
-def test_repeated_text_is_the_seeds():
+def test_repeated_text_is_that_of_the_report():
     corpus = load_corpus("repeated")
     assert (len(corpus.train), len(corpus.valid), len(corpus.alphabet)) == (19_980, 5_112, 30)
     assert "A" not in corpus.train and corpus.test == ""

@@ -1,15 +1,13 @@
+"""Instruction records: where they come from is said, and their parts share nothing."""
+
 import json
 
 import pytest
 
 from lib.base.pretrained import load_base
 from lib.text.corpus import CorpusUnavailable
-from lib.text.instructions import (
-    Record,
-    load_instructions,
-    render,
-    split_records,
-)
+from lib.text.instructions import load_instructions, split_records
+from lib.text.records import Record, render
 from lib.text.token_stream import joined_windows, record_chunks
 
 
@@ -19,7 +17,7 @@ def nowhere(monkeypatch):
     monkeypatch.setattr("lib.text.hub.reachable", lambda: False)
 
 
-def test_templates_are_the_seeds():
+def test_templates_are_those_of_the_reports():
     record = Record("Add.", "1 2", "3")
     assert render(record, "response") == (
         "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3"

@@ -165,7 +165,7 @@ def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
 
 
 def test_another_engine_is_refused_in_one_sentence(kept):
-    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local"):
+    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
         sweep([task()], engine="cloud")
 
 

@@ -142,7 +142,7 @@ def test_a_damaged_cache_is_put_aside_and_made_again(shelf, capsys):
     assert wikipedia.articles() == whole
     assert "was damaged" in capsys.readouterr().out
     assert sorted(p.name for p in shelf.parent.iterdir()) == [
-        "wikipedia.txt", "wikipedia.txt.damaged",
+        "wikipedia.txt", "wikipedia.txt.damaged-1",
     ]  # fmt: skip
 
 

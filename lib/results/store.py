@@ -132,10 +132,10 @@ def recorded(slug: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, frame in committed(slug).frames.items():
         for run, rows in frame.groupby("run_id", sort=False):
-            # several variants, or sizes, may share a run: what it left is the same for each
-            rows = rows[(rows[list(KEYS)] == rows[list(KEYS)].iloc[0]).all(axis=1)]
-            side = {"corpus": rows["corpus"].iloc[0], "seconds": 0.0}
-            held = found.setdefault(run, {"row": side, "tables": {}})
+            # two variants, or two sizes, may stand on one run: its rows are those of either
+            own = (rows[["variant", "size"]] == rows[["variant", "size"]].iloc[0]).all(axis=1)
+            rows, corpus = rows[own], rows["corpus"].iloc[0]
+            held = found.setdefault(run, {"row": {"seconds": 0.0, "corpus": corpus}, "tables": {}})
             plain = [_plain(row, () if name else LABELS) for row in rows.to_dict("records")]
             if name:
                 held["tables"][name] = [_without_keys(row) for row in plain]

@@ -5,6 +5,7 @@ leave their runs in the same folders, so that any may go on where another stoppe
 """
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import threading
@@ -19,18 +20,35 @@ from typing import Any
 import torch
 
 from lib.runs.key import described, digest
+from lib.runs.places import ROOT
 from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
 
-ENGINES = ("local",)
 ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
+KILLED = Failure("its worker process was killed (out of memory?)")
 
 
 def submit(
     engine: str, tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
 ) -> Iterator[tuple[Task, Any]]:
-    """Run ``tasks`` with an engine. Raises ValueError for one that is not in ENGINES."""
-    if engine != "local":
+    """Run ``tasks`` with an engine, ``workers`` at a time.
+
+    Raises ValueError for an engine that is not in ENGINES, or whose package is not installed.
+    """
+    if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
+    start, package = ENGINES[engine]
+    if package and importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"engine {engine!r} needs the package {package}: "
+            "pip install -r requirements-cluster.txt"
+        )
+    yield from start(tasks, workers, runs, device)
+
+
+def _local(
+    tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """This process, or several of this machine."""
     if device.type != "cpu":
         yield from _seeds_together(tasks, runs, device)
     elif workers > 1 and len(tasks) > 1:
@@ -92,7 +110,7 @@ def _alone(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Fai
     for _ in range(ATTEMPTS):
         with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
             return pool.submit(attempt, task, runs, device).result()
-    return Failure("its worker process was killed (out of memory?)")
+    return KILLED
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -112,3 +130,98 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _dask(
+    tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """A Dask cluster: the one whose scheduler DEPTH_DASK names, the one that this process is a
+    client of already, or ``workers`` processes of this machine.
+
+    Its workers see the same folders as this process. A run whose worker dies is given to another,
+    three times. On GPUs a worker takes one run at a time, each on a GPU of its own.
+    """
+    from distributed import Client, KilledWorker, as_completed
+
+    def client() -> Client:
+        address = os.environ.get("DEPTH_DASK")
+        own = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        return Client(address) if address else Client(**own, set_as_default=False)
+
+    with contextlib.ExitStack() as opened:
+        try:
+            cluster = Client.current()
+        except ValueError:
+            cluster = opened.enter_context(client())
+        futures = {
+            cluster.submit(_on_worker, task, runs, device, pure=False): task for task in tasks
+        }
+        try:
+            for future in as_completed(futures):
+                try:
+                    yield futures[future], future.result()
+                except KilledWorker:
+                    yield futures[future], KILLED
+        finally:
+            cluster.cancel(list(futures))
+
+
+def _on_worker(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Failure:
+    """``attempt`` on a Dask worker: the GPU of its number, if it sees several."""
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        from distributed import get_worker
+
+        number = get_worker().name  # a number in clusters of one machine
+        if isinstance(number, int):
+            device = torch.device("cuda", number % torch.cuda.device_count())
+    return attempt(task, runs, device)
+
+
+def _slurm(
+    tasks: Sequence[Task], workers: int, runs: Path, device: torch.device
+) -> Iterator[tuple[Task, Any]]:
+    """Slurm, by submitit: one job a run, ``workers`` at a time, a GPU each where GPUs are asked.
+
+    DEPTH_SLURM holds further settings of submitit, such as ``slurm_partition=gpu timeout_min=600``;
+    ``cluster=local`` runs the jobs on this machine. A job that ends without a result is submitted
+    once more.
+    """
+    import submitit
+    from submitit.core.utils import UncompletedJobError
+
+    settings = dict(part.split("=", 1) for part in os.environ.get("DEPTH_SLURM", "").split())
+    numbers = {name: int(value) if value.isdigit() else value for name, value in settings.items()}
+    cluster = numbers.pop("cluster", "slurm")
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:  # jobs import the library too, installed or not
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), *paths)))
+    executor = submitit.AutoExecutor(runs.parent / "jobs", cluster=cluster)
+    own = {"name": "depth", "cpus_per_task": 1, "slurm_array_parallelism": workers}
+    own |= {"gpus_per_node": 1} if device.type == "cuda" else {}
+    executor.update_parameters(**{**own, "timeout_min": 24 * 60, **numbers})
+    left = list(tasks)
+    for number in range(ATTEMPTS):
+        with executor.batch():
+            jobs = [executor.submit(attempt, task, runs, device) for task in left]
+        of, broken = dict(zip(jobs, left, strict=True)), []
+        try:
+            for job in submitit.helpers.as_completed(jobs, poll_frequency=1):
+                try:
+                    yield of[job], job.result()
+                except UncompletedJobError:
+                    broken.append(of[job])
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        left = broken
+        if not left:
+            return
+        if number + 1 < ATTEMPTS:
+            print(f"{len(left)} jobs ended without a result and are submitted again", flush=True)
+    for task in left:
+        yield task, KILLED
+
+
+# name -> how it runs, and the package that it needs
+ENGINES = {"local": (_local, ""), "dask": (_dask, "distributed"), "slurm": (_slurm, "submitit")}

@@ -1,0 +1,88 @@
+"""Runs on a cluster land in the same folders, and a worker that dies loses none."""
+
+import os
+from pathlib import Path
+
+import pytest
+from small_experiment import SmallVariant, experiment
+from small_runs import task
+
+from lib.runs import engines
+from lib.runs.places import ROOT
+from lib.runs.sweep import SweepFailed, sweep
+from lib.runs.task import finished
+
+
+@pytest.fixture
+def marks(tmp_path) -> Path:
+    """A folder in which every start of a run leaves its process id."""
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+def mixed(marks: Path) -> list:
+    """Runs of every fate: two that end well, one that fails, one that diverges."""
+    tasks = [task("a", s, fate="none", mark=str(marks)) for s in (0, 1)]
+    return [*tasks, task("bad", fate="fails"), task("nan", fate="diverges")]
+
+
+def check_mixed(engine: str, kept: Path, marks: Path) -> None:
+    """What any engine does with them is what the local one does."""
+    with pytest.raises(SweepFailed) as failed:
+        sweep(mixed(marks), 2, engine=engine)
+    lines = sorted(str(failed.value).splitlines())
+    assert lines[0].startswith("  bad, seed 0: ValueError: it cannot be done (log: ")
+    assert lines[1].startswith("  nan, seed 0: training loss nan in epoch 1, update 2")
+    assert lines[2] == "2 of 4 runs failed, the others are kept:"
+    assert os.getpid() not in {int(path.read_text()) for path in marks.iterdir()}
+    good = mixed(marks)[:2]
+    records = [finished(kept / "runs" / t.key())["row"] for t in good]
+    by_hand = sweep(good)  # they are finished: the folders are those of every engine
+    assert [record["row"]["val_ppl"] for _, record in by_hand] == [r["val_ppl"] for r in records]
+    assert all(path.read_text().count("\n") == 1 for path in marks.iterdir())
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Dask cluster of two processes, at the address in DEPTH_DASK."""
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as found:
+        monkeypatch.setenv("DEPTH_DASK", found.scheduler_address)
+        yield found
+
+
+def test_dask_runs_each_once_and_goes_on_where_a_dead_worker_stopped(cluster, kept, marks):
+    check_mixed("dask", kept, marks)
+    waiting = task("kills once", fate="kills once", mark=str(marks))
+    others = [task("slow", s, fate="slow", mark=str(marks)) for s in range(3)]
+    found = sweep([waiting, *others], 2, engine="dask")
+    assert len(found) == 4
+    assert (marks / "1.0-kills once-0").read_text().count("\n") == 2
+    assert all((marks / f"1.0-slow-{s}").read_text().count("\n") <= 2 for s in range(3))
+
+
+def test_slurm_jobs_run_each_once_and_a_killed_one_is_submitted_again(kept, marks, monkeypatch):
+    pytest.importorskip("submitit", reason="pip install submitit")
+    monkeypatch.setenv("DEPTH_SLURM", "cluster=local timeout_min=5")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    e = experiment(
+        base=SmallVariant(1.0, "Base", "none", mark=str(marks)),
+        mortal=SmallVariant(2.0, "Mortal", "kills once", mark=str(marks)),
+    )
+    results = e.run(e.parameters(seeds=1, engine="slurm", workers=2))
+    assert results()["variant"].tolist() == ["base", "mortal"]
+    assert (marks / "2.0-kills once-0").read_text().count("\n") == 2
+    assert os.getpid() not in {int(p.read_text().split()[0]) for p in marks.iterdir()}
+    assert results.folder == e.run(e.parameters(seeds=1)).folder, "an engine is no parameter"
+
+
+def test_an_engine_is_a_place_and_one_without_its_package_is_refused(kept, monkeypatch):
+    schema = experiment().parameters
+    assert schema(engine="dask").size == "full" and schema(engine="dask").key == schema().key
+    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
+        sweep([task()], engine="cloud")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package submitit: pip install -r requirements"):
+        sweep([task()], engine="slurm")

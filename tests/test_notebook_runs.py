@@ -1,0 +1,83 @@
+"""A run takes a notebook's place when it has come to its end, adopted, and not before."""
+
+import fcntl
+
+import nbformat
+import pytest
+from test_repository import tool
+
+from lib.runs.places import ROOT
+
+NAME = "03_iterative_refinement.ipynb"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, kept):
+    """``run(source, size) -> (path, bytes before, failure)`` of a notebook with one cell."""
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "NOTEBOOKS", tmp_path)
+
+    def start(source: str, size: str = tool.ADOPTED):
+        path = tmp_path / NAME
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+        before = path.read_bytes()
+        return path, before, tool.execute(path, size, 1)[2]
+
+    return start
+
+
+def test_an_adopted_run_takes_the_place_without_traces_and_reads_committed_rows(run, tmp_path):
+    path, before, failure = run("import os; print(6 * 7, os.environ['DEPTH_RECORDED'])")
+    assert failure == ""
+    book = nbformat.read(path, as_version=4)
+    assert book.cells[0].outputs[0].text == "42 1\n" and book.cells[0].execution_count == 1
+    assert book.metadata["provenance"]["cells"] == tool.identity(path)["cells"]
+    assert tool.faults(path) == ["it holds no figure"]
+    assert [found.name for found in tmp_path.glob("*.*")] == [NAME], "nothing partial is left"
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("raise RuntimeError('no luck')", "no luck"),
+        ("import os; os.kill(os.getppid(), 9)", "exit -9 (killed: out of memory?)"),
+        ("import os; os.kill(os.getpid(), 9)", "exit 138 (killed: out of memory?)"),
+        (f"from pathlib import Path; Path({NAME!r}).open('a').write(' ')", "edited while it ran"),
+    ],
+    ids=["error", "killed", "kernel killed", "edited"],
+)
+def test_a_run_that_fails_leaves_the_notebook_as_it_was(run, source, sentence, kept):
+    path, before, failure = run(source)
+    assert sentence in failure
+    assert path.read_bytes().rstrip() == before.rstrip()
+    assert (kept / "notebooks" / tool.ADOPTED / NAME).is_file()
+
+
+def test_a_full_run_shows_its_lines_takes_no_place_and_a_second_one_keeps_away(run, kept, capfd):
+    lock = (kept / "notebooks" / "full" / NAME).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        path, before, failure = run("print(6 * 7)", "full")
+        assert "another process is running it" in failure and path.read_bytes() == before
+    path, before, failure = run("print(6 * 7)", "full")
+    assert failure == "" and path.read_bytes() == before
+    assert "42" in capfd.readouterr().out
+
+
+def test_prepare_clears_a_notebook_that_is_pending_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / NAME
+    for pending in (set(), {path.stem}):
+        book = nbformat.read(ROOT / "notebooks" / NAME, as_version=4)
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                cell.execution_count = 1
+        book.metadata["provenance"] = {"cells": "x"}
+        nbformat.write(book, path)
+        monkeypatch.setattr(tool.registry, "pending", lambda pending=pending: pending)
+        tool.prepare(path)
+        book = nbformat.read(path, as_version=4)
+        code = [cell for cell in book.cells if cell.cell_type == "code"]
+        kept = any(cell.outputs or cell.execution_count for cell in code)
+        assert kept == ("provenance" in book.metadata) == (not pending)
+    assert tool.faults(path) == []

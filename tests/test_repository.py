@@ -1,0 +1,312 @@
+"""What a stranger gets from a clone: a library whose parts point one way, notebooks of one shape,
+and nothing of any one machine."""
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lib import registry
+from lib.results import store
+from lib.results.schema import check
+from lib.runs.places import ROOT
+from lib.runs.provenance import imports
+
+spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+CLONE = (ROOT / ".git").exists() and shutil.which("git") is not None
+needs_git = pytest.mark.skipif(not CLONE, reason="not a git clone: there is nothing to ask")
+STUDIES = ("character", "cascade", "context")
+
+# A module imports from its own line and those above it; the longest name that fits counts.
+ORDER = (
+    ("lib.runs",),
+    ("lib.text",),
+    ("lib.base",),
+    ("lib.checks", "lib.parameters"),
+    ("lib.results", "lib.training"),
+    ("lib.experiment",),
+    ("lib.results.tables", "lib.results.beside_reported"),
+    ("lib.figures",),
+    ("lib.notebook",),
+    tuple(f"lib.{study}" for study in STUDIES),
+    tuple(f"lib.{study}.experiments" for study in STUDIES),
+    ("lib.registry",),
+    ("lib.golden",),
+)
+PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+
+
+def tracked() -> list[str]:
+    """Files that git holds; in a download the library's files that are there."""
+    if CLONE:
+        command = ["git", "ls-files"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("lib/**/*.py"))
+
+
+TRACKED = tracked()
+MODULES = {
+    path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): ROOT / path
+    for path in TRACKED
+    if path.startswith("lib/") and path.endswith(".py")
+}
+BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def part(module: str) -> str:
+    """The name in ORDER that a module belongs to."""
+    names = [name for name in PLACE if module == name or module.startswith(f"{name}.")]
+    return max(names, key=len, default="")
+
+
+def study(module: str) -> str:
+    second = module.split(".")[1] if "." in module else ""
+    return second if second in STUDIES else ""
+
+
+def direct(module: str) -> set[str]:
+    """Modules that one imports, at its head or inside a function; packages are no modules."""
+    return {name for name in imports(MODULES[module]) if name in MODULES and name != "lib"}
+
+
+def test_imports_point_one_way_and_no_study_reads_another():
+    wrong = []
+    for module in MODULES:
+        if module == "lib":
+            continue
+        if not part(module):
+            wrong.append(f"{module} has no place in the order")
+            continue
+        for target in direct(module):
+            if PLACE[part(target)] > PLACE[part(module)]:
+                wrong.append(f"{module} imports {target}, which stands after it")
+            if study(module) and study(target) not in ("", study(module)):
+                wrong.append(f"{module} imports {target} of another study")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_cycles():
+    graph = {name: direct(name) for name in MODULES if MODULES[name].name != "__init__.py"}
+    done: set[str] = set()
+
+    def walk(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph[name] & graph.keys()):
+                walk(target, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+def test_the_order_sees_what_it_forbids(tmp_path):
+    path = tmp_path / "m.py"
+    path.write_text("def f():\n    from lib.cascade import training\n    import lib.golden\n")
+    assert {"lib.cascade", "lib.golden"} <= set(imports(path))
+    assert PLACE[part("lib.results.tables")] > PLACE[part("lib.experiment")]
+    assert part("lib.character.experiments.e03_x") == "lib.character.experiments"
+
+
+def test_modules_say_what_they_are_and_import_by_whole_names():
+    wrong = []
+    for module, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        if text.strip() and not ast.get_docstring(tree):
+            wrong.append(f"{module} has no docstring")
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)):
+            wrong.append(f"{module}: a relative import escapes the hash of a run's code")
+        if path.stem in ("utils", "helpers", "common_utils", "misc"):
+            wrong.append(f"{module} has a name that says nothing")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_character_experiments_load_without_the_libraries_of_the_other_studies():
+    code = (
+        "import sys; import lib.character.experiments.e03_iterative_refinement; "
+        "print([n for n in ('transformers', 'peft', 'datasets', 'IPython') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@needs_git
+def test_a_clean_clone_imports_from_anywhere(tmp_path):
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(clone)!r}); from lib import registry as r; "
+        "print(r.__file__, len(r.module_names()), r.experiment('03_iterative_refinement').slug)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(clone) in done.stdout and "03_iterative_refinement" in done.stdout
+
+
+@needs_git
+def test_git_holds_the_library_and_not_what_running_makes():
+    made = ["results/runs/x", "results/sets/x", "results/notebooks/x", "results/.x.lock"]
+    for name, ignored in [("lib/new.py", 1), ("results/03_x.csv", 1), *((m, 0) for m in made)]:
+        found = subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT)
+        assert found.returncode == ignored, name
+
+
+# a path below the root that belongs to one machine, not a web address or a git pathspec
+MACHINE = re.compile(r"(?<![\w./:!])/(?:home|root|work|Users|mnt)/\w+")
+TEXT = (".py", ".ipynb", ".md", ".toml", ".txt", ".csv", ".yml", "run", "Makefile")
+
+
+def test_no_file_names_a_machine():
+    found = []
+    for path in TRACKED:
+        if path.endswith(TEXT):
+            text = (ROOT / path).read_text(encoding="utf-8").replace("\\n", "\n")
+            found += [f"{path}: {hit}" for hit in MACHINE.findall(text)]
+    assert not found, "\n".join(found)
+    for text in ("x = '/{}/me/data'", 'open("/{}/me")', "saved to\n/{}/me/x"):
+        assert MACHINE.search(text.format("home"))
+    assert not MACHINE.search("https://example.org/{}/me".format("home"))
+
+
+def requirement_lines(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return {re.split(r"[><=]", line)[0]: line for line in lines if line and line[0] not in "#-"}
+
+
+def test_requirements_are_ranges_and_the_lock_holds_them():
+    ranges, dev = requirement_lines("requirements.txt"), requirement_lines("requirements-dev.txt")
+    card = "torch transformers datasets matplotlib pandas jupyterlab papermill nbmake"
+    assert set(card.split()) <= set(ranges)
+    for line in (*ranges.values(), *dev.values()):
+        assert ">=" in line and "<" in line and "==" not in line, line
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = {line.split("==")[0].lower() for line in lock.splitlines() if "==" in line}
+    assert {name.lower() for name in ranges} <= locked
+
+
+def test_the_readme_names_commands_and_files_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("run", "test", "reproduce", "claims", "figures", "bench"):
+        assert f"make {target}" in readme and re.search(rf"^{target}:", makefile, re.M), target
+    links = re.findall(r"\]\(((?:notebooks|lib|figures|docs|results)/[^)#]+)\)", readme)
+    assert [path for path in links if not (ROOT / path).exists()] == []
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+HEADINGS = (
+    "## Why it matters",
+    "## Parameters",
+    "## Ours against the report's",
+    "## Figures",
+    "## Checks",
+    "## Verdict",
+    "## What was not tested",
+)
+OPTIONAL = {"engine"}  # parameters that a notebook need not show
+
+
+def test_every_experiment_has_a_notebook_and_the_other_way_round():
+    assert {p.stem for p in BOOKS if registry.has(p.stem)} == set(registry.module_names())
+    for slug in registry.module_names():
+        assert registry.experiment(slug).slug == slug
+
+
+def skeleton(path) -> list[str]:
+    """What is wrong with the shape of a notebook."""
+    book, found = nbformat.read(path, as_version=4), []
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    places = [text.find(heading) for heading in HEADINGS]
+    if -1 in places or places != sorted(places):
+        missing = [heading for heading in HEADINGS if heading not in text]
+        found.append(f"headings are missing or out of order: {missing}")
+    first = book.cells[0].source
+    if not (first.startswith(f"# {path.name[:2]} · ") and first.split("\n")[0].endswith("?")):
+        found.append("its title is no question")
+    if f"/blob/main/notebooks/{path.name}" not in first or "**Answer:**" not in first:
+        found.append("badge or answer is missing under the title")
+    if len(book.cells) > 25:
+        found.append(f"{len(book.cells)} cells, 25 are allowed")
+    for cell in book.cells:
+        if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", []):
+            tree = ast.parse(cell.source)
+            if any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(tree)):
+                found.append("a cell defines what a test cannot import")
+    if tool.tagged(book, "bootstrap").source != tool.BOOTSTRAP:
+        found.append("its first cell is not the shared one")
+    return found + parameters_cell(tool.tagged(book, "parameters"), path.stem)
+
+
+def parameters_cell(cell, slug: str) -> list[str]:
+    """What is wrong with the parameters cell of a notebook."""
+    schema, found, literals = registry.experiment(slug).parameters, [], {}
+    if cell.metadata.get("nbmake", {}).get("mock") != schema.TINY:
+        found.append("its mock is not the tiny size")
+    for node in ast.parse(cell.source).body:
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)):
+            return [*found, "a parameter is no literal"]
+        literals[node.targets[0].id] = node.value.value
+    if not set(schema.names()) - OPTIONAL <= set(literals) <= set(schema.names()):
+        found.append(f"not one line a parameter: {set(schema.names()) ^ set(literals)}")
+    elif schema.checked(literals) != schema():
+        found.append("the cell does not repeat the defaults of the library")
+    if any("# @param" not in line for line in cell.source.splitlines() if line.strip()):
+        found.append("a line has no form")
+    return found
+
+
+def test_notebooks_have_one_shape():
+    found = [f"{p.name}: {fault}" for p in BOOKS if registry.has(p.stem) for fault in skeleton(p)]
+    assert not found, "\n".join(found)
+
+
+def test_committed_outputs_are_complete_and_clean():
+    found = [f"{path.name}: {fault}" for path in BOOKS for fault in tool.faults(path)]
+    assert not found, "\n".join(found)
+
+
+def test_committed_tables_are_valid_and_whole():
+    with_results = [slug for slug in registry.module_names() if store.has_committed(slug)]
+    assert sorted([*with_results, *registry.pending()]) == sorted(registry.module_names())
+    for slug in with_results:
+        held = store.committed(slug)
+        check(held())
+        assert not set(held()["size"]) & {"quick", "tiny", "custom"}, slug
+        for name in filter(None, held.frames):
+            keys = ["variant", "corpus", "size", "seed"]
+            known = set(held()[keys].itertuples(index=False, name=None))
+            assert set(held(name)[keys].itertuples(index=False, name=None)) <= known, (slug, name)
+
+
+def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
+    cells = [nbformat.v4.new_code_cell(source) for source in ("a = 1", "a + 1")]
+    line = "saved\n/" + "home/me/x"  # at the beginning of a line, where such paths stand
+    cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=line)]
+    cells[0].execution_count = 1
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata["papermill"] = {"input_path": "/" + "home/me/x.ipynb"}
+    path = tmp_path / "03_iterative_refinement.ipynb"
+    nbformat.write(book, path)
+    found = "; ".join(tool.faults(path))
+    for fault in (
+        "have changed since",
+        "an output holds a path of the machine",
+        "its metadata hold a path of the machine",
+        "its metadata hold papermill",
+        "not every cell",
+        "no figure",
+    ):
+        assert fault in found, fault
