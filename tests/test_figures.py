@@ -6,14 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.context import figures as contexts
-from lib.character.figures import exits
-from lib.character.figures import growth
-from lib.figures import methods
 from lib.cascade import pareto
-from lib.figures import rows
-from lib.figures import style
-from lib.figures import training
+from lib.context import figures as contexts
+from lib.figures import methods, rows, style, training
 from lib.runs.places import ROOT
 
 matplotlib.use("Agg")
@@ -89,31 +84,6 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     assert [text.get_text() for text in legend.get_texts()] == ["Standard", "HRM (above the cut)"]
     assert axes.get_yscale() == "log" and axes.get_ylim()[1] == 60
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
-
-
-def test_stages_show_what_follows_the_first_stage():
-    own = curve({"4-layer full": 10}).assign(corpus="text")
-    own["operations"] = own["epoch"] * 1e12
-    later = own.assign(operations=own["operations"] + 6e12, val_ppl=11.0)
-    figure = growth.stages(pd.concat([own, later]), ["4-layer full"], "title")
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.15 * 11.0)
-    assert figure.axes[0].get_title() == "text, 2 seeds"
-
-
-def test_a_band_of_percentages_ends_at_a_hundred():
-    values = ((0, 80.0), (1, 100.0), (2, 100.0))  # the interval of their mean reaches 122
-    frame = pd.DataFrame(
-        {"corpus": "text", "variant": "a", "state": state, "seed": s, "threshold": t, "acc_pct": v}
-        for state in ("best", "last")
-        for s, v in values
-        for t in (0.5, 0.8)
-    )
-    frame["ppl"] = frame["acc_pct"]
-    figure = exits.sweep(frame, "text", ["a"], ["acc_pct", "ppl"], "title")
-    highest = [
-        max(band.get_paths()[0].vertices[:, 1]) for band in (a.collections[0] for a in figure.axes)
-    ]
-    assert highest[0] == 100 < highest[1]
 
 
 def test_a_row_without_values_is_an_error():
