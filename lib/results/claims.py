@@ -263,6 +263,8 @@ def corrected(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[own.index, "q"] = statistics.discovery_rate(own["p"])
     decided = ~frame["verdict"].isin((UNDECIDED, NOT_MEASURABLE))
     fallen = decided & (frame["q"] > SIGNIFICANT)
+    if not fallen.any():
+        return frame
     frame.loc[fallen, "reason"] = (
         "the interval alone would decide, but not among so many claims (q "
         + frame.loc[fallen, "q"].map("{:.3f}".format)
