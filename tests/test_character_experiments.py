@@ -1,71 +1,170 @@
-"""Experiments 1 to 4: rows that their claims name, and what the controls hold equal."""
+"""Experiments 0 to 11: rows that their claims name, and what the controls hold equal."""
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lib.character.analysis.memory_checks import FilledMemory
-from lib.character.experiments import e01_hrm_against_lct as exp01
-from lib.character.experiments import e02_infini_hrm as exp02
-from lib.character.experiments import e03_iterative_refinement as exp03
-from lib.character.experiments import e04_layerwise_progressive as exp04
+from lib import registry
+from lib.character.analysis.memory_checks import FilledMemory, memories_look_ahead
+from lib.character.checks import all_causal
+from lib.character.experiments import e01_hrm_against_lct as e01
+from lib.character.experiments import e02_infini_hrm as e02
+from lib.character.experiments import e03_iterative_refinement as e03
+from lib.character.growth_run import Stage
 from lib.character.models.hrm import HRMConfig
-from lib.character.objectives import Segments
+from lib.character.models.lct import LCTConfig
+from lib.character.objectives import Dispersion, Segments
+from lib.character.run import WindowWork
+from lib.character.two_phase_run import TwoPhaseRun
+from lib.character.two_phase_run import run as two_phases
+from lib.character.variants import Path
 from lib.checks import CheckFailed, causal
+from lib.results import store
+from lib.results.claims import decide
+from lib.runs.task import Place
+from lib.training import loop
+from lib.training.loop import Training
 
+SLUGS = [slug for slug in registry.module_names() if slug < "12"]
 SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
-HIDDEN = HRMConfig(97, memory="hidden", causal_memory=True)
+HIDDEN = HRMConfig(memory="hidden", causal_memory=True)
 WINDOWS = (20_000 - 1) // 64
 
 
-def rows(experiment) -> list[str]:
-    """All rows of an experiment, the count models included."""
-    return [*getattr(experiment, "SHOWN", experiment.variants(97)), "unigram", "bigram"]
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_claim_is_decided_by_the_committed_results(slug):
+    experiment, results = registry.experiment(slug), store.committed(slug)
+    for claim in experiment.claims:
+        rows = decide(claim, results, least=2)
+        few = any(
+            "of the symbols exit" in row["reason"] for row in rows
+        )  # the guard of Experiment 9
+        assert few or any(row["n"] for row in rows), claim.id
+        used = {run for row in rows for run in row["run_ids"].split()}
+        assert used <= set(results()["run_id"]), claim.id
 
 
-@pytest.mark.parametrize("experiment", [exp01, exp02, exp03, exp04])
-def test_claims_name_rows_that_are_trained(experiment):
-    table = pd.DataFrame(
-        {"variant": name, "seed": seed, "test_ppl": 9.0, "best_epoch": 1}
-        for name in rows(experiment)
-        for seed in (0, 1)
-    )
-    curve = table.drop(columns="best_epoch").assign(
-        epoch=1, train_loss_layer_1=2.0, train_loss_layer_4=1.0
-    )
-    for claim in experiment.CLAIMS:
-        values = claim.measure(lambda name="": curve if name else table)
-        assert len(values) == 2 and np.isfinite(values).all(), claim.id
+@pytest.mark.parametrize("slug", SLUGS)
+def test_explanations_name_a_reported_claim_and_only_reported_ones_a_reported_value(slug):
+    claims = {claim.id: claim for claim in registry.experiment(slug).claims}
+    for claim in claims.values():
+        if claim.kind == "explanation":
+            assert claims[claim.parent].kind == "reported", claim.id
+        if claim.reported is not None:
+            assert claim.kind == "reported", claim.id
 
 
-def test_a_head_to_its_stop_stands_on_the_same_blocks(corpus):
-    parameters = exp01.Exp01(seeds=1)
-    tasks = {task.labels["variant"]: task.config for task in exp01.unlabelled(corpus, parameters)}
-    assert list(tasks) == list(exp01.SHOWN[:4])
+@pytest.mark.parametrize("slug", SLUGS)
+def test_labels_of_rows_are_those_of_the_report(slug):
+    experiment = registry.experiment(slug)
+    rows = store.reported(experiment.report)
+    labels = set(experiment.labels().values())
+    best = rows[rows["metric"] == "best_val_ppl"]["row"] if experiment.report else []
+    assert set(best) <= labels
+
+
+def test_a_reader_adds_a_path_of_stages():
+    experiment = registry.experiment("05_layer_freezing")
+    variants = dict(experiment.variants)
+    mine = replace(experiment, variants={**variants})
+    mine.variants["mine"] = Path((Stage(3), Stage(4, start="best")))
+    parameters = mine.parameters.at("tiny").changed(corpus="repeated")
+    keys = {
+        task.labels["variant"]: task.key() for task in mine.tasks(parameters, parameters.texts())
+    }
+    assert keys["mine"] == keys["full_best"] and mine.label("mine") == "mine (yours)"
+
+
+def test_heads_until_early_stopping_stand_on_the_same_blocks(corpus):
+    parameters = e01.Exp01(seeds=1)
     for blocks in (1, 2):
-        seeds, stopped = (
-            tasks[name.format(blocks)] for name in ("LCT+OACD {}-layer", exp01.TO_ITS_STOP)
+        given, stopped = (
+            e01.VARIANTS[name].config(parameters, corpus)
+            for name in (f"oacd_{blocks}", f"oacd_{blocks}_stopped")
         )
-        assert replace(stopped, head=seeds.head) == seeds
-        assert replace(stopped.head, training=seeds.head.training) == seeds.head
+        assert replace(stopped, head=given.head) == given
+        assert replace(stopped.head, training=given.head.training) == given.head
         numbers = stopped.head.training
         assert (numbers.epochs, numbers.patience, numbers.learning_rate) == (150, 5, 5e-3)
+        assert (given.head.training.epochs, given.head.training.patience) == (30, 30)
+
+
+@pytest.fixture
+def shaped(corpus):
+    """An LCT+OACD run of one block, small."""
+    head = e01.VARIANTS["oacd_1"].config(e01.Exp01.at("tiny"), corpus).head
+    return TwoPhaseRun(
+        replace(head, model=LCTConfig(1, 16, 2)),
+        Dispersion(4),
+        Training(epochs=2, learning_rate=0.01),
+    )
+
+
+def test_the_task_loss_reaches_the_head_alone_and_shaping_the_blocks_alone(
+    shaped, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        "lib.character.two_phase_run.train",
+        lambda work, *given, **named: (
+            seen.append({n: v.clone() for n, v in work.model.state_dict().items()}),
+            loop.train(work, *given, **named),
+            seen.append({n: v.clone() for n, v in work.model.state_dict().items()}),
+        )[1],
+    )
+    row = two_phases(shaped, 0, Place(tmp_path)).row
+    moved = [
+        {name for name in one if not torch.equal(one[name], other[name])}
+        for one, other in (seen[:2], seen[2:])
+    ]
+    assert moved[0] and all(name.startswith("blocks.") for name in moved[0])
+    assert moved[1] == {"head.weight"} and row["shaping_updates"] == 32
+
+
+def test_without_shaping_the_blocks_stay_as_they_were_drawn(shaped, tmp_path):
+    found = two_phases(replace(shaped, shaping=None), 0, Place(tmp_path)).row
+    assert found["shaping_updates"] == 0
+    other = two_phases(shaped, 0, Place(tmp_path / "shaped")).row
+    assert found["val_ppl"] != other["val_ppl"]
+
+
+def test_two_phases_that_were_stopped_in_either_end_with_the_same_numbers(
+    shaped, tmp_path, monkeypatch
+):
+    whole = two_phases(shaped, 0, Place(tmp_path / "whole"))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    losses, count = WindowWork.losses, []
+
+    def stopping(self, batch):
+        count.append(1)
+        if len(count) in (3, 11):
+            raise KeyboardInterrupt
+        yield from losses(self, batch)
+
+    monkeypatch.setattr(WindowWork, "losses", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            two_phases(shaped, 0, Place(tmp_path / "stopped"))
+    again = two_phases(shaped, 0, Place(tmp_path / "stopped"))
+    assert again.row == whole.row
+    assert [row["val_ppl"] for row in again.tables["curve"]] == [
+        row["val_ppl"] for row in whole.tables["curve"]
+    ]
 
 
 @pytest.mark.parametrize(
-    ("experiment", "row", "refined", "updates"),
+    ("variants", "row", "refined", "updates"),
     [
-        (exp01, exp01.FEW, "LCT 2-layer, task loss", 78),
-        (exp03, "Looped twice, 1 loss, batches of 8", "IRT", 39),
+        (e01.VARIANTS, "lct_2_one_loss_batch_4", "lct_2", 78),
+        (e03.VARIANTS, "looped_batch_8", "irt", 39),
     ],
 )
 def test_small_batches_step_about_as_often_as_a_loss_for_each_segment(
-    experiment, row, refined, updates
+    variants, row, refined, updates
 ):
-    variants = experiment.variants(97)
     assert replace(variants[row].objective, joint=False) == variants[refined].objective
     assert variants[row].model == variants[refined].model
     assert -(-WINDOWS // variants[row].training["batch_size"]) == updates
@@ -75,8 +174,8 @@ def test_small_batches_step_about_as_often_as_a_loss_for_each_segment(
 
 def test_without_look_ahead_a_reset_memory_is_an_emptied_one_bit_for_bit():
     torch.manual_seed(0)
-    blind = HIDDEN.build()
-    emptied = HRMConfig(97, memory="hidden", memory_off=True).build()
+    blind = HIDDEN.build(97)
+    emptied = HRMConfig(memory="hidden", memory_off=True).build(97)
     emptied.load_state_dict(blind.state_dict())
     gradients = []
     for model in (blind, emptied):
@@ -92,26 +191,54 @@ def test_without_look_ahead_a_reset_memory_is_an_emptied_one_bit_for_bit():
 
 @pytest.mark.parametrize("memory", ["hidden", "input"])
 def test_a_filled_memory_is_read_and_shows_who_looks_ahead(memory):
-    blind = HRMConfig(97, memory=memory, causal_memory=True)
+    blind = HRMConfig(memory=memory, causal_memory=True)
     causal(blind, FilledMemory(2))
     with pytest.raises(CheckFailed, match="sees the future"):
         causal(replace(blind, causal_memory=False), FilledMemory(2))
     torch.manual_seed(0)
-    model = blind.build()
+    model = blind.build(97)
     with torch.no_grad():
         empty, filled = (kind(2).predict(model, SYMBOLS) for kind in (Segments, FilledMemory))
     assert (empty - filled).abs().max() > 1e-4
 
 
+def test_the_notebooks_checks_say_who_looks_ahead(capsys):
+    few = ("hrm", "hidden_reset", "hidden_emptied", "infini_carry_causal")
+    memories_look_ahead({name: e02.VARIANTS[name] for name in few})
+    said = capsys.readouterr().out.splitlines()
+    assert ["looks ahead" in line for line in said] == [False, True, False, False]
+    broken = replace(e02.E02, variants={"hidden_reset": e02.VARIANTS["hidden_reset"]})
+    with pytest.raises(CheckFailed, match="sees the future"):
+        all_causal(broken)
+
+
 def test_the_controls_state_how_many_parameters_of_hrm_are_trained():
-    variants = exp03.variants(97)
     trained = {}
-    for name in ("HRM", "IRT"):
-        model, objective = variants[name].model.build(), variants[name].objective
+    for name in ("hrm", "irt"):
+        variant = e03.VARIANTS[name]
+        model, objective = variant.model.build(97), variant.objective
         objective.begin_epoch()
         for loss in objective.losses(model, SYMBOLS, SYMBOLS):
             loss.backward()
         trained[name] = sum(p.numel() for p in model.parameters() if p.grad is not None)
-    assert trained == {"HRM": 49_344, "IRT": 82_176}
-    control = next(c.control for c in exp03.CLAIMS if c.id == "exp03-hierarchy-adds-little")
+    assert trained == {"hrm": 49_344, "irt": 82_176}
+    control = next(c.control for c in e03.CLAIMS if c.id == "exp03-hierarchy-adds-little")
     assert "49,344" in control and "82,176" in control
+
+
+def test_a_run_that_two_variants_share_is_recorded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "TABLES", tmp_path)
+    rows = [
+        {"variant": name, "label": name, "corpus": "repeated", "size": "full", "seed": 0,
+         "run_id": "a", "val_ppl": 9.0}
+        for name in ("lpt_1", "standard_1")
+    ]  # fmt: skip
+    keys = ("variant", "corpus", "size", "seed", "run_id")
+    curve = [{**{k: row[k] for k in keys}, "epoch": e} for row in rows for e in (1, 2)]
+    clock = [{**curve[0], "run_id": "side", "speedup": 2.0}]
+    for name, own in (("", rows), ("curve", curve), ("clock", clock)):
+        file = f"07_x_{name}.csv" if name else "07_x.csv"
+        pd.DataFrame(own).to_csv(tmp_path / file, index=False)
+    found = store.recorded("07_x")
+    assert [row["epoch"] for row in found["a"]["tables"]["curve"]] == [1, 2]
+    assert found["side"]["row"]["corpus"] == "repeated"  # a side run's text names its main run

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib.character.analysis.difficulty import groups
 from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold, compute
-from lib.character.analysis.layer_contribution import by_group, difficulty, residual_norms
+from lib.character.analysis.layer_contribution import by_group, residual_norms
 
 
 def readings(confidence, correct, prediction=(0, 0, 0, 0), loss=(1.0, 1.0, 1.0, 1.0)):
@@ -24,8 +25,8 @@ def test_agreement_of_correctness_is_not_agreement():
     assert row["compute_pct"] == pytest.approx(62.5)
     assert row["acc_pct"] == 75
     assert row["ppl"] == pytest.approx(np.exp((0.1 + 3 + 0.5 + 0.5) / 4))
-    lot = 0.5 * np.mean(SHALLOW.loss) + 0.5 * np.mean(DEEP.loss)
-    assert row["random_ppl"] == pytest.approx(np.exp(lot))
+    mixed = 0.5 * np.mean(SHALLOW.loss) + 0.5 * np.mean(DEEP.loss)
+    assert row["random_ppl"] == pytest.approx(np.exp(mixed))
 
 
 def test_a_threshold_above_one_is_the_deep_model_and_zero_the_shallow_one():
@@ -42,7 +43,7 @@ def test_the_first_threshold_of_highest_accuracy_is_chosen():
     assert best_threshold(SHALLOW, DEEP, (0.8, 0.5)) == 0.8
 
 
-def test_compute_is_the_seeds_formula():
+def test_compute_is_the_reports_formula():
     assert compute(2375 / 4096, 0.25) == pytest.approx(0.565, abs=1e-3)  # Experiment 9
     assert compute(0.477, 0.5) == pytest.approx(0.7615, abs=1e-4)  # Experiment 10
 
@@ -56,7 +57,7 @@ def test_readings_from_logits():
 
 def test_difficulty_groups_and_their_means():
     loss = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
-    group, low, high = difficulty(loss)
+    group, low, high = groups(loss)
     assert (low, high) == (1.0, 3.0)
     assert group.tolist() == [0, 0, 1, 2, 2]
     states = [torch.zeros(5, 3), torch.ones(5, 3)]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.character.figures import exits, growth
+from lib.cascade import pareto
 from lib.context import figures as contexts
 from lib.figures import methods, rows, style, training
 from lib.runs.places import ROOT
@@ -86,31 +86,6 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
 
 
-def test_stages_show_what_follows_the_first_stage():
-    own = curve({"4-layer full": 10}).assign(corpus="text")
-    own["operations"] = own["epoch"] * 1e12
-    later = own.assign(operations=own["operations"] + 6e12, val_ppl=11.0)
-    figure = growth.stages(pd.concat([own, later]), ["4-layer full"], "title")
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.15 * 11.0)
-    assert figure.axes[0].get_title() == "text, 2 seeds"
-
-
-def test_a_band_of_percentages_ends_at_a_hundred():
-    values = ((0, 80.0), (1, 100.0), (2, 100.0))  # the interval of their mean reaches 122
-    frame = pd.DataFrame(
-        {"corpus": "text", "variant": "a", "state": state, "seed": s, "threshold": t, "acc_pct": v}
-        for state in ("best", "last")
-        for s, v in values
-        for t in (0.5, 0.8)
-    )
-    frame["ppl"] = frame["acc_pct"]
-    figure = exits.sweep(frame, "text", ["a"], ["acc_pct", "ppl"], "title")
-    highest = [
-        max(band.get_paths()[0].vertices[:, 1]) for band in (a.collections[0] for a in figure.axes)
-    ]
-    assert highest[0] == 100 < highest[1]
-
-
 def test_a_row_without_values_is_an_error():
     with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
         rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")
@@ -133,3 +108,31 @@ def test_a_ninth_series_is_drawn_too():
     )
     labels = contexts.forgetting(own, names, "title").axes[0].get_legend_handles_labels()[1]
     assert set(names) <= set(labels)
+
+
+def test_a_stage_that_kept_its_start_has_no_gain_to_share(monkeypatch):
+    frame = pd.DataFrame(
+        {"run_id": ["a", "b"], "corpus": "text", "corpus_sha256": "0", "seed": [0, 1]}
+    )
+    frame[["base_test_ppl", "base_test_content_ppl"]] = 9.0
+    routes = pd.DataFrame(
+        {
+            "variant": "stage",
+            "run_id": run_id,
+            "seed": seed,
+            "rule": "gate",
+            "wanted_rate": rate,
+            "test_rate": rate,
+            "test_ppl": 9.0 - rate * gained,
+            "test_content_ppl": 9.0,
+        }
+        for seed, run_id, gained in ((0, "a", 1.0), (1, "b", 0.0))
+        for rate in (0.5, 1.0)
+    )
+    monkeypatch.setattr(
+        pareto.store, "read", lambda slug, table="", size="": routes if table else frame
+    )
+    left, right = pareto.kept_gain("slug", "quick", "stage").axes
+    ends = [line.get_ydata()[-1] for line in left.lines if len(line.get_ydata()) == 3]
+    assert ends == [1.0]  # the seed that gained keeps all of it; the other one is left out
+    assert not left.texts and "differs" in right.texts[0].get_text()

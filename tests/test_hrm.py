@@ -13,7 +13,7 @@ SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
 def gradients(update: str) -> dict[str, bool]:
     """Whether each named part has received a gradient over two segments."""
     torch.manual_seed(0)
-    model = HRMConfig(97, update=update).build()
+    model = HRMConfig(update=update).build(97)
     objective = Segments(2)
     objective.begin_epoch()
     for loss in objective.losses(model, SYMBOLS, SYMBOLS):
@@ -36,7 +36,7 @@ def test_the_original_l_module_learns():
 def test_of_the_memory_cells_only_reading_in_the_h_module_learns():
     # what is written is read one segment later, without gradient; and L is never trained at all
     torch.manual_seed(0)
-    model, objective = HRMConfig(97, memory="hidden").build(), Segments(2)
+    model, objective = HRMConfig(memory="hidden").build(97), Segments(2)
     objective.begin_epoch()
     for loss in objective.losses(model, SYMBOLS, SYMBOLS):
         loss.backward()
@@ -53,8 +53,8 @@ def test_an_empty_memory_reads_zero_and_writing_fills_it():
 
 def test_memory_off_equals_an_empty_memory_bit_for_bit():
     torch.manual_seed(0)
-    on = HRMConfig(97, memory="input").build()
-    off = HRMConfig(97, memory="input", memory_off=True).build()
+    on = HRMConfig(memory="input").build(97)
+    off = HRMConfig(memory="input", memory_off=True).build(97)
     off.load_state_dict(on.state_dict())
     with torch.no_grad():  # in the first segment of a batch nothing is stored yet
         assert torch.equal(on(SYMBOLS), off(SYMBOLS))
@@ -72,7 +72,7 @@ def test_infini_attention_without_memory_is_gated_local_attention():
 
 def test_carry_hands_on_memory_within_an_epoch_only():
     torch.manual_seed(0)
-    model = HRMConfig(97, memory="input").build()
+    model = HRMConfig(memory="input").build(97)
     objective = Segments(2, carry=True)
     objective.begin_epoch()
     list(objective.losses(model, SYMBOLS, SYMBOLS))
@@ -85,4 +85,4 @@ def test_carry_hands_on_memory_within_an_epoch_only():
 @pytest.mark.parametrize(("field", "value"), [("update", "new"), ("memory", "output")])
 def test_unknown_words_are_refused(field, value):
     with pytest.raises(ValueError, match="allowed"):
-        HRMConfig(97, **{field: value})
+        HRMConfig(**{field: value})

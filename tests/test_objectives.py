@@ -2,22 +2,24 @@
 
 import pytest
 import torch
-from lib.training.fit import Training, fit
 
 from lib.character.models.lct import LCTConfig
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Dispersion, LayerLosses, Segments, Standard, dispersion
+from lib.character.run import WindowWork
 from lib.text.windows import Windows
+from lib.training.loop import Training, train
 
 
 def trained(corpus, objective, config=None, **numbers):
     """Weights after two epochs from one start."""
     torch.manual_seed(3)
-    model = (config or TransformerConfig(97, layers=2)).build()
-    train, valid = (
+    model = (config or TransformerConfig(layers=2)).build(97)
+    windows = tuple(
         Windows.cut(corpus.alphabet.encode(text), 64) for text in (corpus.train, corpus.valid)
     )
-    record = fit(model, objective, train, valid, Training(epochs=2, **numbers), seed=0)
+    training = Training(epochs=2, **numbers)
+    record = train(WindowWork(model, objective, windows, training, 0), training)
     return model.state_dict(), record
 
 
@@ -34,7 +36,7 @@ def test_one_joint_segment_is_standard_training(corpus):
 
 
 def test_a_zero_state_changes_nothing():
-    model = TransformerConfig(97).build()
+    model = TransformerConfig().build(97)
     symbols = torch.randint(97, (2, 64))
     with torch.no_grad():
         plain = model(symbols)
@@ -75,7 +77,7 @@ def test_dispersion_is_its_formula():
 
 def test_the_h_block_steps_every_second_segment(corpus):
     torch.manual_seed(0)
-    model = LCTConfig(97, 2).build()
+    model = LCTConfig(2).build(97)
     symbols = torch.randint(97, (2, 64))
     state = model.begin(symbols)
     first = model.contexts(symbols, state)

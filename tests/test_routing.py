@@ -9,13 +9,13 @@ from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import LayerLosses
 from lib.character.routing import Routed
 
-CONFIG = TransformerConfig(20, layers=4, width=32, heads=2, length=24)
+CONFIG = TransformerConfig(layers=4, width=32, heads=2, length=24)
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    network = CONFIG.build().eval()
+    network = CONFIG.build(20).eval()
     with torch.no_grad():
         network.embedding.weight.normal_()
         network.head.weight.mul_(2)

@@ -21,31 +21,31 @@ from lib.checks import CheckFailed, causal, future_influence
 WIDTH, HEADS = 64, 4
 
 
-def parameters(config) -> int:
-    return sum(p.numel() for p in config.build().parameters())
+def parameters(config, symbols: int) -> int:
+    return sum(p.numel() for p in config.build(symbols).parameters())
 
 
 @pytest.mark.parametrize(
-    ("config", "count"),
+    ("config", "symbols", "count"),
     [
-        (TransformerConfig(97), 78_080),
-        (TransformerConfig(97, layers=4), 275_072),
-        (TransformerConfig(97, initial_state=True), 82_176),
-        (TransformerConfig(97, layers=4, initial_state=True), 279_168),
-        (TransformerConfig(30, layers=1), 69_504),
-        (TransformerConfig(30, layers=3), 200_832),
-        (TransformerConfig(30, layers=4), 266_496),
-        (HRMConfig(97, width=48), 89_472),
-        (HRMConfig(97), 152_064),
-        (HRMConfig(97, update="original"), 152_064),
-        (HRMConfig(97, memory="input"), 168_452),
-        (HRMConfig(97, memory="hidden"), 193_024),
-        (LCTConfig(97, 1), 78_080),
-        (LCTConfig(97, 2), 149_952),
+        (TransformerConfig(), 97, 78_080),
+        (TransformerConfig(layers=4), 97, 275_072),
+        (TransformerConfig(initial_state=True), 97, 82_176),
+        (TransformerConfig(layers=4, initial_state=True), 97, 279_168),
+        (TransformerConfig(layers=1), 30, 69_504),
+        (TransformerConfig(layers=3), 30, 200_832),
+        (TransformerConfig(layers=4), 30, 266_496),
+        (HRMConfig(width=48), 97, 89_472),
+        (HRMConfig(), 97, 152_064),
+        (HRMConfig(update="original"), 97, 152_064),
+        (HRMConfig(memory="input"), 97, 168_452),
+        (HRMConfig(memory="hidden"), 97, 193_024),
+        (LCTConfig(1), 97, 78_080),
+        (LCTConfig(2), 97, 149_952),
     ],
 )
-def test_parameter_counts_are_those_of_the_seeds(config, count):
-    assert parameters(config) == count
+def test_parameter_counts_are_those_of_the_report(config, symbols, count):
+    assert parameters(config, symbols) == count
 
 
 def test_attention_equals_llama():
@@ -88,22 +88,22 @@ def test_feed_forward_and_norm_equal_llama():
 @pytest.mark.parametrize(
     ("config", "objective"),
     [
-        (TransformerConfig(97, layers=2), Standard()),
-        (TransformerConfig(97, initial_state=True), Segments(2)),
-        (TransformerConfig(97, layers=4), LayerLosses((1, 1, 1, 1))),
-        (HRMConfig(97), Segments(2)),
-        (HRMConfig(97, update="original"), Segments(2)),
-        (HRMConfig(97, memory="input", causal_memory=True), Segments(2)),
-        (LCTConfig(97, 2), Segments(4)),
+        (TransformerConfig(layers=2), Standard()),
+        (TransformerConfig(initial_state=True), Segments(2)),
+        (TransformerConfig(layers=4), LayerLosses((1, 1, 1, 1))),
+        (HRMConfig(), Segments(2)),
+        (HRMConfig(update="original"), Segments(2)),
+        (HRMConfig(memory="input", causal_memory=True), Segments(2)),
+        (LCTConfig(2), Segments(4)),
     ],
 )
 def test_no_model_sees_the_future(config, objective):
     causal(config, objective)
 
 
-def test_infini_memory_sees_the_future_as_the_seed_ran_it():
-    # a property of the seed's algorithm that notebook 02 reports; if it vanishes, so does its text
-    leaking = HRMConfig(97, memory="input")
+def test_infini_memory_sees_the_future_as_the_report_ran_it():
+    # a property of the report's algorithm that notebook 02 states
+    leaking = HRMConfig(memory="input")
     assert future_influence(leaking, Segments(2)) > 1e-5
     assert future_influence(leaking, Segments(1)) == 0
     with pytest.raises(CheckFailed, match="sees the future"):
@@ -114,7 +114,7 @@ def test_initialisations():
     for name, deviation in (("A", 0.125), ("B", 0.02)):
         assert linear_deviation(name, WIDTH) == deviation
         torch.manual_seed(0)
-        model = TransformerConfig(97, initialisation=name).build()
+        model = TransformerConfig(initialisation=name).build(97)
         assert model.blocks[0].feed_forward.down.weight.std().item() == pytest.approx(
             deviation, rel=0.02
         )
