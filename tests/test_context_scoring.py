@@ -36,7 +36,7 @@ def both():
     found = {}
     for name in ("shared", "whole"):
 
-        def outputs(ids):
+        def outputs(ids, name=name):
             return vocabulary.encode(ids) if name == "shared" else ids
 
         head = SharedRowHead(D, vocabulary) if name == "shared" else UntiedHead(D, V)

@@ -85,6 +85,9 @@ class WindowContexts:
         return len(self.embedded)
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Features:
     """Contexts of N positions, token input [N, m*d], and the output index of the same token [N].
@@ -132,7 +135,7 @@ def recurrent_features(
     x: Tensor,
     outputs: Tensor,
     final: Tensor | None = None,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
 ) -> Features:
     """Features from a context block over x [N, m*d]; `final` default: the exact recurrence."""
     final = sequential(block, x) if final is None else final

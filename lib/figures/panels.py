@@ -78,8 +78,8 @@ def perplexities(
 ) -> Figure:
     """One row a variant and a panel a corpus: seeds, mean, 95 % interval, the report's figure.
 
-    ``metrics`` names the column to read for each corpus. The report's figure (a diamond) is drawn on
-    ``repeated`` only, where it was measured. An axis that spans more than a factor of 3 is
+    ``metrics`` names the column to read for each corpus. The report's figure (a diamond) is drawn
+    on ``repeated`` only, where it was measured. An axis that spans more than a factor of 3 is
     logarithmic.
     """
     names = corpora(frame)
