@@ -314,7 +314,7 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
         frame = pd.read_csv(path, dtype=dtype)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
-                with contextlib.suppress(ValueError):  # not all are whole numbers
+                with contextlib.suppress(ValueError, OverflowError):  # not all are whole numbers
                     frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
         frames[path.stem[len(slug) + 1 :]] = frame
     return frames
