@@ -20,13 +20,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.cascade.training import StageTraining, _Loop  # noqa: E402
-
 from lib.base.pretrained import Base, load_base  # noqa: E402
-from lib.cascade.features import window_features  # noqa: E402
+from lib.cascade.features import window_features, window_states  # noqa: E402
 from lib.cascade.modeling import CascadeForCausalLM  # noqa: E402
 from lib.cascade.packing import Packs  # noqa: E402
+from lib.cascade.single_token import SingleTokenWork  # noqa: E402
 from lib.cascade.stage import new_stage, run_compact  # noqa: E402
+from lib.cascade.work import StageWork  # noqa: E402
+from lib.training.loop import Training  # noqa: E402
 
 KEEP = (0.10, 0.24, 0.50, 0.90)
 
@@ -76,6 +77,7 @@ def base_forward(base: Base, rounds: int) -> None:
                 "transformers, hidden states only": lambda: base.model.model(
                     input_ids=inputs, use_cache=False
                 ),
+                "features without the head": lambda: window_states(base, inputs),
                 "features (states, cosines, head in chunks)": lambda: window_features(
                     base, inputs, labels
                 ),
@@ -95,9 +97,9 @@ def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -
     labels = torch.randint(config.vocab_size, (batch * 128,))
     index = torch.arange(batch * 128).view(batch, 128)
     packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
-    if chunked:  # the step of the training loop itself
-        loop, rows = _Loop(stage, StageTraining(1, batch, 1e-4), None), torch.arange(batch)
-        return lambda: loop.advance(states, labels, packs, rows, 0, None)
+    if chunked:
+        work = StageWork(stage, states, labels, packs, batch, 0, None, dict)
+        return update_job(work, torch.arange(batch))
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-4, foreach=False, fused=fused)
 
     def step():
@@ -107,6 +109,40 @@ def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def update_job(work: StageWork, rows: torch.Tensor) -> Callable:
+    """One update of a stage as the training loop makes it: its own optimiser or fused AdamW."""
+    numbers = Training(learning_rate=1e-4, clip=0.0)
+    optimizer = work.optimizer(numbers) or torch.optim.AdamW(
+        work.model.parameters(), lr=1e-4, weight_decay=0.01, fused=True
+    )
+
+    def update():
+        for loss, _ in work.losses(rows):
+            if isinstance(loss, torch.Tensor):
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return update
+
+
+def single_tokens(base: Base, rounds: int, tokens: int = 32) -> None:
+    """An update on single tokens: plain, and with head and layers moved in pieces (R0, R2, R1)."""
+    config = base.model.config
+    states = torch.randn(tokens, config.hidden_size)
+    labels = torch.randint(config.vocab_size, (tokens,))
+    index = torch.arange(tokens)[:, None]
+    packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
+    for layers in (0, 2, 8):
+        jobs = {}
+        for name, kind in (("plain", StageWork), ("in pieces", SingleTokenWork)):
+            stage = new_stage(config, layers)
+            work = kind(stage, states, labels, packs, tokens, 0, None, dict)
+            jobs[f"{name} update"] = update_job(work, index[:, 0])
+        seconds = in_turns(jobs, rounds)
+        table(f"Update on {tokens} single tokens, {layers} layers", seconds, tokens, "plain update")
 
 
 def stage_step(base: Base, source: str, rounds: int, batch: int, layers: int) -> None:
@@ -174,9 +210,7 @@ def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
             [new_stage(base.model.config, layers)],
             [{"criterion": "last_two_layers", "threshold": threshold}],
         )
-        jobs[f"cascade, {share} handed on"] = lambda model=model: model.generate(
-            prompts, **settings
-        )
+        jobs[f"cascade, {share} deferred"] = lambda model=model: model.generate(prompts, **settings)
     with torch.inference_mode():
         seconds = in_turns(jobs, rounds)
     table(
@@ -194,6 +228,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--memory", choices=("naive", "chunked"), help=argparse.SUPPRESS)
+    parser.add_argument("--only-single", action="store_true", help="updates on single tokens only")
     given = parser.parse_args()
     torch.set_num_threads(1)
     base = load_base(given.base)
@@ -202,7 +237,11 @@ def main() -> None:
         print(peak_megabytes())
         return
     print(f"{base.name}, {base.parameters:,} parameters, one thread, torch {torch.__version__}")
-    base_forward(base, given.rounds)
+    if not given.only_single:
+        base_forward(base, given.rounds)
+    single_tokens(base, max(5, given.rounds))
+    if given.only_single:
+        return
     stage_step(base, given.base, given.rounds, given.batch, given.layers)
     routing(base, given.rounds, given.layers)
     generation(base, given.rounds, given.layers, 16)
