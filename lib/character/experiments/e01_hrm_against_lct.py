@@ -44,6 +44,7 @@ UNTIL = "head until early stopping"
 HRM, ONE, TWO = HRMConfig(update="original"), LCTConfig(1), LCTConfig(2)
 LAST = Segments(4, joint=True)
 
+# Blocks that are left at random, or shaped for 1 to 3 passes instead of 10, say what shaping does.
 # HRM stops at the first epoch without improvement, as in the report. One loss on batches of 4
 # windows instead of 16 steps about as often in an epoch as a loss at each of four segments does.
 VARIANTS = {
@@ -51,6 +52,19 @@ VARIANTS = {
     "oacd_2": Shaped(TWO, shaping_epochs, "LCT+OACD 2-layer", WHOLE_BUDGET),
     "oacd_1_stopped": Shaped(ONE, shaping_epochs, f"LCT+OACD 1-layer, {UNTIL}", STOPPED),
     "oacd_2_stopped": Shaped(TWO, shaping_epochs, f"LCT+OACD 2-layer, {UNTIL}", STOPPED),
+    **{
+        f"random_{blocks}": Shaped(
+            model, 0, f"LCT {blocks}-layer, blocks at random, {UNTIL}", STOPPED
+        )
+        for blocks, model in ((1, ONE), (2, TWO))
+    },
+    **{
+        f"shaped_{epochs}_{blocks}": Shaped(
+            model, epochs, f"LCT+OACD {blocks}-layer, shaped {epochs} epochs, {UNTIL}", STOPPED
+        )
+        for blocks, model in ((1, ONE), (2, TWO))
+        for epochs in (1, 2, 3)
+    },
     "hrm": Variant(HRM, Segments(2), "HRM", {"patience": 1}),
     "hrm_patience_5": Variant(HRM, Segments(2), "HRM, patience 5"),
     "lct_1": Variant(ONE, Segments(4), "LCT 1-layer, task loss"),
@@ -64,7 +78,11 @@ VARIANTS = {
 
 # HRM stops early and the patient row shows it all; stopped heads would stretch the axis. The curve
 # of LCT+OACD is that of its head.
-PATIENT = [name for name in VARIANTS if name != "hrm" and not name.endswith("_stopped")]
+PATIENT = [
+    name
+    for name in VARIANTS
+    if name != "hrm" and not name.endswith("_stopped") and not name.startswith(("random", "shaped"))
+]
 
 claim = on_wikitext("exp01", "R4, Experiment 1")
 
@@ -114,6 +132,26 @@ CLAIMS = (
         change("oacd_2_stopped", "oacd_1_stopped"),
         "same label-free training; the head reads 128 instead of 64 channels; " + FINISHED,
         explains="two-blocks-help-lct",
+    ),
+    *(
+        claim(
+            f"shaping-helps-{blocks}",
+            f"Shaping helps: LCT+OACD of {words} beats the same network with its blocks at random",
+            change(f"oacd_{blocks}_stopped", f"random_{blocks}"),
+            "the same head, data order and stopping; only the ten epochs of shaping differ",
+            explains=f"hrm-beats-lct-{blocks}",
+        )
+        for blocks, words in ((1, "one block"), (2, "two blocks"))
+    ),
+    *(
+        claim(
+            f"less-shaping-helps-{blocks}",
+            f"Shaping for one epoch is better than for ten in {words}",
+            change(f"shaped_1_{blocks}", f"oacd_{blocks}_stopped"),
+            "the same head, data order and stopping; only the epochs of shaping differ",
+            explains=f"hrm-beats-lct-{blocks}",
+        )
+        for blocks, words in ((1, "one block"), (2, "two blocks"))
     ),
     claim(
         "supervision-decides",
