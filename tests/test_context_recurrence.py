@@ -22,8 +22,8 @@ from lib.context.contexts import (
     steps,
 )
 from lib.context.effective_rank import covariance_rank, effective_rank
-from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.features import Computed, Held
+from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.phase_one import (
     PhaseOneSettings,
     PhaseOneWork,

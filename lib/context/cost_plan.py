@@ -26,7 +26,7 @@ from lib.context.scaling_run import ScalingRun
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.context.token_stream import StreamChoice, first, tokenise
 from lib.experiment import Experiment
-from lib.runs.key import digest, described
+from lib.runs.key import described, digest
 from lib.training.loop import Training
 
 ITERATIONS = {"every_layer": 7}  # of Phase 1 in the report, and

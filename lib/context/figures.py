@@ -51,7 +51,7 @@ def against_tokens(
 
 
 def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """One point a variant and seed: effective rank (the report's definition and covariance) and PPL."""
+    """One point a variant and seed: effective rank (by both definitions) and perplexity."""
     labels = {
         "er_pct": "effective rank, the report's definition (%)",
         "covariance_er_pct": "effective rank, centred covariance (%)",
@@ -71,7 +71,7 @@ def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str
 
 
 def forgetting(rows: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """Cosine of two states that saw the same tokens, mean over random seeds, band lowest to highest."""
+    """Cosine of two states that saw the same tokens: mean over seeds, band lowest to highest."""
     figure, axes = plt.subplots()
     for (variant, look), marker in zip(
         methods.looks(variants).items(), cycle(style.MARKERS), strict=False

@@ -114,8 +114,8 @@ class Exp18(ContextParameters):
         sizes = self.numbers("text_sizes")
         if not 3 <= len(sizes) <= MOST_SIZES or any(a >= b for a, b in pairwise(sizes)):
             raise ParameterError(
-                f"parameter 'text_sizes' is {self.text_sizes!r}; allowed: three to {MOST_SIZES} whole "
-                "numbers that strictly rise, since a law with a floor has three parameters."
+                f"parameter 'text_sizes' is {self.text_sizes!r}; allowed: three to {MOST_SIZES} "
+                "whole numbers that strictly rise, since a law with a floor has three parameters."
             )
         if sizes[-1] != self.tokens:
             raise ParameterError(
@@ -419,7 +419,7 @@ def exponents(layout: str, metric: str = "test_ppl", whole_range: bool = True) -
 
 
 def exponent_gap(layout: str, metric: str, baseline: str) -> Measure:
-    """Difference of exponents between two schedules, seed by seed, over the sizes all seeds have."""
+    """Difference of exponents of two schedules, seed by seed, over the sizes all seeds have."""
     return difference(exponents(layout, metric, False), exponents(layout, baseline, False))
 
 
