@@ -1,5 +1,7 @@
-"""The context experiments: recipes, measures of claims, checks that can fail, the benchmark."""
+"""The context experiments: recipes, measures of claims, checks that can fail, costs."""
 
+import dataclasses
+import math
 import subprocess
 import sys
 
@@ -7,289 +9,363 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lib.experiments import (
-    context_vector,
-    exp16_token_input,
-    exp17_parallel_contexts,
-    exp18_scaling,
-    parallel_variants,
-    scaling_claims,
-    scaling_variants,
-    token_input_variants,
-)
 
 from lib.checks import CheckFailed
-from lib.context import scaling_run
-from lib.context.phase_two import PhaseTwoSettings
+from lib.context import checks, cost_plan, scaling_run
+from lib.context.block import ContextBlock
+from lib.context.claims import remembered
+from lib.context.experiments import e16_token_input as e16
+from lib.context.experiments import e17_parallel_contexts as e17
+from lib.context.experiments import e18_scaling as e18
+from lib.context.forgetting import noise_gain
+from lib.context.parameters import REPORT_TOKENS, report_phase_one
+from lib.context.phase_two import recipe
 from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
 from lib.parameters import ParameterError
 from lib.results import store
-from lib.results.store import Absent
+from lib.results.schema import check
+from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
-from lib.runs.task import Outcome
+from lib.runs.task import Place
 
-MODULES = (exp16_token_input, exp17_parallel_contexts, exp18_scaling)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_sizes_are_named_and_claims_are_complete(module):
-    for size in ("full", "quick", "tiny"):
-        assert module.PARAMETERS.at(size).size == size
-    assert all(claim.min_seeds == 3 and claim.control for claim in module.CLAIMS)
-    assert len({claim.id for claim in module.CLAIMS}) == len(module.CLAIMS)
-    assert module.PARAMETERS().seeds >= 3
+EXPERIMENTS = (e16.E16, e17.E17, e18.E18)
 
 
-def test_phase_one_of_the_seed_at_its_own_width_and_scaled():
-    own = context_vector.seed_phase_one(768)
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path / "cache"))
+
+
+def tiny(experiment, **changes):
+    """Parameters of a run that needs no network."""
+    values = {**experiment.parameters.TINY, "corpus": "embedded", **changes}
+    return experiment.parameters.checked(values)
+
+
+def results(rows, **tables):
+    frames = {name: pd.DataFrame(own) for name, own in tables.items()}
+    frame = pd.DataFrame([{"run_id": "x", "label": row["variant"], **row} for row in rows])
+    return Results("18_scaling", {"": frame, **frames})
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)
+def test_sizes_are_named_and_claims_have_a_control(experiment):
+    for size in ("full", "third", "tenth", "small", "quick", "tiny"):
+        assert experiment.parameters.at(size).size == size
+    assert all(claim.control for claim in experiment.claims)
+    assert all(claim.reported is None or claim.kind == "reported" for claim in experiment.claims)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)
+def test_committed_rows_are_valid_and_claims_and_figures_can_be_made(experiment):
+    found = store.committed(experiment.slug)
+    check(found())
+    assert set(found()["variant"]) <= set(experiment.variants)
+    small = found.on(found.corpora[0], "small")
+    for claim in experiment.claims:
+        try:
+            assert np.isfinite(claim.measure(small)).all()
+        except Absent:
+            assert claim.id == "context_cache-lanes-faster"  # not timed at that size
+
+
+def test_full_size_is_the_reports_own():
+    p = e18.Exp18()
+    assert tuple(p.numbers("text_sizes")) == REPORT_TOKENS and p.width == 0 and p.layers == 6
+    assert e16.Exp16().tokens == e17.Exp17().tokens == REPORT_TOKENS[0]
+    assert [p.seeds_at(place) for place in (1, 2, 3, 4)] == [3, 3, 3, 1]
+
+
+def test_a_text_that_is_too_short_gives_all_it_has(own_cache):
+    p = tiny(e18.E18)
+    text = dataclasses.replace(p.load(), available=450)
+    tasks = e18.E18.tasks(p, [text])
+    sizes = {task.labels["size_place"]: task.config.data.tokens for task in tasks}
+    assert sizes == {1: 150, 2: 300, 3: 450}
+    assert {task.config.data.vocabulary_tokens for task in tasks} == {450}
+
+
+def test_rows_that_are_equal_in_two_experiments_are_computed_once(own_cache):
+    one = tiny(e16.E16, tokens=300, vocabulary_tokens=600, scoring="full")
+    other = tiny(e18.E18, text_sizes="300,500,600", controls=1, windows=2, scoring="full")
+    other = other.changed(vocabulary_tokens=600, batch=one.batch)
+    text = one.load()
+
+    def keys(experiment, parameters):
+        return {t.labels["variant"]: t.key() for t in experiment.tasks(parameters, [text])}
+
+    ours, theirs = keys(e16.E16, one), keys(e18.E18, other)
+    for name in ("window_2", "first_layer_random", "first_layer_matched", "every_layer_random"):
+        assert ours[name] == theirs[f"{name}_size_1"] != theirs[f"{name}_size_2"]
+
+
+def test_phase_one_of_the_report_at_its_own_width_and_scaled():
+    own = report_phase_one(768)
     assert (own.chunk, own.learning_rate) == (8000, pytest.approx(0.002))
-    narrow = context_vector.seed_phase_one(192)
+    narrow = report_phase_one(192)
     assert (narrow.chunk, narrow.learning_rate) == (2000, pytest.approx(0.004))
     assert own.chunk / 768 == pytest.approx(narrow.chunk / 192)  # equal size of the dispersion
 
 
 def test_matched_variant_has_about_equal_parameters_and_flat_changes_only_the_input():
-    run = token_input_variants.Exp16.at("full")
-    found = token_input_variants.sources(run, 192)
-    every, matched, flat = (
-        found[name].block(192, 0)
-        for name in (exp16_token_input.EVERY, exp16_token_input.MATCHED, exp16_token_input.FLAT)
-    )
-    sizes = [sum(p.numel() for p in block.parameters()) for block in (every, matched, flat)]
+    p = e16.Exp16()
+    names = ("every_layer", "first_layer_matched", "first_layer_flat")
+    blocks = [e16.VARIANTS[name].contexts(p, 192).block(192, 0) for name in names]
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
     assert abs(sizes[1] / sizes[0] - 1) < 0.02
     assert sizes[0] - sizes[2] == 5 * 192 * 192  # the token half of five later layers
-    assert flat.layers[1].residual is None
+    assert blocks[2].layers[1].residual is None
 
 
-def test_updates_an_epoch_follow_the_seed():
-    sizes = (56_602, 110_516, 216_119, 529_173)
-    batches = [scaling_variants.seed_batch(t, i, 4) for i, t in enumerate(sizes)]
-    assert [round(t / b) for t, b in zip(sizes, batches, strict=True)] == [8, 17, 40, 342]
-    assert scaling_variants.seed_batch(100, 1, 3) < 100
+def test_updates_an_epoch_follow_the_report():
+    batches = [e18.report_batch(t, i, 4) for i, t in enumerate(REPORT_TOKENS)]
+    found = [round(t / b) for t, b in zip(REPORT_TOKENS, batches, strict=True)]
+    assert found == list(e18.REPORT_UPDATES_PER_EPOCH)
+    assert e18.report_batch(100, 1, 3) < 100
 
 
-def test_sizes_must_end_at_tokens():
-    with pytest.raises(ParameterError, match="largest"):
-        scaling_variants.Exp18.checked({"tokens": 1000})
+def test_an_equal_budget_is_spent_at_every_size():
+    p = e18.Exp18()
+    for place, tokens in enumerate(REPORT_TOKENS):
+        _, _, budget = e18.recipes(p, "first_layer", tokens, place)
+        assert budget.name == "equal_updates"
+        per_epoch = -(-(tokens - 1) // budget.training.batch_size)
+        assert per_epoch * budget.training.epochs >= budget.training.max_updates == 1_110
+    assert [r.name for r in e18.recipes(p, "every_layer", 56_602, 0)] == ["fixed"]
 
 
-@pytest.mark.parametrize("sizes", ["100,600", "300,200,600", "600"])
-def test_sizes_must_be_three_and_rise(sizes):
-    with pytest.raises(ParameterError, match="'sizes' is .*at least three whole numbers that"):
-        scaling_variants.Exp18.checked({"tokens": 600, "sizes": sizes})
+WRONG_SIZES = ["100,600", "300,200,600", "600", "200,200,600", "1,2,3,4,5,6,600"]
 
 
-def test_no_size_comes_twice():
+@pytest.mark.parametrize("sizes", WRONG_SIZES)
+def test_sizes_must_be_three_to_six_rise_and_end_at_tokens(sizes):
     with pytest.raises(ParameterError, match="sizes"):
-        scaling_variants.Exp18.checked({"tokens": 600, "sizes": "200,200,600"})
+        e18.Exp18.checked({"tokens": 600, "text_sizes": sizes})
+    with pytest.raises(ParameterError, match="largest"):
+        e18.Exp18.checked({"tokens": 1000})
 
 
 def test_the_wide_rows_count_as_tokens_and_a_batch_fits_into_the_text():
-    wide = token_input_variants.Exp16.checked({"tokens": 2_000, "wide_tokens": 9_000})
-    assert wide.most_tokens == 9_000 and token_input_variants.Exp16().most_tokens == 6_000
+    wide = e16.Exp16.checked({"tokens": 2_000, "wide_tokens": 9_000})
+    assert wide.most_tokens == 9_000 and e16.Exp16().most_tokens == 56_602
+    assert e16.wide(e16.Exp16()) is None
     with pytest.raises(ParameterError, match="'batch' is 512; allowed: below tokens"):
-        token_input_variants.Exp16.checked({"tokens": 512})
+        e16.Exp16.checked({"tokens": 512})
 
 
 def test_a_memory_beyond_the_curve_is_not_averaged_away():
     rows = pd.DataFrame({"iterations": [7.0, 7.0, 7.0], "memory_tokens": [2.0, 3.0, 4.0]})
-    assert context_vector.remembered(rows) == "3.00"
+    assert remembered(rows) == "3.00"
     rows.loc[1, "memory_tokens"] = None
-    assert context_vector.remembered(rows) == "> 8"
-    assert context_vector.remembered(rows.assign(iterations=None)) == ""
+    assert remembered(rows) == "> 8"
+    assert remembered(rows.assign(iterations=None)) == ""
 
 
 def replayed():
     """Rows and curves of two sizes as `chosen_columns` makes them."""
     rows, curves = [], []
     recipes = [
-        Recipe(name, PhaseTwoSettings(max_updates=9 * (name == "equal_updates")), rules)
-        for name, rules in scaling_variants.RULES.items()
+        Recipe(name, recipe(updates=9 * (name == "equal_updates")), rules)
+        for name, rules in e18.RULES.items()
     ]
-    for tokens in (1000, 2000):
-        row = {"variant": scaling_variants.variant("first_layer", tokens), "seed": 0}
-        for recipe in recipes:
+    for place, tokens in enumerate((1000, 2000), start=1):
+        row = {"variant": f"first_layer_size_{place}", "seed": 0}
+        for own in recipes:
             curve = [
-                {"epoch": i, "updates": 3 * i, "val_loss": v, "val_ppl": np.exp(v), "test_acc": 0.1}
-                | {"test_ppl": 100.0 * i + tokens}
+                {"epoch": i, "updates": 3 * i, "valid_loss": v, "val_ppl": math.exp(v)}
+                | {"test_acc": 0.1, "test_ppl": 100.0 * i + tokens}
                 for i, v in enumerate([3.0, 3.5, 2.0], start=1)
             ]
-            row |= chosen_columns(recipe, curve)
-            curves += [{"recipe": recipe.name, **row_of} | row for row_of in curve]
+            row |= chosen_columns(own, curve)
+            curves += [{"recipe": own.name, **row} | entry for entry in curve]
         rows.append(row)
-    return pd.DataFrame(rows), pd.DataFrame(curves)
+    return rows, curves
 
 
-def test_reported_epochs_are_checked_against_the_curves(monkeypatch, capsys):
-    frame, curve = replayed()
-    monkeypatch.setattr(exp18_scaling.store, "read", lambda *given: curve)
-    exp18_scaling.check_replay(frame, "full")
+def test_reported_epochs_are_checked_against_the_curves(capsys):
+    rows, curve = replayed()
+    e18.check_replay(results(rows, curve=curve))
     assert "9 updates at every size" in capsys.readouterr().out
     for name in (
         column("fixed", 0, "test_ppl"),
         column("fixed", 1, "val_ppl"),
-        column("seed", 1, "test_ppl"),
+        column("report", 1, "test_ppl"),
         column("equal_updates", 0, "test_ppl"),
         last_column("equal_updates", "test_ppl"),
         last_column("equal_updates", "updates"),
     ):
         with pytest.raises(CheckFailed, match=name):
-            exp18_scaling.check_replay(frame.assign(**{name: frame[name] * 1.1}), "full")
+            wrong = [{**row, name: row[name] * 1.1} for row in rows]
+            e18.check_replay(results(wrong, curve=curve))
     with pytest.raises(CheckFailed, match="epoch 3 is after 2"):
-        exp18_scaling.check_replay(frame.assign(fixed_patience1_epoch=3), "full")
+        late = [{**row, "fixed_patience1_epoch": 3} for row in rows]
+        e18.check_replay(results(late, curve=curve))
+
+
+def sized(values, seeds=(0, 1), sizes=(1000, 4000, 16000), skip=()):
+    """Main rows of the first-layer layout: columns of functions of tokens."""
+    return [
+        {"variant": f"first_layer_size_{place}", "layout": "first_layer", "contexts": "phase 1"}
+        | {"seed": s, "tokens": t}
+        | {name: value(t) for name, value in values.items()}
+        for place, t in enumerate(sizes, start=1)
+        for s in seeds
+        if (place, s) not in skip
+    ]
 
 
 def test_steepness_is_compared_at_one_patience_and_both_together_says_so():
-    rows = [
+    rows = sized(
         {
-            "variant": scaling_variants.variant("first_layer", t),
-            "seed": s,
-            "tokens": t,
-            "seed_patience1_test_ppl": 1e4 * t**-0.5,
-            "fixed_patience1_test_ppl": 1e4 * t**-0.4,
-            "fixed_test_ppl": 1e4 * t**-0.3,
+            "report_patience1_test_ppl": lambda t: 1e4 * t**-0.5,
+            "fixed_patience1_test_ppl": lambda t: 1e4 * t**-0.4,
+            "fixed_test_ppl": lambda t: 1e4 * t**-0.3,
         }
-        for t in (1000, 4000, 16000)
-        for s in (0, 1)
-    ]
-    claims = {claim.id.split("-", 1)[1]: claim for claim in exp18_scaling.CLAIMS}
+    )
+    claims = {claim.id.split("-", 1)[1]: claim for claim in e18.CLAIMS}
     for name, gap in (("recipe-steepens", -0.1), ("recipe-and-stopping-steepen", -0.2)):
-        assert claims[name].measure(tables_of(rows)) == pytest.approx([gap] * 2)
+        assert claims[name].measure(results(rows)) == pytest.approx([gap] * 2)
     assert "differ together" in claims["recipe-and-stopping-steepen"].control
+
+
+def test_exponents_and_steps_come_from_the_grid():
+    rows = sized({"test_ppl": lambda t: 1e4 * t**-0.5, "er_pct": lambda t: 10 + t / 1e4})
+    assert e18.exponents("first_layer")(results(rows)) == pytest.approx([-0.5] * 2)
+    assert e18.rank_spread(results(rows)) == pytest.approx([1.5, 1.5])
+    assert e18.step("first_layer", "er_pct")(results(rows)) == pytest.approx([1.2] * 2)
+    with pytest.raises(Absent, match="token at every layer has no test_ppl"):
+        e18.exponents("every_layer")(results(rows))
+    with pytest.raises(KeyError, match="test_pll") as misspelt:
+        e18.exponents("first_layer", "test_pll")(results(rows))
+    assert not isinstance(misspelt.value, Absent)
+
+
+def test_fewer_seeds_at_the_largest_size_mix_nothing():
+    sizes = (1000, 2000, 4000, 8000)
+    bent = {"test_ppl": lambda t: 100.0 if t == 8000 else 1e4 * t**-0.5}
+    found = results(sized(bent, (0, 1, 2), sizes, skip=((4, 1), (4, 2))))
+    common = e18.grid(found, "first_layer", "test_ppl", whole_range=False)
+    assert list(common.columns) == [1000, 2000, 4000] and len(common) == 3
+    assert e18.exponents("first_layer", whole_range=False)(found) == pytest.approx([-0.5] * 3)
+    whole = e18.grid(found, "first_layer", "test_ppl")
+    assert list(whole.index) == [0] and len(whole.columns) == 4
+    table = e18.scaling_table(
+        results(
+            [
+                row
+                | {m: row["test_ppl"] for m in e18.SCHEDULES.values()}
+                | {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+                for row in found().to_dict("records")
+            ]
+        )
+    )
+    assert {"4, 1", "3, 3"} <= set(table["sizes, n"])
 
 
 def test_chosen_columns_replay_the_rule():
     curve = [
-        {"val_loss": v, "val_ppl": 10 * v, "test_ppl": 20 * v, "test_acc": 0.1, "updates": i}
+        {"valid_loss": v, "val_ppl": 10 * v, "test_ppl": 20 * v, "test_acc": 0.1, "updates": i}
         for i, v in enumerate([3.0, 2.0, 2.5, 1.0], start=1)
     ]
-    found = chosen_columns(Recipe("fixed", PhaseTwoSettings(), (0, 1)), curve)
+    found = chosen_columns(Recipe("fixed", recipe(), (0, 1)), curve)
     assert found["fixed_test_ppl"] == 20 and found[column("fixed", 1, "test_ppl")] == 40
     assert (found["fixed_epoch"], found["fixed_patience1_epoch"]) == (4, 2)
     assert last_column("fixed", "updates") not in found
     curve.append({**curve[0], "updates": 5})
-    limited = chosen_columns(Recipe("equal", PhaseTwoSettings(max_updates=5)), curve)
+    limited = chosen_columns(Recipe("equal", recipe(updates=5)), curve)
     assert (limited["equal_updates"], limited[last_column("equal", "updates")]) == (4, 5)
     assert limited[last_column("equal", "test_ppl")] == 60
 
 
-def test_replayed_patience_equals_really_stopping(tmp_path, monkeypatch):
-    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path / "cache"))
-    run = scaling_variants.Exp18.checked(
-        {**scaling_variants.Exp18.TINY, "corpus": "python-docs", "learning_rate": 0.05}
+def test_replayed_patience_equals_really_stopping(tmp_path, own_cache):
+    p = tiny(e18.E18)
+    rules = (
+        Recipe("fixed", recipe(64, 0.05, 8, patience=0), (0, 1)),
+        Recipe("stopped", recipe(64, 0.05, 8, patience=1), (0,)),
     )
-    data = run.load().choose(run)
-    block = Recurrent("every_layer", 2, 16, None)
-    rules = [
-        Recipe("fixed", PhaseTwoSettings(64, 0.05, 8, patience=0), (0, 1)),
-        Recipe("stopped", PhaseTwoSettings(64, 0.05, 8, patience=1), (0,)),
-    ]
-    row = scaling_run.run(scaling_run.ScalingRun(data, block, tuple(rules)), 0, tmp_path).row
+    config = scaling_run.ScalingRun(
+        p.load().choose(p), Recurrent("every_layer", 2, 16, None), rules
+    )
+    row = scaling_run.run(config, 0, Place(tmp_path)).row
     assert row["fixed_patience1_test_ppl"] == row["stopped_test_ppl"]
-    assert row["fixed_patience1_epoch"] == row["stopped_epoch"]
-
-
-def tables_of(rows):
-    return lambda table="": pd.DataFrame(rows)
+    assert row["fixed_patience1_epoch"] == row["stopped_epoch"] < 8
 
 
 def test_best_window_is_chosen_on_validation():
     rows = []
     for seed in (0, 1):
-        rows.append(
-            {"variant": exp16_token_input.EVERY, "seed": seed, "val_ppl": 1.0, "test_ppl": 90.0}
-        )
-        rows.append({"variant": "1-token MLP", "seed": seed, "val_ppl": 50.0, "test_ppl": 100.0})
-        rows.append({"variant": "2-token MLP", "seed": seed, "val_ppl": 60.0, "test_ppl": 80.0})
-    assert exp16_token_input.best_window(tables_of(rows)) == pytest.approx([-10, -10])
+        for variant, contexts, val, test in (
+            ("every_layer", "phase 1", 1.0, 90.0),
+            ("window_1", "window", 50.0, 100.0),
+            ("window_2", "window", 60.0, 80.0),
+        ):
+            own = {"variant": variant, "contexts": contexts, "seed": seed}
+            rows.append({**own, "val_ppl": val, "test_ppl": test})
+    assert e16.best_window(results(rows)) == pytest.approx([-10, -10])
     with pytest.raises(Absent):
-        exp16_token_input.best_window(tables_of(rows[:1]))
-
-
-def test_exponents_and_steps_come_from_the_grid():
-    rows = [
-        {
-            "variant": f"{exp18_scaling.FIRST}, {t:,} tokens",
-            "seed": s,
-            "tokens": t,
-            "test_ppl": 1e4 * t**-0.5,
-            "er_pct": 10 + t / 1e4,
-        }
-        for t in (1000, 4000, 16000)
-        for s in (0, 1)
-    ]
-    assert scaling_claims.exponents("first_layer")(tables_of(rows)) == pytest.approx([-0.5] * 2)
-    assert scaling_claims.rank_spread(tables_of(rows)) == pytest.approx([1.5, 1.5])
-    assert scaling_claims.step("first_layer", "er_pct")(tables_of(rows)) == pytest.approx([1.2] * 2)
-    with pytest.raises(Absent, match="token at every layer has no test_ppl"):
-        scaling_claims.exponents("every_layer")(tables_of(rows))
-    with pytest.raises(KeyError, match="test_pll") as misspelt:
-        scaling_claims.exponents("first_layer", "test_pll")(tables_of(rows))
-    assert not isinstance(misspelt.value, Absent)
+        e16.best_window(results(rows[:1]))
 
 
 def test_speed_is_a_ratio_to_the_sequential_way():
-    name = parallel_variants.cache_name
-    rows = [
-        {"variant": name("every_layer", "sequential"), "seed": 0, "collect_seconds": 6.0},
-        {"variant": name("every_layer", "table"), "seed": 0, "collect_seconds": 0.5},
+    clock = [
+        {"variant": "every_layer_sequential", "seed": 0, "way": way, "collect_seconds": s}
+        for way, s in (("sequential", 6.0), ("table", 0.5))
     ]
-    measured = exp17_parallel_contexts.speed("every_layer", "table")(tables_of(rows))
-    assert measured == pytest.approx([12.0])
-
-
-def test_the_clock_runs_alone_after_the_trainings_and_fills_the_rows_of_the_ways(monkeypatch):
-    calls = []
-
-    def sweep(tasks, workers):
-        calls.append((workers, {task.function.__module__ for task in tasks}))
-        clock = [{"way": way, "collect_seconds": 2.0} for way in parallel_variants.WAYS]
-        return [
-            Outcome({**task.labels, "seed": task.seed}, {"clock": clock} if workers == 1 else {})
-            for task in tasks
-        ]
-
-    written = {}
-    monkeypatch.setattr(parallel_variants, "sweep", sweep)
-    monkeypatch.setattr(parallel_variants.store, "write", lambda *given: written.update(o=given[1]))
-    run = parallel_variants.Exp17.checked(
-        {**parallel_variants.Exp17.TINY, "corpus": "python-docs", "workers": 2, "seeds": 2}
+    found = results(
+        [{"variant": "every_layer_sequential", "seed": 0}],
+        clock=[{**c, "run_id": "c"} for c in clock],
     )
-    parallel_variants.run(run.load(), run)
-    assert [workers for workers, _ in calls] == [2, 1]
-    assert calls[1][1] == {"lib.context.collection_clock"}
-    timed = [o.row["variant"] for o in written["o"] if o.row.get("collect_seconds") == 2.0]
-    assert len(timed) == 2 * 2 * len(parallel_variants.WAYS) and ": " in timed[0]
-    assert not any("clock" in o.row["variant"] for o in written["o"])
+    assert e17.speed("every_layer", "table")(found) == pytest.approx([12.0])
+    with pytest.raises(Absent, match="was not timed"):
+        e17.speed("every_layer", "lanes")(found)
 
 
-def test_positions_are_means_over_seeds_in_the_order_of_the_text(monkeypatch):
-    rows = [
-        {"variant": "a", "position": place, "seed": seed, "cos_mean": 0.9 + seed / 10, "mse": 0.5}
-        for seed in (0, 1)
-        for place in ("first", "middle", "last")
-    ]
-    monkeypatch.setattr(store, "read", lambda slug, table, size: pd.DataFrame(rows))
-    table = exp17_parallel_contexts.positions_table("full")
-    assert list(table.index) == [("a", "first"), ("a", "middle"), ("a", "last")]
-    assert table["cos_mean"].tolist() == [0.95] * 3 and table["mse"].tolist() == [0.5] * 3
+def test_the_clock_runs_alone_beside_the_sequential_row(own_cache):
+    p = tiny(e17.E17, tokens=3_000)
+    tasks = e17.E17.tasks(p, [p.load()])
+    clocks = [task for task in tasks if task.side]
+    assert {task.labels["variant"] for task in clocks} == {
+        "every_layer_sequential",
+        "first_layer_sequential",
+    }
+    assert all(task.alone and task.config.names[-1] == "lanes" for task in clocks)
+    assert not any(task.alone for task in tasks if not task.side)
 
 
-def test_only_rows_with_a_phase_two_count_as_trained():
-    frame = pd.DataFrame({"variant": ["contexts", "cache"], "updates": [None, 60]})
-    assert exp17_parallel_contexts.trained(frame)["variant"].tolist() == ["cache"]
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)
+def test_costs_are_planned_before_anything_is_trained(experiment, own_cache):
+    rates = cost_plan.Rates(products=1e9, adam=1e9, streamed=1e9)
+    p = tiny(experiment, controls=1) if experiment is e18.E18 else tiny(experiment)
+    text = p.load()
+    rows = cost_plan.plan(experiment, p, [text], rates)
+    assert rows and all(row["total"] > 0 for row in rows)
+    longer = p.changed(epochs=3)
+    more = cost_plan.plan(experiment, longer, [text], rates)
+    assert sum(row["total"] for row in more) > sum(row["total"] for row in rows)
+    slower = cost_plan.Rates(products=5e8, adam=5e8, streamed=5e8)
+    twice = cost_plan.plan(experiment, p, [text], slower)
+    assert sum(r["total"] for r in twice) == pytest.approx(2 * sum(r["total"] for r in rows))
+    lines = cost_plan.report(rows, rates).splitlines()
+    assert len(lines) == len(rows) + 2 and rows[0]["variant"] in lines[2]
+
+
+def test_a_block_that_two_runs_share_is_paid_for_once(own_cache):
+    p = tiny(e17.E17)
+    rows = cost_plan.plan(e17.E17, p, [p.load()], cost_plan.Rates(1e9, 1e9, 1e9))
+    paid = [row["variant"] for row in rows if row["phase_one"] > 0]
+    assert "every_layer_2" in paid and "every_layer_sequential" not in paid
 
 
 def test_checks_pass_and_can_fail(monkeypatch, capsys):
-    context_vector.check_causal(2)
-    context_vector.check_ways(2)
+    checks.check_causal(2)
+    checks.check_ways(2)
     assert "causal" in capsys.readouterr().out
-    monkeypatch.setattr(context_vector, "sequential", lambda block, x: x.flip(0))
+    monkeypatch.setattr(checks, "sequential", lambda block, x: x.flip(0))
     with pytest.raises(CheckFailed, match="differ"):
-        context_vector.check_ways(2)
+        checks.check_ways(2)
     with pytest.raises(CheckFailed, match="later tokens"):
-        context_vector.check_causal(2)
+        checks.check_causal(2)
 
 
 def test_benchmark_prints_ratios_and_small_errors_for_exact_ways():
@@ -304,10 +380,7 @@ def test_benchmark_prints_ratios_and_small_errors_for_exact_ways():
 
 
 def test_narrow_random_cell_forgets_like_the_wide_one():
-    """Why weights are scaled: with the seed's literal 0.1 a narrow cell forgets faster."""
-    from lib.context.block import ContextBlock
-    from lib.context.forgetting import noise_gain
-
+    """Why weights are scaled: with the report's literal 0.1 a narrow cell forgets faster."""
     generator = torch.Generator().manual_seed(0)
     x = torch.nn.functional.layer_norm(torch.randn(300, 96, generator=generator), (96,))
     scaled = noise_gain(ContextBlock(96, 96, 6, seed=0), x)

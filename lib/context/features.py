@@ -4,7 +4,7 @@ Contexts of a window or of a long stream are made batch by batch; those of a rec
 memory where they fit. Neither changes a number beyond rounding.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from lib.context.block import ContextBlock
 from lib.context.contexts import layer_outputs, sequential
 
+CPU = torch.device("cpu")
 IN_MEMORY = 4_500_000_000  # bytes of layer contexts that are held rather than made again
 
 
@@ -98,7 +99,7 @@ class Features:
     contexts: Contexts
     tokens: Tensor
     outputs: Tensor
-    device: torch.device = field(default=torch.device("cpu"))
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         lengths = {len(self.contexts), len(self.tokens), len(self.outputs)}

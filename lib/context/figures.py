@@ -51,7 +51,7 @@ def against_tokens(
 
 
 def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str) -> Figure:
-    """One point a variant and seed: effective rank (the report's, of covariances) and PPL."""
+    """One point a variant and seed: effective rank (by both definitions) and perplexity."""
     labels = {
         "er_pct": "effective rank, the report's definition (%)",
         "covariance_er_pct": "effective rank, centred covariance (%)",

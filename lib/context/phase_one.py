@@ -135,7 +135,7 @@ class PhaseOneWork(Work):
 
     @property
     def converged(self) -> bool:
-        """Whether the rule holds: enough iterations, and enough tokens that hardly move."""
+        """The stopping rule: enough iterations, and enough tokens that hardly move."""
         s, found = self.settings, self.found
         enough = found["converged_ratio"] >= s.stop_ratio
         return found["iteration"] >= s.min_iterations and enough

@@ -419,7 +419,7 @@ def exponents(layout: str, metric: str = "test_ppl", whole_range: bool = True) -
 
 
 def exponent_gap(layout: str, metric: str, baseline: str) -> Measure:
-    """Difference of exponents between two schedules, seed by seed, over sizes that all have."""
+    """Difference of exponents of two schedules, seed by seed, over the sizes all seeds have."""
     return difference(exponents(layout, metric, False), exponents(layout, baseline, False))
 
 
