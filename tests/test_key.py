@@ -88,31 +88,37 @@ def test_what_is_computed_changes_the_key(what):
     assert CHANGES[what]() not in others
 
 
-def test_the_release_of_torch_counts_and_its_patch_does_not(monkeypatch):
-    real, installed = importlib.metadata.version, {}
+@pytest.fixture
+def installed(monkeypatch):
+    """Versions that seem installed, by library."""
+    real, found = importlib.metadata.version, {}
+
     monkeypatch.setattr(
-        key.importlib.metadata, "version", lambda name: installed.get(name) or real(name)
+        key.importlib.metadata, "version", lambda name: found.get(name) or real(name)
     )
+    yield found
+    key.release.cache_clear()
+
+
+def test_the_release_of_torch_counts_and_its_patch_does_not(installed):
     found = {}
     for version in ("2.13.0", "2.13.1+cpu", "2.14.0"):
         installed["torch"] = version
+        key.release.cache_clear()
         found[version] = run_key(declared(), Config(TEXT, model()()), 0)
     assert found["2.13.0"] == found["2.13.1+cpu"] != found["2.14.0"]
 
 
-def test_a_library_counts_where_a_class_names_it(monkeypatch):
+def test_a_library_counts_where_a_class_names_it(installed):
     @dataclass(frozen=True)
     class Base:
         LIBRARIES: ClassVar[tuple[str, ...]] = ("numpy",)
 
-    real, installed = importlib.metadata.version, {}
-    monkeypatch.setattr(
-        key.importlib.metadata, "version", lambda name: installed.get(name) or real(name)
-    )
     for config, counts in ((Config(TEXT, [{"x": Base()}]), True), (Config(TEXT, model()()), False)):
         keys = set()
         for version in ("1.26.0", "2.0.0"):
             installed["numpy"] = version
+            key.release.cache_clear()
             keys.add(run_key(declared(), config, 0))
         assert len(keys) == (2 if counts else 1)
 

@@ -23,9 +23,16 @@ sys.path.insert(0, str(ROOT))
 from lib import registry  # noqa: E402
 from lib.parameters import SIZES, ParameterError, Parameters  # noqa: E402
 from lib.results import store  # noqa: E402
+from lib.results.schema import SchemaError  # noqa: E402
+from lib.runs.devices import DeviceUnavailable  # noqa: E402
 from lib.runs.files import NoRoom  # noqa: E402
 from lib.runs.sweep import SweepFailed  # noqa: E402
-from lib.text.wikipedia import CorpusUnavailable  # noqa: E402
+from lib.text.wikipedia import CorpusUnavailable, TextDiffers  # noqa: E402
+
+REFUSALS = (
+    ParameterError, SweepFailed, NoRoom, CorpusUnavailable, TextDiffers, DeviceUnavailable,
+    SchemaError,
+)  # fmt: skip
 
 
 def chosen(only: str) -> list[str]:
@@ -81,7 +88,7 @@ def main() -> None:
         os.environ["DEPTH_RECORDED"] = "1"
     try:
         run(chosen(given.only), given)
-    except (ParameterError, SweepFailed, NoRoom, CorpusUnavailable) as refusal:
+    except REFUSALS as refusal:
         sys.exit(str(refusal))
 
 

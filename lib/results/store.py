@@ -21,10 +21,10 @@ from typing import Any
 import pandas as pd
 
 from lib.parameters import SIZES, Parameters
-from lib.results.schema import KEYS, OK, THEIRS, check
+from lib.results.schema import KEYS, OK, THEIRS, SchemaError, check
 from lib.runs import files
 from lib.runs.key import digest
-from lib.runs.places import ROOT, sets_folder
+from lib.runs.places import ROOT, sets_folder, shown
 from lib.runs.task import Task
 
 TABLES = ROOT / "results"
@@ -215,7 +215,7 @@ def save_set(
 def load_set(folder: Path) -> Results:
     """The tables of a set of parameters that was run here."""
     with files.shared(folder.parent / f"{folder.name}.lock"):
-        about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+        about = _about(folder)
         slug = about["experiment"]
         return Results(slug, _read(folder, slug), folder, about["outstanding"])
 
@@ -227,8 +227,10 @@ def all_sets() -> list[dict[str, Any]]:
         folder = lock.with_suffix("")
         with files.shared(lock):
             if (folder / "set.json").is_file():
-                about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-                found.append(about | {"folder": folder})
+                try:
+                    found.append(_about(folder) | {"folder": folder})
+                except files.Damaged as damage:
+                    print(f"{damage}; run its experiment again", flush=True)
     return found
 
 
@@ -311,13 +313,37 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     dtype: dict[str, Callable] = dict.fromkeys(TEXT, str)
     frames = {}
     for path in sorted(folder.glob(f"{slug}*.csv")):
-        frame = pd.read_csv(path, dtype=dtype)
+        frame = _table(path, dtype)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
                 with contextlib.suppress(ValueError, OverflowError):  # not all are whole numbers
                     frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
         frames[path.stem[len(slug) + 1 :]] = frame
     return frames
+
+
+def _table(path: Path, dtype: dict) -> pd.DataFrame:
+    """One table. Raises SchemaError, which names the file, for one that is not whole."""
+    try:
+        if not path.read_bytes().endswith(b"\n"):
+            raise SchemaError(f"{path.name} ends in the middle of a line")
+        frame = pd.read_csv(path, dtype=dtype)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path.name} is no table of results: {error}") from None
+    for column in KEYS:
+        if column not in frame:
+            raise SchemaError(f"{path.name} has no column {column}")
+        if frame[column].isna().any():
+            raise SchemaError(f"{path.name} has a row without {column}")
+    return frame
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a set is. Raises Damaged if that cannot be read."""
+    try:
+        return json.loads((folder / "set.json").read_text(encoding="utf-8"))
+    except ValueError:
+        raise files.Damaged(f"{shown(folder / 'set.json')} is not what was written") from None
 
 
 def _plain(row: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ moves under an unchanged key is either a mistake or a new VERSION.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -55,6 +56,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
+@functools.cache
 def release(library: str) -> str:
     """The first two numbers of an installed version."""
     return ".".join(importlib.metadata.version(library).split("+")[0].split(".")[:2])

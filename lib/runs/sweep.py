@@ -32,20 +32,23 @@ def sweep(
     with all finished pairs so far after each run that ends, at most every 30 seconds. Prints a
     line as each task ends, with the time left. Raises SweepFailed after everything else has run.
     """
-    runs, recorded = places.runs_folder(), recorded or {}
+    runs, held = places.runs_folder(), dict(recorded or {})
     keys = {id(task): task.key(device.type) for task in tasks}
     waiting: dict[str, Task] = {}
     for task in tasks:
         key = keys[id(task)]
-        if key not in recorded and finished(runs / key) is None:
-            waiting.setdefault(key, task)
+        if key in held or key in waiting:
+            continue
+        if record := finished(runs / key):
+            held[key] = record
+        else:
+            waiting[key] = task
     progress = _Progress(len(waiting))
     failures: list[str] = []
 
     def pairs() -> list[tuple[Task, dict]]:
-        found = ((task, recorded.get(keys[id(task)])) for task in tasks)
-        read = ((task, held or finished(runs / keys[id(task)])) for task, held in found)
-        return [(task, {**held, "key": keys[id(task)]}) for task, held in read if held]
+        found = ((task, keys[id(task)]) for task in tasks)
+        return [(task, {**held[key], "key": key}) for task, key in found if key in held]
 
     last_told = time.monotonic()
     for batch, beside in _batches(waiting, workers):
@@ -54,6 +57,8 @@ def sweep(
                 failures.append(f"{task.name}: {record.sentence}")
                 print(f"FAILED {failures[-1]}", flush=True)
             else:
+                key = keys[id(task)]
+                held[key] = finished(runs / key) or record  # as any later reader finds it
                 progress.line(task, record)
             if told and time.monotonic() - last_told > 30:
                 told(pairs())

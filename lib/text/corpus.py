@@ -41,6 +41,10 @@ TRAIN_SENTENCE = "The quick brown fox jumps over the lazy dog. "
 VALID_SENTENCE = "A quick brown dog runs in the park. "
 
 
+class TooShort(CorpusUnavailable, ValueError):
+    """A text that is shorter than asked for."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Three slices of text and where they came from; ``test`` is empty where none exists."""
@@ -151,10 +155,12 @@ def _wikitext(
     else:
         name, source = "wikitext-2", f"hub, revision {REVISION[:8]}"
         train, valid = _from_hub("train"), _from_hub("validation")
-    if len(valid) >= 5_000:
-        seen = hashlib.sha256(valid[:5_000].encode()).hexdigest()
-        if seen != VALID_SHA256:
-            raise CorpusUnavailable(f"this is not WikiText-2: validation hash {seen[:12]}")
+    seen = hashlib.sha256(valid[:5_000].encode()).hexdigest()
+    if seen != VALID_SHA256:
+        raise CorpusUnavailable(
+            f"this is not WikiText-2: the first 5,000 characters of validation have the hash "
+            f"{seen[:12]}, expected {VALID_SHA256[:12]}"
+        )
     return Corpus(
         name,
         source,
@@ -170,16 +176,58 @@ def _files(folder: Path) -> dict[str, str]:
     for split, names in FILES.items():
         for path in (folder / name for name in names):
             if path.is_file():
-                found[split] = path.read_bytes().decode("utf-8")  # bytes: keep line ends
+                found[split] = read_text(path)
                 break
     return found
+
+
+MARKS = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "a gzip archive",
+    b"PK": "a zip archive",
+}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, line ends as they are; what is unusual about it is said aloud.
+
+    Raises CorpusUnavailable, in a sentence that names the file and what was found in it, for one
+    that is empty, not UTF-8, binary, or holds one symbol only.
+    """
+    content = path.read_bytes()
+    refused = f"{path.name} is no text in UTF-8: found"
+    for mark, kind in MARKS.items():
+        if content.startswith(mark):
+            raise CorpusUnavailable(f"{refused} {kind}")
+    if not content.strip():
+        raise CorpusUnavailable(f"{path.name} is empty; expected text in UTF-8")
+    if b"\0" in content:
+        raise CorpusUnavailable(f"{refused} a zero byte at {content.index(0):,}, as in binary data")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise CorpusUnavailable(
+            f"{refused} the byte 0x{byte:02x} at {error.start:,}, as in Latin-1"
+        ) from None
+    if text.startswith("\ufeff"):
+        print(f"{path.name} begins with a byte order mark, which is left out", flush=True)
+        text = text[1:]
+    if "\r\n" in text:
+        print(f"{path.name} has Windows line ends, which are kept as two characters", flush=True)
+    if len(set(text)) < 2:
+        raise CorpusUnavailable(f"{path.name} holds one symbol only; expected text in UTF-8")
+    return text
 
 
 def _from_hub(split: str) -> str:
     try:
         rows = fetch.hub_rows("Salesforce/wikitext", REVISION, split, "wikitext-2-v1")
     except fetch.Unavailable as missing:
-        raise CorpusUnavailable(f"no data folder is set, and {missing}") from missing
+        folder = data_folder("", "wikitext-2")
+        here = "no data folder is set" if folder is None else "DEPTH_DATA holds no such text"
+        raise CorpusUnavailable(f"{here}, and {missing}") from missing
     return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
 
 
@@ -223,7 +271,7 @@ def _repeated(train_chars: int, valid_chars: int) -> Corpus:
 
 def _slice(text: str, start: int, length: int, split: str) -> str:
     if start + length > len(text):
-        raise ValueError(
+        raise TooShort(
             f"{split}_chars is {length:,}; at most {max(len(text) - start, 0):,} are there"
         )
     return text[start : start + length]

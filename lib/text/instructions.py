@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 
 from lib.runs import fetch
-from lib.text.corpus import CorpusUnavailable, data_folder
+from lib.text.corpus import CorpusUnavailable, data_folder, read_text
 from lib.text.embedded import embedded_records
 from lib.text.records import Record
 
@@ -99,8 +99,14 @@ def _local(data_dir: str) -> Instructions:
     if len(files) > 1:
         raise ValueError(f"{folder} holds {len(files)} JSON files; one is allowed")
     name = files[0].stem
+    try:
+        rows = json.loads(read_text(files[0]))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{files[0].name} is no JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise ValueError(f"{files[0].name} holds no list of records but a {type(rows).__name__}")
     return _named(
-        _records(json.loads(files[0].read_text(encoding="utf-8")), files[0].name),
+        _records(rows, files[0].name),
         name if name.startswith("alpaca") else f"alpaca_{name}",
     )
 
@@ -109,7 +115,9 @@ def _records(rows: list[dict], name: str) -> list[Record]:
     """Rows of a JSON file or of the hub; ``ValueError`` names the first that is no record."""
     records = []
     for number, row in enumerate(rows):
-        if not (isinstance(row, dict) and row.get("instruction") and "output" in row):
+        fields = row.get if isinstance(row, dict) else {}.get
+        said = [fields("instruction"), fields("output"), fields("input") or ""]
+        if not all(isinstance(text, str) for text in said) or not said[0]:
             raise ValueError(f"row {number} of {name} lacks an instruction or an output")
         records.append(Record(row["instruction"], row.get("input") or "", row["output"]))
     return records

@@ -1,0 +1,299 @@
+"""What is typed or damaged, through every entrance: one sentence, and nothing is written over."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+from small_experiment import experiment
+from test_parameters import Lists, names  # noqa: F401
+
+from lib import notebook
+from lib.character.experiments.e03_iterative_refinement import E03
+from lib.parameters import ParameterError
+from lib.results import store
+from lib.results.schema import SchemaError
+from lib.runs import files
+from lib.runs.places import ROOT
+from lib.text import corpus as corpora
+from lib.text.corpus import CorpusUnavailable, load_corpus
+from lib.text.instructions import load_instructions
+
+Exp03 = E03.parameters
+NUMBER, ABOVE = "allowed: a whole number at least", "allowed: a finite number above 0, at most 1"
+
+PARAMETERS = [
+    ({"sedes": 3}, "unknown parameter 'sedes'; did you mean 'seeds'? Allowed: corpus"),
+    ({"wholly_unknown": 3}, "unknown parameter 'wholly_unknown'. Allowed: corpus"),
+    ({"Seeds": 3}, "unknown parameter 'Seeds'; did you mean 'seeds'?"),
+    ({"learning_rate": "1e-3"}, "of type str; allowed: a value of type float, such as 0.001"),
+    ({"learning_rate": float("nan")}, f"'learning_rate' is nan; {ABOVE}"),
+    ({"learning_rate": float("inf")}, f"'learning_rate' is inf; {ABOVE}"),
+    ({"learning_rate": 0.0}, f"'learning_rate' is 0.0; {ABOVE}"),
+    ({"learning_rate": -1e-3}, f"'learning_rate' is -0.001; {ABOVE}"),
+    ({"learning_rate": 1.5}, f"'learning_rate' is 1.5; {ABOVE}"),
+    ({"learning_rate": None}, "'learning_rate' is None, of type NoneType; allowed"),
+    ({"learning_rate": True}, "'learning_rate' is True, of type bool; allowed"),
+    ({"learning_rate": [1e-3]}, "'learning_rate' is [0.001], of type list; allowed"),
+    ({"workers": "false"}, "'workers' is 'false', of type str; allowed: a value of type int"),
+    ({"workers": 0}, f"'workers' is 0; {NUMBER} 1, at most 64"),
+    ({"workers": 65}, f"'workers' is 65; {NUMBER} 1, at most 64"),
+    ({"epochs": True}, "'epochs' is True, of type bool; allowed: a value of type int"),
+    ({"epochs": 10**9}, f"'epochs' is 1000000000; {NUMBER} 1, at most 10000"),
+    ({"seeds": 2.0}, "'seeds' is 2.0, of type float; allowed: a value of type int"),
+    ({"seeds": "[1,2]"}, "'seeds' is '[1,2]', of type str"),
+    ({"seeds": {"a": 1}}, "'seeds' is {'a': 1}, of type dict"),
+    ({"seeds": ""}, "'seeds' is '', of type str"),
+    ({"train_chars": -5}, f"'train_chars' is -5; {NUMBER} 100"),
+    ({"patience": 0}, f"'patience' is 0; {NUMBER} 1"),
+    ({"corpus": "wikitext"}, "'corpus' is 'wikitext'; allowed: auto, wikipedia, wikitext-2"),
+    ({"corpus": ""}, "'corpus' is ''; allowed: auto"),
+    ({"corpus": 3}, "'corpus' is 3, of type int; allowed: a value of type str"),
+    ({"data_dir": "no/such"}, "'data_dir' is 'no/such'; there is no such folder"),
+    (
+        {"data_dir": str(ROOT / "Makefile")},
+        "there is no such folder; allowed: a folder that exists",
+    ),
+    ({"device": "tpu"}, "'device' is 'tpu'; allowed: auto, cpu, cuda, mps"),
+    ({"engine": "cloud"}, "'engine' is 'cloud'; allowed: local, dask, slurm"),
+]
+LISTS = [
+    ({"depths": "1,2,"}, "'depths' is '1,2,'; allowed: numbers parted by commas, such as '1,2,3'"),
+    ({"depths": ""}, "allowed: numbers parted by commas"),
+    ({"depths": "1;2"}, "allowed: numbers parted by commas"),
+    ({"depths": "1,1"}, "allowed: each number once"),
+    ({"depths": "0,1"}, f"{NUMBER} 1, at most 9"),
+    ({"depths": "1,10"}, f"{NUMBER} 1, at most 9"),
+    ({"depths": "1.5"}, "allowed: numbers parted by commas"),
+    ({"depths": [1, 2]}, "'depths' is [1, 2], of type list"),
+    ({"rates": "0.0,0.1"}, "allowed: a finite number above 0, at most 1"),
+    ({"rates": "nan"}, "allowed: a finite number above 0, at most 1"),
+    ({"rates": "0.1,0.10"}, "allowed: each number once"),
+    ({"rates": "1e-1,2"}, "allowed: a finite number above 0, at most 1"),
+    ({"beside": "0.1,-0.1"}, "allowed: a finite number at least 0"),
+    ({"shuffle": 1}, "'shuffle' is 1, of type int; allowed: a value of type bool"),
+    ({"shuffle": "yes"}, "'shuffle' is 'yes', of type str"),
+    ({"note": 5}, "'note' is 5, of type int"),
+    ({"scale": 0.4}, "'scale' is 0.4; allowed: a finite number at least 0.5, at most 2"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), PARAMETERS + LISTS, ids=lambda x: str(x)[:40])
+def test_parameters(given, sentence):
+    schema = Exp03 if (given, sentence) in PARAMETERS else Lists
+    with pytest.raises(ParameterError) as refusal:
+        schema.checked(given)
+    said = str(refusal.value)
+    assert sentence in said and "\n" not in said and said.endswith(".") and len(said) < 300
+
+
+@pytest.mark.parametrize(("given", "sentence"), PARAMETERS[::4], ids=lambda x: str(x)[:40])
+def test_the_same_sentence_in_a_notebook(given, sentence, names):  # noqa: F811
+    notebook.begin(names)
+    with pytest.raises(ParameterError) as refusal:
+        notebook.configure(E03, {**names, **given})
+    assert sentence in str(refusal.value)
+
+
+def test_a_data_folder_of_the_environment_that_is_none(names, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("DEPTH_DATA", "no/such")
+    notebook.begin(names)
+    with pytest.raises(ParameterError, match="DEPTH_DATA is 'no/such'; there is no such folder"):
+        notebook.configure(E03, names)
+
+
+GOOD = "".join(f"sentence {i} .\n" for i in range(12_000))
+NO_TEXT = "is no text in UTF-8: found"
+TEXTS = {
+    "UTF-16": (GOOD[:9_000].encode("utf-16"), f"validation.txt {NO_TEXT} UTF-16"),
+    "UTF-16 without a mark": (GOOD[:9_000].encode("utf-16-le"), f"{NO_TEXT} a zero byte at 1,"),
+    "Latin-1": (("é" + GOOD).encode("latin-1"), f"{NO_TEXT} the byte 0xe9 at 0, as in Latin-1"),
+    "binary": (bytes(range(256)) * 40, f"{NO_TEXT} a zero byte at 0, as in binary data"),
+    "gzip": (b"\x1f\x8b\x08" + b"x" * 9_000, f"{NO_TEXT} a gzip archive"),
+    "zip": (b"PK\x03\x04" + b"x" * 9_000, f"{NO_TEXT} a zip archive"),
+    "empty": (b"", "validation.txt is empty; expected text in UTF-8"),
+    "blank": (b"\n \n", "validation.txt is empty; expected text in UTF-8"),
+    "one symbol": (b"a" * 200_000, "validation.txt holds one symbol only"),
+    "another text": (b"another " * 30_000, "this is not WikiText-2: the first 5,000 characters"),
+    "too short": (GOOD[:3_000].encode(), "this is not WikiText-2"),
+    "a truncated letter": (GOOD.encode() + b"\xc3", f"{NO_TEXT} the byte 0xc3 at "),
+}
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder in the place of WikiText-2, whose expected hash is that of the good text."""
+    monkeypatch.setattr(corpora, "reachable", lambda: False)
+    digest = hashlib.sha256(GOOD[:5_000].encode()).hexdigest()
+    monkeypatch.setattr(corpora, "VALID_SHA256", digest)
+    folder = tmp_path / "wikitext-2"
+    folder.mkdir()
+    (folder / "train.txt").write_text(GOOD)
+    (folder / "validation.txt").write_text(GOOD)
+    return folder
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts(kind, shelf):
+    content, sentence = TEXTS[kind]
+    (shelf / "validation.txt").write_bytes(content)
+    with pytest.raises(CorpusUnavailable) as refusal:
+        load_corpus("wikitext-2", str(shelf.parent), 1_000, 1_000, 1_000)
+    assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
+    assert (shelf / "validation.txt").read_bytes() == content
+
+
+def test_what_is_unusual_about_a_text_is_said_aloud(shelf, capsys):
+    (shelf / "train.txt").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    corpus = load_corpus("wikitext-2", str(shelf), 1_000, 1_000, 1_000)
+    said = capsys.readouterr().out
+    assert "train.txt begins with a byte order mark, which is left out" in said
+    assert "train.txt has Windows line ends" in said and corpus.train.startswith("sentence 0 .\r\n")
+
+
+def test_folders_without_the_text(shelf, tmp_path, monkeypatch):
+    (shelf / "validation.txt").unlink()
+    with pytest.raises(CorpusUnavailable, match="holds no validation and train or test file"):
+        load_corpus("wikitext-2", str(shelf), 1_000, 1_000, 1_000)
+    monkeypatch.setenv("DEPTH_DATA", str(tmp_path))
+    with pytest.raises(CorpusUnavailable, match="DEPTH_DATA holds no such text and the hub does"):
+        load_corpus("wikitext-2", "", 1_000, 1_000, 1_000)
+    for name, sizes, sentence in [
+        ("embedded", (10**7, 100, 100), "train_chars is 10,000,000; at most"),
+        ("embedded", (100, 10**7, 100), "valid_chars is 10,000,000; at most"),
+        ("embedded", (100, 100, 10**7), "test_chars is 10,000,000; at most"),
+        ("repeated", (40, 100, 0), "at least 45 train"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            load_corpus(name, "", *sizes)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"instruction": "A"', "some.json is no JSON: "),
+        (b"", "some.json is empty"),
+        (b'{"instruction": "A"}', "some.json holds no list of records but a dict"),
+        (b'["A"]', "row 0 of some.json lacks an instruction"),
+        (b'[{"instruction": "A", "output": 3}]', "row 0 of some.json lacks an instruction"),
+        (b'[{"instruction": "", "output": "B"}]', "row 0 of some.json lacks an instruction"),
+        ('[{"instruction": "é"}]'.encode("latin-1"), "the byte 0xe9"),
+        (b"[" * 5 + b"\0", "some.json is no text in UTF-8: found a zero byte"),
+    ],
+)
+def test_instruction_records(content, sentence, tmp_path):
+    (tmp_path / "alpaca").mkdir()
+    (tmp_path / "alpaca" / "some.json").write_bytes(content)
+    with pytest.raises((ValueError, CorpusUnavailable)) as refusal:
+        load_instructions("local", str(tmp_path))
+    assert sentence in str(refusal.value)
+
+
+def half(text: str) -> str:
+    return text[: len(text) - 20]
+
+
+TABLES = {
+    "half a line": (half, "98_small.csv ends in the middle of a line"),
+    "no column": (lambda t: t.replace("run_id", "id", 1), "98_small.csv has no column run_id"),
+    "another header": (lambda t: "a,b\n1,2\n", "98_small.csv has no column variant"),
+    "empty": (lambda t: "", "98_small.csv ends in the middle of a line"),
+    "blank": (lambda t: "\n", "98_small.csv is no table of results"),
+    "more cells": (lambda t: t + "1," * 60 + "\n", "98_small.csv is no table of results"),
+    "a short row": (lambda t: t + "exp98\n", "98_small.csv has a row without variant"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_committed_tables(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
+    monkeypatch.setattr(store, "TABLES", tmp_path / "results")
+    e = experiment()
+    store.publish(e.run(e.parameters(seeds=3)))
+    path = tmp_path / "results" / "98_small.csv"
+    damage, sentence = TABLES[kind]
+    path.write_text(damage(path.read_text()))
+    before = path.read_bytes()
+    with pytest.raises(SchemaError, match=sentence):
+        store.committed("98_small")
+    with pytest.raises(SchemaError, match=sentence):
+        store.publish(e.run(e.parameters(seeds=3)))
+    assert path.read_bytes() == before, "a damaged table is not written over"
+
+
+def test_a_damaged_set_is_named_and_the_others_are_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
+    e = experiment()
+    one, other = (e.run(e.parameters(seeds=s)).folder for s in (1, 2))
+    (one / "set.json").write_text('{"experiment": ')
+    assert [about["folder"] for about in store.all_sets()] == [other]
+    assert "set.json is not what was written; run its experiment again" in capsys.readouterr().out
+    with pytest.raises(files.Damaged, match="set.json"):
+        store.load_set(one)
+    assert len(e.run(e.parameters(seeds=1))()) == 2 and len(store.all_sets()) == 2
+
+
+COMMANDS = [
+    ("NB=99", "NB names no notebook: allowed are 00 to 19"),
+    ("NB=abc", "NB names no notebook"),
+    ("NB=03 04", "NB is a list parted by commas without blanks"),
+    ("NB=3,,99", "NB names no notebook"),
+    ("NB=../x", "NB names no notebook"),
+    ("NB=$(shell touch x)", "NB"),
+    ("NB=`touch x`", "NB"),
+    ("NB=03;touch x", "NB"),
+    ("NB=*", "NB names no notebook"),
+    ("SIZE=huge", "SIZE is none of the sizes: allowed are full third tenth small quick tiny"),
+    ("SIZE=$(shell touch x)", "SIZE is none of the sizes"),
+    ("SIZE=full;touch x", "SIZE is none of the sizes"),
+]
+
+
+@pytest.mark.parametrize(("argument", "sentence"), COMMANDS)
+def test_make(argument, sentence, tmp_path):
+    command = ["make", "-n", "-f", str(ROOT / "Makefile"), "-C", str(ROOT), "run", argument]
+    done = subprocess.run(command, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()
+    assert done.returncode and done.stdout.count("notebooks.py") == 0
+    assert any(sentence in line and "Stop." in line for line in last[-2:]), done.stderr
+    assert not (ROOT / "x").exists() and not (tmp_path / "x").exists()
+
+
+TOOLS = [
+    (["--only", "99"], "no experiment 99; allowed: 00, 01"),
+    (["--only", "03", "-p", "sedes", "3"], "unknown parameter 'sedes'; did you mean 'seeds'?"),
+    (["--only", "03", "--size", "third"], "03_iterative_refinement has no size 'third'; allowed"),
+    (["--only", "03", "-p", "device", "cuda"], "device 'cuda' is not on this machine"),
+    (["--only", "03", "-p", "corpus", "embedded"], "test_chars is 20,000; at most"),
+    (["--only", "03", "--size", "huge"], "invalid choice: 'huge'"),
+]
+
+
+def test_tools():
+    """In one process, because each takes seconds to start: what ``main`` leaves on the screen."""
+    code = f"""
+import contextlib, io, sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import experiments
+for arguments, sentence in {TOOLS!r}:
+    sys.argv = ["experiments.py", "run", *arguments]
+    screen = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(screen):
+            experiments.main()
+        left = 0
+    except SystemExit as end:
+        left = end.code
+    said = left if isinstance(left, str) else screen.getvalue()
+    if left == 0 or sentence not in said or "Traceback" in said:
+        print("WRONG", arguments, left, said)
+"""
+    given = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given)
+    assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr[-500:]
+
+
+def test_there_are_many():
+    cases = (*PARAMETERS, *LISTS, *TEXTS, *TABLES, *COMMANDS, *TOOLS)
+    assert len(cases) >= 80
