@@ -27,7 +27,7 @@ from lib.context.token_stream import (
     tokenise,
     unigram_perplexity,
 )
-from lib.runs import files, task
+from lib.runs import fetch, files, task
 from lib.runs.key import run_key
 from lib.runs.places import cache_folder
 from lib.runs.task import Place, Task, run_one
@@ -264,7 +264,6 @@ def test_ultrachat_rows_are_joined_as_in_the_report(monkeypatch):
     with pytest.raises(ValueError, match="hold 17"):
         ultrachat.join_rows(ROWS, 100)
     asked = []
-    monkeypatch.setattr(ultrachat, "reachable", lambda: True)
     monkeypatch.setattr(ultrachat, "_rows", lambda split: asked.append(split) or iter(ROWS * 9))
     corpus = ultrachat.load_ultrachat(12, 6, 5)
     assert corpus.name == "ultrachat" and corpus.train == "hello\ntheres"
@@ -272,13 +271,14 @@ def test_ultrachat_rows_are_joined_as_in_the_report(monkeypatch):
 
 
 def test_ultrachat_without_hub_says_what_is_allowed(monkeypatch):
-    monkeypatch.setattr(ultrachat, "reachable", lambda: False)
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
     with pytest.raises(CorpusUnavailable, match="wikitext-2"):
         ultrachat.load_ultrachat(10, 10, 10)
 
 
 def test_the_pinned_revision_is_what_is_asked_for(monkeypatch):
     seen = {}
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "")
     fake = types.SimpleNamespace(load_dataset=lambda name, **options: seen.update(options) or [])
     monkeypatch.setitem(__import__("sys").modules, "datasets", fake)
     assert list(ultrachat._rows("train_sft")) == []
@@ -290,6 +290,7 @@ def test_a_hub_that_breaks_off_between_rows_is_named(monkeypatch):
         yield ROWS[0]
         raise ConnectionError("reset by peer")
 
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "")
     fake = types.SimpleNamespace(load_dataset=lambda name, **options: rows())
     monkeypatch.setitem(__import__("sys").modules, "datasets", fake)
     with pytest.raises(CorpusUnavailable, match="reset by peer"):

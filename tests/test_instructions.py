@@ -14,7 +14,7 @@ from lib.text.token_stream import joined_windows, record_chunks
 @pytest.fixture
 def nowhere(monkeypatch):
     monkeypatch.delenv("DEPTH_DATA", raising=False)
-    monkeypatch.setattr("lib.text.hub.reachable", lambda: False)
+    monkeypatch.setattr("lib.runs.fetch.hub_refusal", lambda: "the hub does not answer")
 
 
 def test_templates_are_those_of_the_reports():

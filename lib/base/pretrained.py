@@ -25,9 +25,9 @@ from transformers.utils import logging as transformers_logging
 
 from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
+from lib.runs import fetch
 from lib.runs.files import sha256_of
 from lib.runs.places import cache_folder
-from lib.text import hub
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
@@ -165,21 +165,10 @@ def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", _hub_key(name, revision))
     if (ready / "base.json").is_file():
         return _from_saved(ready)
-    if not hub.reachable():
-        raise BaseUnavailable(f"The hub did not answer within 3 s, so {name} was not loaded.")
-    from huggingface_hub import snapshot_download
-
     try:
-        fetched = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                etag_timeout=5,
-                allow_patterns=["*.json", "*.safetensors", "merges.txt"],
-            )
-        )
-    except Exception as error:
-        raise BaseUnavailable(f"The hub refused {name} at {revision}: {error}") from error
+        fetched = fetch.hub_folder(name, revision, ["*.json", "*.safetensors", "merges.txt"])
+    except fetch.Unavailable as missing:
+        raise BaseUnavailable(str(missing)) from missing
     model, tokenizer = _read(fetched)
     return _save(ready, model, tokenizer, name, "hub")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lib.text import hub
+from lib.runs import fetch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,25 +62,13 @@ def load_embedding(source: str = "auto") -> Embedding:
 
 def _fetched(name: str, revision: str) -> Path:
     """Folder of a hub model at a pinned revision: fetched before, or now."""
-    from huggingface_hub import snapshot_download
-
     from lib.base.pretrained import BaseUnavailable
 
-    wanted = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
-    offline = not hub.reachable()
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=wanted,
-                etag_timeout=5,
-                local_files_only=offline,
-            )
-        )
-    except Exception as error:
-        why = "the hub did not answer and no copy is cached" if offline else str(error)
-        raise BaseUnavailable(f"{name} was not loaded: {why}.") from error
+        wanted = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+        return fetch.hub_folder(name, revision, wanted)
+    except fetch.Unavailable as missing:
+        raise BaseUnavailable(str(missing)) from missing
 
 
 def _from_auto(folder: Path, name: str) -> Embedding:

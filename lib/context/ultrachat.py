@@ -8,9 +8,9 @@ and test are fixed: the first rows of ``test_sft``, one after the other.
 
 from collections.abc import Iterable, Iterator
 
+from lib.runs import fetch
 from lib.text.alphabet import Alphabet
 from lib.text.corpus import Corpus, CorpusUnavailable
-from lib.text.hub import reachable
 
 DATASET = "HuggingFaceH4/ultrachat_200k"
 REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
@@ -23,11 +23,6 @@ def load_ultrachat(train_chars: int, valid_chars: int, test_chars: int) -> Corpu
     Raises CorpusUnavailable when the hub does not answer or refuses, and ValueError when the
     rows hold fewer characters than asked for.
     """
-    if not reachable():
-        raise CorpusUnavailable(
-            "UltraChat needs the Hugging Face hub, which does not answer; allowed without it: "
-            "corpus 'auto', 'wikitext-2' or 'python-docs'"
-        )
     train = join_rows(_rows(SPLITS["train"]), train_chars)
     held_out = join_rows(_rows(SPLITS["held_out"]), valid_chars + test_chars)
     return Corpus(
@@ -53,11 +48,10 @@ def join_rows(rows: Iterable[dict], characters: int) -> str:
 
 def _rows(split: str) -> Iterator[dict]:
     """Rows of a split one by one; CorpusUnavailable when the hub refuses or breaks off."""
-    from datasets import load_dataset
-
     try:
-        yield from load_dataset(DATASET, split=split, revision=REVISION, streaming=True)
-    except Exception as error:
+        rows = fetch.hub_rows(DATASET, REVISION, split, streaming=True)
+        yield from fetch.streamed(rows, DATASET)
+    except fetch.Unavailable as missing:
         raise CorpusUnavailable(
-            f"the hub did not give {DATASET} at {REVISION[:8]}: {error}"
-        ) from error
+            f"{missing}; allowed without the hub: corpus 'auto', 'wikipedia' or 'wikitext-2'"
+        ) from missing
