@@ -180,6 +180,7 @@ def test_the_calibration_times_every_kind_of_stage(base):
     measure = cost_plan.calibration(base)
     for kind in (
         cost_plan.Kind(0, "scratch", "random", "single", 0.0),
+        cost_plan.Kind(2, "scratch", "random", "single", 0.0),
         cost_plan.Kind(2, "shared", "identity", "full", 0.0, 0.5),
         cost_plan.Kind(1, "scratch", "random", "packed", 1.0),
     ):

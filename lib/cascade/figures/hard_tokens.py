@@ -24,10 +24,8 @@ def against_base(metric: str, title: str, without: tuple[str, ...] = ()):
     def draw(results: Results) -> Figure:
         own = one(results)
         frame = own.named()
-        frame = frame[frame[metric].notna()] if metric in frame else frame.iloc[:0]
-        if frame.empty:  # tables of before this column was measured
-            return against_base(OLDER[metric], title, without)(results)
-        names = [n for n in own.names([v for v in own.labels if v not in without])]
+        frame = frame[frame[metric].notna()]
+        names = own.names([variant for variant in own.labels if variant not in without])
         names = [name for name in names if (frame["variant"] == name).any()]
         return training.intervals(
             frame,
@@ -40,6 +38,3 @@ def against_base(metric: str, title: str, without: tuple[str, ...] = ()):
         )
 
     return draw
-
-
-OLDER = {"cascade_all_inner_ppl": "cascade_all_ppl", "inner_ppl": "test_ppl"}
