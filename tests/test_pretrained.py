@@ -128,7 +128,7 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
 
 def test_a_damaged_cache_is_set_aside_and_fetched_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(pretrained.hub, "reachable", lambda: False)
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
     tiny = load_base("tiny")
     ready = pretrained._saved(
         "hub", pretrained._hub_key(pretrained.HUB_NAME, pretrained.HUB_REVISION)
