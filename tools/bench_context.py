@@ -1,6 +1,6 @@
 """How fast are the ways to compute contexts? Ratios from one run, and the error each way makes.
 
-    python tools/bench_context.py                       width 768, 6 layers, as in seed 003
+    python tools/bench_context.py                       width 768, 6 layers, as in R3
     python tools/bench_context.py --width 192 --tokens 4096 --layout first_layer
 
 Every round times every way once, in turn, on one thread, so that a busy machine slows all of them;

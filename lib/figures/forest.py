@@ -3,6 +3,8 @@
 1 = as large as reported, 0 = on the decision line of the claim, below 0 = the other way round.
 """
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -61,6 +63,8 @@ def _shares(row: pd.Series, reported: float) -> dict:
         return {"share": None, "verdict": row["verdict"]}
     ends = [margin(row[c]) / whole for c in ("ci_low", "ci_high") if not pd.isna(row[c])]
     mean = margin(row["ours"]) / whole
+    if row["expect"] == "within" and row["ci_low"] < 0 < row["ci_high"]:
+        ends.append(margin(0) / whole)  # the interval holds the middle of the span
     return {
         "share": mean,
         "low": min(ends, default=mean),
@@ -79,13 +83,11 @@ def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
     ):
         _panel(panel, table, place)
         panel.set_title(title)
+        panel.set_xlabel("share of the reported effect")
     names = [f"{s[:62]}{'…' if len(s) > 62 else ''}  {_short(r)}" for s, r in
              zip(table["statement"], table["source"], strict=True)]  # fmt: skip
     axes[0].set_yticks(range(len(table)), names, fontsize=6.5)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
-    figure.supxlabel(
-        "share of the reported effect (1 = as reported, 0 = decision line)", fontsize=9
-    )
     style.legend(figure, _key(), columns=4)
     return figure
 
@@ -111,7 +113,7 @@ def _panel(panel: Axes, table: pd.DataFrame, place: str) -> None:
 
 def _short(source: str) -> str:
     """ "R4, Experiment 3" as "(R4.3)"."""
-    return "(" + source.replace(", Experiment ", ".").split(" and ")[0] + ")"
+    return "(" + re.sub(r", Experiments? (\d+).*", r".\1", source) + ")"
 
 
 def _key() -> list[Line2D]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from lib import registry
+from lib.parameters import FULL
 from lib.results import scoreboard, store
 from lib.results.beside_reported import PATH as BESIDE
 from lib.results.claims import (
@@ -34,6 +36,7 @@ WORDS = {
     "en": {
         "head": ("question", "report", "ours, on its text", "on Wikipedia", "why", "notebook"),
         "none": "not run yet",
+        "small": "small size",
         REPLICATED: "✔ replicated",
         REVERSED: "✘ reversed",
         UNDECIDED: "? undecided",
@@ -45,6 +48,7 @@ WORDS = {
     "ja": {
         "head": ("問い", "報告", "追試(報告と同じテキスト)", "Wikipedia", "理由", "ノートブック"),
         "none": "未実行",
+        "small": "小規模",
         REPLICATED: "✔ 再現",
         REVERSED: "✘ 逆転",
         UNDECIDED: "? 未決",
@@ -105,15 +109,18 @@ def question_rows() -> list[dict[str, str]]:
 def table(claims: pd.DataFrame, language: str) -> str:
     """The questions with the report's value, ours, and the control that explains it."""
     words = WORDS[language]
+    known = {claim.id: claim for entry in registry.experiments().values() for claim in entry.claims}
     lines = [f"| {' | '.join(words['head'])} |", "|---" * len(words["head"]) + "|"]
     for row in question_rows():
         own = claims[claims["id"] == row["claim"]]
-        reported = own["reported"].dropna()
-        unit = own["unit"].iloc[0] if len(own) else ""
+        claim = known.get(row["claim"])
+        has = claim is not None and claim.reported is not None
+        # a claim whose own size is outstanding shows the smaller one, and says so
+        first = own[own["kind"] != TRANSFER]
         cells = [
             row[language],
-            _valued(reported.iloc[0], unit) if len(reported) else "–",
-            _cell(own[own["kind"] != TRANSFER], words),
+            _valued(claim.reported, claim.unit) if has else "–",
+            _cell(first if len(first) else own[own["corpus"] != REAL], words),
             _cell(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], words),
             _because(claims[claims["id"] == row["because"]], words),
             _link(row["notebook"], words),
@@ -128,7 +135,8 @@ def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
     row = next(rows.itertuples())
     value = scoreboard.measured(row)
     n = f", n = {row.n}" if row.n > 1 else ""
-    return f"{words[row.verdict]}<br>{value}{n}" if value else words[row.verdict]
+    size = f" ({words['small']})" if row.kind == TRANSFER and row.size != FULL else ""
+    return f"{words[row.verdict]}{size}<br>{value}{n}" if value else words[row.verdict]
 
 
 def _because(rows: pd.DataFrame, words: dict[str, str]) -> str:

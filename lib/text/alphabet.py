@@ -1,7 +1,7 @@
 """Characters to indices and back.
 
-The alphabet of seed 004 is fixed: the 95 printable ASCII characters, newline and tab, 97 symbols
-in that order. Every other character maps to index 0, the space -- a property of the seed's data,
+The alphabet of R4 is fixed: the 95 printable ASCII characters, newline and tab, 97 symbols
+in that order. Every other character maps to index 0, the space -- a property of the data of R4,
 kept and counted (``unknown``). A corpus may instead bring an alphabet of its own characters.
 """
 
@@ -21,7 +21,7 @@ class Alphabet:
 
     @classmethod
     def of(cls, *texts: str) -> "Alphabet":
-        """The sorted characters that occur in the texts (Experiments 5-11 of seed 004)."""
+        """The sorted characters that occur in the texts (Experiments 5-11 of R4)."""
         return cls("".join(sorted(set("".join(texts)))))
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@
                  the Hugging Face hub at a pinned revision. If the folder holds no train file its
                  *test* file stands in for training and the name says so: ``wikitext-2-standin``.
 ``python-docs``  English prose that every Python ships (``pydoc_data.topics``): nothing to fetch.
-``repeated``     The text that Experiments 5-11 of seed 004 really saw: one sentence repeated for
+``repeated``     The text that Experiments 5-11 of R4 really saw: one sentence repeated for
                  training, another repeated for validation, 30 symbols.
 ``embedded``     Instruction records that this repository wrote itself: the text of golden numbers.
 ``auto``         wikipedia; python-docs if the package index cannot be reached, saying so.

@@ -1,4 +1,4 @@
-"""Instruction records (Alpaca) and the two templates of the CASCADE seeds.
+"""Instruction records (Alpaca) and the two templates of the CASCADE reports.
 
 A record has an instruction, an optional input and an output. Alpaca comes from a local JSON file
 (``$DEPTH_DATA/alpaca/*.json`` or ``data_dir``) or from the hub at a pinned revision; a small
@@ -67,7 +67,7 @@ def split_records(
 ) -> dict[str, tuple[Record, ...]]:
     """Disjoint train / valid / test records by ``shares`` (sum 1).
 
-    ``seed`` shuffles first, None keeps the stored order (seed 001). Seed 002 also shuffles with 42,
+    ``seed`` shuffles first, None keeps the stored order (R1). R2 also shuffles with 42,
     but by another library's generator: its order is not this one. Raises ``ValueError`` for shares
     that are not three positive numbers of sum 1, or for too few records.
     """

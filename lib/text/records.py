@@ -17,8 +17,8 @@ class Record:
 def render(record: Record, template: str) -> str:
     """The text of one record.
 
-    ``response``: headed sections (seeds 000, 002); ``plain``: the three fields, one per line, an
-    empty input leaving a blank line (seed 001). Raises ``ValueError`` for another template.
+    ``response``: headed sections (R0, R2); ``plain``: the three fields, one per line, an
+    empty input leaving a blank line (R1). Raises ``ValueError`` for another template.
     """
     if template == "response":
         asked = f"### Input:\n{record.input}\n\n" if record.input else ""

@@ -1,9 +1,9 @@
-"""Token ids cut into windows: the two packings of the CASCADE seeds.
+"""Token ids cut into windows: the two packings of the CASCADE reports.
 
 * ``joined_windows``: all texts in one stream, an end-of-sequence token after each, cut every
-  ``length`` tokens (seeds 000 and 002; length 128). Windows cross document borders.
+  ``length`` tokens (R0 and R2; length 128). Windows cross document borders.
 * ``record_chunks``: every text cut from its own start into ``length + 1`` tokens with stride
-  ``length``; a text shorter than that gives nothing (seed 001).
+  ``length``; a text shorter than that gives nothing (R1).
 
 In both, the label of a token is the token that follows it, also at the last place of a window.
 """
