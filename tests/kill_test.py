@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -114,7 +116,12 @@ def counted(path: Path) -> str:
     import pandas as pd
 
     if path.suffix == ".safetensors":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        from lib.runs.tensors import load_tensors
+
+        tensors, about = load_tensors(path)  # the bytes of its header have no fixed order
+        raw = {n: v.reshape(-1).view(torch.uint8).numpy().tobytes() for n, v in tensors.items()}
+        told = {name: hashlib.sha256(content).hexdigest() for name, content in raw.items()}
+        return json.dumps([told, about], sort_keys=True)
     if path.suffix == ".csv":
         frame = pd.read_csv(path, dtype=str)
         return frame[[c for c in frame if not any(word in c for word in CLOCKS)]].to_csv()
