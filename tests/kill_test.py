@@ -126,7 +126,7 @@ def counted(path: Path) -> str:
         frame = pd.read_csv(path, dtype=str)
         return frame[[c for c in frame if not any(word in c for word in CLOCKS)]].to_csv()
     if path.name == "run.json":
-        return json.dumps(without_clocks(json.loads(path.read_text())["content"]), sort_keys=True)
+        return json.dumps(without_clocks(json.loads(path.read_text())["content"]))
     return ""
 
 
