@@ -2,8 +2,8 @@
 
 python tests/kill_test.py --kills 50 --only 03      prints a line a round; exits 1 at a difference
 
-A round begins with empty folders and ends when the experiment comes to its end by itself. Every
-second kill takes the whole tree of processes, the others the parent alone, whose workers must then
+A round begins with empty folders and ends when the experiment comes to its end by itself. Of four
+kills two take the whole tree of processes, two the parent alone, whose workers must then
 end within ten seconds. Compared are rows, tables, kept weights and the names of all files; clocks
 are not. Checkpoints are written after every batch here, so that kills meet writes.
 """
