@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -78,6 +79,25 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_changes_nothing(
             (part / "a").write_text("a")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    size = ["-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", *size]).returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        files.write_text(place / "x", "old")
+        with pytest.raises(files.NoRoom, match="x could not be written: the disk is full, 200,000"):
+            files.write_bytes(place / "x", b"n" * 200_000)
+        with pytest.raises(files.NoRoom, match="the disk is full"):
+            with files.whole_folder(place / "set") as part:
+                (part / "a").write_bytes(b"n" * 200_000)
+        assert (place / "x").read_text() == "old"
+        assert [path.name for path in place.iterdir()] == ["x"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):

@@ -286,6 +286,7 @@ def test_a_kill_anywhere_and_another_start_end_with_the_same_bits(name, tmp_path
         again = attempt(path)
         assert all(same(a, b) for a, b in zip(again[:3], whole[:3], strict=True)), kill
         assert again[3:] == whole[3:], kill
+        assert [list(row) for row in again[3]] == [list(row) for row in whole[3]], "its columns"
         assert events["count"] < every or not kill > 2, "it went on, it did not begin again"
         events.update(count=0)
         finished = attempt(path)  # a run killed after its last checkpoint trains nothing again
