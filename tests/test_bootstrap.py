@@ -48,13 +48,13 @@ def test_it_fetches_installs_and_finds_the_library_again_and_again(colab, tmp_pa
         pytest.skip("not a git clone: there is nothing to clone from")
     failed = colab(ROOT, pip=1)
     assert failed.returncode and failed.stderr.strip().splitlines()[-1] == (
-        "pip could not install repository/requirements.txt; run this cell again."
+        "pip could not install repository/requirements-colab.txt; run this cell again."
     )
     done = colab(ROOT)  # the clone is there already, which is no hindrance
     assert done.returncode == 0, done.stderr
-    assert "pip ['install', '-q', '-r', 'repository/requirements.txt']" in done.stdout
+    assert "pip ['install', '-q', '-r', 'repository/requirements-colab.txt']" in done.stdout
     assert f"library {tmp_path / 'repository' / 'lib' / 'notebook.py'}" in done.stdout
-    assert (tmp_path / "repository" / "requirements.txt").is_file()
+    assert (tmp_path / "repository" / "requirements-colab.txt").is_file()
 
 
 def test_a_repository_that_cannot_be_fetched_is_said_in_one_sentence(colab, tmp_path):

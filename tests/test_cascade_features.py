@@ -177,3 +177,25 @@ def test_selection_rules(base, windows, tmp_path):
     assert torch.isin(hard[1::2], others).all(), "the rest of the hard ones stay"
     with pytest.raises(ValueError, match="allowed"):
         select(found, "easy", 0.1, "last_layer")
+
+
+def test_without_alpaca_wikipedia_is_cut_and_without_both_the_embedded_records(monkeypatch, capsys):
+    from lib.cascade import dataset as datasets
+    from lib.runs import fetch
+
+    monkeypatch.delenv("DEPTH_DATA", raising=False)
+    monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
+    articles = {"train": "A b.\n\nC d.", "valid": "E f.", "test": "G h."}
+    monkeypatch.setattr(datasets, "splits", lambda: articles)
+    parts, name, _ = datasets.texts_by_part("auto", "", True)
+    assert name == "wikipedia" and parts["train"] == ["A b.", "C d."]
+    assert "wikipedia is used instead" in capsys.readouterr().out
+
+    def nowhere():
+        raise datasets.CorpusUnavailable("the package index does not answer")
+
+    monkeypatch.setattr(datasets, "splits", nowhere)
+    assert datasets.texts_by_part("auto", "", True)[1] == "embedded"
+    assert "embedded records are used" in capsys.readouterr().out
+    with pytest.raises(datasets.CorpusUnavailable):
+        datasets.texts_by_part("local", "", True)

@@ -13,11 +13,12 @@ from lib.runs import fetch
 
 @pytest.fixture(autouse=True)
 def asked_anew(monkeypatch):
-    fetch.hub_refusal.cache_clear()
+    clear = fetch.hub_refusal.cache_clear
+    clear()
     for name in (*fetch.OFFLINE, "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     yield
-    fetch.hub_refusal.cache_clear()
+    clear()
 
 
 def serve(status: int):

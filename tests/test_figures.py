@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.cascade import pareto
 from lib.context import figures as contexts
 from lib.figures import methods, rows, style, training
 from lib.runs.places import ROOT
@@ -108,31 +107,3 @@ def test_a_ninth_series_is_drawn_too():
     )
     labels = contexts.forgetting(own, names, "title").axes[0].get_legend_handles_labels()[1]
     assert set(names) <= set(labels)
-
-
-def test_a_stage_that_kept_its_start_has_no_gain_to_share(monkeypatch):
-    frame = pd.DataFrame(
-        {"run_id": ["a", "b"], "corpus": "text", "corpus_sha256": "0", "seed": [0, 1]}
-    )
-    frame[["base_test_ppl", "base_test_content_ppl"]] = 9.0
-    routes = pd.DataFrame(
-        {
-            "variant": "stage",
-            "run_id": run_id,
-            "seed": seed,
-            "rule": "gate",
-            "wanted_rate": rate,
-            "test_rate": rate,
-            "test_ppl": 9.0 - rate * gained,
-            "test_content_ppl": 9.0,
-        }
-        for seed, run_id, gained in ((0, "a", 1.0), (1, "b", 0.0))
-        for rate in (0.5, 1.0)
-    )
-    monkeypatch.setattr(
-        pareto.store, "read", lambda slug, table="", size="": routes if table else frame
-    )
-    left, right = pareto.kept_gain("slug", "quick", "stage").axes
-    ends = [line.get_ydata()[-1] for line in left.lines if len(line.get_ydata()) == 3]
-    assert ends == [1.0]  # the seed that gained keeps all of it; the other one is left out
-    assert not left.texts and "differs" in right.texts[0].get_text()

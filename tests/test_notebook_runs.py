@@ -27,10 +27,10 @@ def run(tmp_path, monkeypatch, kept):
 
 
 def test_an_adopted_run_takes_the_place_without_traces_and_reads_committed_rows(run, tmp_path):
-    path, before, failure = run("import os; print(6 * 7, os.environ['DEPTH_RECORDED'])")
+    path, before, failure = run("import os; print(6 * 7, os.environ['DEPTH_SHOW'])")
     assert failure == ""
     book = nbformat.read(path, as_version=4)
-    assert book.cells[0].outputs[0].text == "42 1\n" and book.cells[0].execution_count == 1
+    assert book.cells[0].outputs[0].text == "42 committed\n" and book.cells[0].execution_count == 1
     assert book.metadata["provenance"]["cells"] == tool.identity(path)["cells"]
     assert tool.faults(path) == ["it holds no figure"]
     assert [found.name for found in tmp_path.glob("*.*")] == [NAME], "nothing partial is left"
@@ -65,19 +65,15 @@ def test_a_full_run_shows_its_lines_takes_no_place_and_a_second_one_keeps_away(r
     assert "42" in capfd.readouterr().out
 
 
-def test_prepare_clears_a_notebook_that_is_pending_and_no_other(tmp_path, monkeypatch):
+def test_prepare_brings_answer_box_and_shared_cells(tmp_path):
     path = tmp_path / NAME
-    for pending in (set(), {path.stem}):
-        book = nbformat.read(ROOT / "notebooks" / NAME, as_version=4)
-        for cell in book.cells:
-            if cell.cell_type == "code":
-                cell.execution_count = 1
-        book.metadata["provenance"] = {"cells": "x"}
-        nbformat.write(book, path)
-        monkeypatch.setattr(tool.registry, "pending", lambda pending=pending: pending)
-        tool.prepare(path)
-        book = nbformat.read(path, as_version=4)
-        code = [cell for cell in book.cells if cell.cell_type == "code"]
-        kept = any(cell.outputs or cell.execution_count for cell in code)
-        assert kept == ("provenance" in book.metadata) == (not pending)
-    assert tool.faults(path) == []
+    path.write_bytes((ROOT / "notebooks" / NAME).read_bytes())
+    book = nbformat.read(path, as_version=4)
+    tool.tagged(book, "answer").source = "old"
+    tool.tagged(book, "bootstrap").source = "old"
+    nbformat.write(book, path)
+    tool.prepare(path)
+    book = nbformat.read(path, as_version=4)
+    assert tool.tagged(book, "bootstrap").source == tool.BOOTSTRAP
+    answer = tool.tagged(book, "answer").source
+    assert "**Asked.**" in answer and "**Found.**" in answer and "**How sure.**" in answer

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -29,6 +30,7 @@ from lib.text.token_stream import (
     record_chunks,
     stream_windows,
 )
+from lib.text.wikipedia import BETWEEN, splits
 
 LENGTH = 128
 SHARES = (0.6, 0.2, 0.2)
@@ -140,17 +142,48 @@ def instruction_windows(
     """
     if packing not in PACKINGS:
         raise ValueError(f"packing {packing!r} is not known; allowed: {PACKINGS}")
-    corpus = load_instructions(source, data_dir)
     stream = packing == "stream"
-    parts = split_records(corpus, SHARES, seed=42 if stream else None)
-    template, cut = ("response", joined_windows) if stream else ("plain", record_chunks)
+    parts, corpus, sha256 = texts_by_part(source, data_dir, stream)
+    cut = joined_windows if stream else record_chunks
     windows = {}
-    for part, records in parts.items():
-        texts = (render(record, template) for record in records)
-        name = f"{corpus.name} {packing} {part}"
+    for part, texts in parts.items():
+        name = f"{corpus} {packing} {part}"
         found = cut(texts, base.tokenizer, LENGTH, name, at_most=counts[part])
         windows[part] = found.first(counts[part])
-    return windows, corpus.name, corpus.sha256
+    return windows, corpus, sha256
+
+
+def texts_by_part(
+    source: str, data_dir: str, stream: bool
+) -> tuple[dict[str, Iterable[str]], str, str]:
+    """Texts of train, valid and test, the corpus' name and SHA-256.
+
+    ``auto``: Alpaca from a folder or the hub; where neither is there, Wikipedia's articles, and
+    where those cannot be had either the embedded records, both said aloud.
+    """
+    if source == "wikipedia":
+        found = splits()
+        text = "\x1e".join(found.values())
+        return (
+            {part: whole.split(BETWEEN) for part, whole in found.items()},
+            "wikipedia",
+            hashlib.sha256(text.encode()).hexdigest(),
+        )
+    try:
+        corpus = load_instructions(source, data_dir)
+    except CorpusUnavailable as missing:
+        if source != "auto":
+            raise
+        print(f"Alpaca is not at hand ({missing}); wikipedia is used instead.", flush=True)
+        try:
+            return texts_by_part("wikipedia", data_dir, stream)
+        except CorpusUnavailable as further:
+            print(f"{further}; the small embedded records are used instead.", flush=True)
+            corpus = load_instructions("embedded")
+    parts = split_records(corpus, SHARES, seed=42 if stream else None)
+    template = "response" if stream else "plain"
+    texts = {part: (render(r, template) for r in records) for part, records in parts.items()}
+    return texts, corpus.name, corpus.sha256
 
 
 def wikitext_windows(

@@ -27,7 +27,7 @@ class CascadeParameters(Parameters):
     """
 
     base: str = words("auto")
-    corpus: str = choice("auto", SOURCES)
+    corpus: str = choice("auto", (*SOURCES, "wikipedia"))
     data_dir: str = folder()
     train_windows: int = whole(512, 4, 100_000)
     valid_windows: int = whole(64, 2, 100_000)

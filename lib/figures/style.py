@@ -123,9 +123,13 @@ def level(axes: Axes, name: str, value: float, horizontal: bool = True) -> None:
     )
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure as PNG. No date and no version in it: the same data give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(
-        path, bbox_inches="tight", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        path,
+        dpi=dpi,
+        bbox_inches="tight",
+        metadata={"Software": None},
+        pil_kwargs={"optimize": True},
     )

@@ -2,8 +2,7 @@
 
 A record has an instruction, an optional input and an output. Alpaca comes from a local JSON file
 (``$DEPTH_DATA/alpaca/*.json`` or ``data_dir``) or from the hub at a pinned revision; a small
-embedded set serves where neither exists, and is only used when it is asked for by name or when
-``auto`` has said in one sentence that it falls to it (its name is in every result).
+embedded set is used where it is asked for by name (its name is in every result).
 """
 
 from __future__ import annotations
@@ -33,33 +32,23 @@ class Instructions:
 
 
 def load_instructions(source: str = "auto", data_dir: str = "") -> Instructions:
-    """Load records. ``auto`` = local file, else hub, else the embedded set (said aloud).
+    """Load records. ``auto`` = local file, else hub.
 
-    Raises ``ValueError`` for an unknown source, ``CorpusUnavailable`` when ``local`` or ``hub``
-    was asked for and is not there.
+    Raises ``ValueError`` for an unknown source, ``CorpusUnavailable`` when what was asked for is
+    not there.
     """
     if source not in SOURCES:
         raise ValueError(f"instruction source {source!r} is not known; allowed: {SOURCES}")
     if source == "embedded":
         return _named(list(embedded_records()), "embedded")
     refusals = []
-    if source in ("auto", "local"):
-        try:
-            return _local(data_dir)
-        except CorpusUnavailable as refusal:
-            refusals.append(str(refusal))
-    if source in ("auto", "hub"):
-        try:
-            return _hub()
-        except CorpusUnavailable as refusal:
-            refusals.append(str(refusal))
-    if source == "auto":
-        print(
-            "Alpaca is not at hand (" + " ".join(refusals) + "); "
-            "the small embedded instruction set is used instead."
-        )
-        return _named(list(embedded_records()), "embedded")
-    raise CorpusUnavailable(" ".join(refusals))
+    for name, load in (("local", lambda: _local(data_dir)), ("hub", _hub)):
+        if source in ("auto", name):
+            try:
+                return load()
+            except CorpusUnavailable as refusal:
+                refusals.append(str(refusal))
+    raise CorpusUnavailable("; ".join(refusals))
 
 
 def split_records(
