@@ -3,7 +3,7 @@
 python tools/site.py              sources into build/site, pages into site/
 python tools/site.py --sources    sources only
 
-The pages show what is committed: the front pages, the executed notebooks, ``results/claims.csv`` and
+The pages show what is committed: the front pages, executed notebooks, ``results/claims.csv`` and
 the tables behind it. Nothing is trained and no notebook is run.
 """
 
@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from lib.results import front, pages, store  # noqa: E402
 
 TEXTS = ROOT / "docs" / "site"
 SOURCES = ROOT / "build" / "site"
+BUILT = ROOT / "build" / "html"  # Sphinx works here and keeps what has not changed
 OUT = ROOT / "site"
 CODE = f"https://github.com/{front.REPOSITORY}/blob/{os.environ.get('GITHUB_SHA', 'main')}"
 FRONT = {"README.md": "index.md", "README.ja.md": "ja.md"}
@@ -50,14 +52,15 @@ def main() -> None:
     write(dict(sources()))
     print(f"sources: {time.monotonic() - begun:.0f} s", flush=True)
     if not arguments.sources:
-        # what is left of an earlier build would be published with this one
-        command = ["-b", "html", "-q", "--keep-going", "-d", str(ROOT / "build" / "doctrees")]
-        command += [str(SOURCES), str(OUT)]
+        command = ["-b", "html", "-q", "--keep-going", "-W", "-d", str(ROOT / "build" / "doctrees")]
+        command += [str(SOURCES), str(BUILT)]
         subprocess.run([sys.executable, "-m", "sphinx", *command], check=True)
+        shutil.rmtree(OUT, ignore_errors=True)
+        shutil.copytree(BUILT, OUT)
         (OUT / ".nojekyll").touch()
-        files = [path for path in OUT.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files) / 2**20
-        count = sum(path.suffix == ".html" for path in files)
+        found = [path for path in OUT.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in found) / 2**20
+        count = sum(path.suffix == ".html" for path in found)
         print(f"{count} pages, {size:.0f} MiB, {time.monotonic() - begun:.0f} s: {OUT}/index.html")
 
 
@@ -101,8 +104,7 @@ def write(made: dict[str, bytes]) -> None:
         name = path.relative_to(SOURCES).as_posix()
         if path.is_file() and name not in made:
             path.unlink()
-            built = OUT / name
-            built.with_suffix(".html").unlink(missing_ok=True)
+            (BUILT / name).with_suffix(".html").unlink(missing_ok=True)
 
 
 def filled(name: str, given: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ html_theme = "sphinx_book_theme"
 html_title = "Depth-adaptive language models"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_last_updated_fmt = None
@@ -34,6 +35,7 @@ html_theme_options = {
     "collapse_navigation": True,
     "home_page_in_toc": True,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the side bar holds the one search field
 }
 
 # one script file beside the pages, without fonts to fetch; it draws formulas as SVG

@@ -113,9 +113,7 @@ def _shade(axis: "_Axis", expect: str, lines: list[float], bottom: float) -> str
     else:
         left, right = axis.x(lines[0]), axis.x(lines[1])
     width = round(max(right - left, 0), 1)
-    return (
-        f'<rect class="holds" x="{left}" y="{TOP}" width="{width}" height="{bottom - TOP}"/>'
-    )
+    return f'<rect class="holds" x="{left}" y="{TOP}" width="{width}" height="{bottom - TOP}"/>'
 
 
 class _Axis:

@@ -23,12 +23,7 @@ from lib.results.statistics import sensible
 from lib.runs.places import ROOT
 
 SENTENCES = ROOT / "docs" / "readme" / "sentences.toml"
-KINDS = {
-    REPORTED: "on the report's own text and size",
-    TRANSFER: "on another text or size",
-    EXPLANATION: "a control",
-    OWN: "our own",
-}
+KINDS = {REPORTED: "the report's own text and size", TRANSFER: "another text or size"}
 STUDIES = {
     "character": "Models of characters",
     "cascade": "CASCADE: further stages for hard tokens",
@@ -204,7 +199,7 @@ def claim_page(site: Site, name: str) -> str:
         "95 % interval, the diamond the report's value. The claim holds on the shaded side of the "
         "decision line. [How to read this page](../how.md).",
         "### What is compared",
-        *_reasons(rows),
+        _reasons(rows),
     ]
     parts += _explanations(site, name)
     parts += ["## Where it comes from", _facts(site, home, rows)]
@@ -250,9 +245,9 @@ def _table(rows: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows.itertuples():
-        where = f"{plain(row.corpus)}, {row.size}<br>*{KINDS[row.kind]}*" if row.n else "–"
+        where = f"<br>*{KINDS[row.kind]}*" if row.kind in (REPORTED, TRANSFER) else ""
         cells = (
-            where,
+            f"{_where(row)}{where}",
             badge(row.verdict),
             plain(scoreboard.measured(row)),
             str(row.n),
@@ -271,22 +266,20 @@ def _picture(site: Site, name: str, title: str) -> str:
             reported = None if pd.isna(row.reported) else row.reported
             own = values(site.homes[name], row) if row.n > 1 else ()
             label = f"{row.corpus}\n{row.size}, n = {row.n}"
-            drawn.append(
-                strips.Row(label, row.ours, low, high, own, reported, look(row.verdict))
-            )
+            drawn.append(strips.Row(label, row.ours, low, high, own, reported, look(row.verdict)))
     if not drawn:
         return ""
     row = next(site.rows(name).itertuples())
     return strips.draw(drawn, row.unit, row.expect, row.threshold, title)
 
 
-def _reasons(rows: pd.DataFrame) -> list[str]:
+def _reasons(rows: pd.DataFrame) -> str:
     """What decides each row, with what is held equal."""
-    return [
-        f"* {plain(row.corpus) or 'no text'}{', ' + row.size if row.size else ''}: "
-        f"{plain(row.reason)}."
-        for row in rows.itertuples()
-    ]
+    return "\n".join(f"* {_where(row)}: {plain(row.reason)}." for row in rows.itertuples())
+
+
+def _where(row: Any) -> str:
+    return f"{plain(row.corpus)}, {row.size}" if isinstance(row.corpus, str) else "no text"
 
 
 def _explanations(site: Site, name: str) -> list[str]:
@@ -305,7 +298,7 @@ def _explanations(site: Site, name: str) -> list[str]:
             f"[code]({site.code}/{home.path}#L{home.line}).",
             _table(rows),
             _picture(site, control, first.statement),
-            *_reasons(rows),
+            _reasons(rows),
         ]
     return parts
 
@@ -328,8 +321,8 @@ def _facts(site: Site, home: Home, rows: pd.DataFrame) -> str:
         text = ", ".join(f"`{digest}`" for digest in used["corpus_sha256"].unique())
         lines.append(
             f"* {plain(row.corpus)}, {row.size}: SHA-256 of the text {text}; device "
-            f"{_all(used, 'device')}; torch {_all(used, 'torch')}; {len(runs)} runs"
-            f"{': ' + ' '.join(f'`{run}`' for run in runs) if runs else ''}"
+            f"{_all(used, 'device')}; torch {_all(used, 'torch')}; "
+            + (f"{len(runs)} runs: {' '.join(f'`{run}`' for run in runs)}" if runs else "its rows")
         )
     return "\n".join(lines)
 
@@ -387,7 +380,7 @@ def own_page(site: Site) -> str:
                 f"[code]({site.code}/{home.path}#L{home.line}), "
                 f"[notebook {slug[:2]}](../notebooks/{slug}.ipynb).",
                 _table(rows),
-                *_reasons(rows),
+                _reasons(rows),
             ]
     return "\n\n".join(parts) + "\n"
 
@@ -417,7 +410,7 @@ def claims_table(site: Site) -> str:
             "size": row.size if isinstance(row.size, str) else "",
             "verdict": badge(row.verdict),
             "report": "" if pd.isna(row.reported) else sensible(row.reported),
-            "ours": f"{html.escape(scoreboard.measured(row))}<br><small>{unit}</small>"
+            "ours": f"<span>{html.escape(scoreboard.measured(row))}<br><small>{unit}</small></span>"
             if row.n
             else "",
             "n": str(row.n),

@@ -150,7 +150,12 @@
     for (const [rule, line] of all) {
       if (rule !== selects.rule.value) {
         const other = add(svg, "path", { class: "other", d: path(line, (p) => p.ppl) });
-        add(other, "title", {}, named(rule));
+        add(other, "title", {}, `${named(rule)}: click to choose it`);
+        other.addEventListener("click", () => {
+          selects.rule.value = rule;
+          state.chosen = 0;
+          draw();
+        });
       }
     }
     if (chosen.length && chosen[0].chance !== null) {
@@ -186,9 +191,10 @@
       });
       dots.push(dot);
     });
-    const legend = document.createElement("figcaption");
+    const legend = document.createElement("p");
+    legend.className = "pareto-legend";
     legend.innerHTML = '<span class="key chosen"></span> the rule chosen, small dots: seeds ' +
-      '<span class="key chance"></span> chance <span class="key other"></span> other rules';
+      '<span class="key chance"></span> chance <span class="key other"></span> other rules (click one)';
     figure.replaceChildren(svg, legend);
     if (chosen.length) {
       dots[state.chosen].classList.add("picked");
