@@ -26,6 +26,7 @@ html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
     "repository_url": "https://github.com/depth-adaptive-lm/depth-adaptive-lm",
     "use_repository_button": True,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from lib.results.statistics import sensible
 
-WIDTH, LEFT, RIGHT = 640, 150, 18  # units of the view box; labels stand in the left margin
-TOP, ROW, BOTTOM = 26, 46, 30
+WIDTH, LEFT, RIGHT = 560, 14, 14  # units of the view box
+TOP, ROW, BOTTOM = 26, 58, 34  # a row has its label on top, its strip below
+LABEL, STRIP = 15, 36  # where in a row
 SPREAD = (0, -6, 6, -3, 3, -9, 9)  # vertical places of seeds, so that equal values do not hide
 STEPS = (1, 2, 2.5, 5, 10)
 
@@ -53,21 +54,21 @@ def draw(rows: Sequence[Row], unit: str, expect: str, threshold: float, title: s
     for tick in axis.ticks():
         x = axis.x(tick)
         parts.append(f'<line class="grid" x1="{x}" y1="{TOP}" x2="{x}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{bottom + 13}">{_number(tick)}</text>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 14}">{_number(tick)}</text>')
     for value in lines:
         x = axis.x(value)
         parts.append(f'<line class="line" x1="{x}" y1="{TOP - 6}" x2="{x}" y2="{bottom}"/>')
     middle = axis.x(lines[-1])
-    anchor = "end" if middle > WIDTH - 90 else "start" if middle < LEFT + 60 else "middle"
+    anchor = "end" if middle > WIDTH - 70 else "start" if middle < LEFT + 60 else "middle"
     parts.append(
         f'<text class="note" x="{middle}" y="{TOP - 12}" text-anchor="{anchor}">'
         f"decision line {_number(lines[-1]) if len(lines) == 1 else '±' + _number(threshold)}"
         "</text>"
     )
     for place, row in enumerate(rows):
-        parts += _strip(row, axis, TOP + ROW * place + ROW / 2)
+        parts += _strip(row, axis, TOP + ROW * place)
     parts.append(
-        f'<text class="note" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 3}" '
+        f'<text class="note" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 4}" '
         f'text-anchor="middle">{html.escape(unit)}</text></svg>'
     )
     return "\n".join(parts)
@@ -78,11 +79,12 @@ def _of(row: Row) -> list[float]:
     return [float(v) for v in found if v is not None and not math.isnan(v)]
 
 
-def _strip(row: Row, axis: "_Axis", y: float) -> list[str]:
-    label, _, second = row.label.partition("\n")
-    parts = [f'<text class="label" x="{LEFT - 10}" y="{y - 1}">{html.escape(label)}</text>']
-    parts.append(f'<text class="sub" x="{LEFT - 10}" y="{y + 12}">{html.escape(second)}</text>')
+def _strip(row: Row, axis: "_Axis", top: float) -> list[str]:
+    parts = [
+        f'<text class="label" x="{LEFT + 4}" y="{top + LABEL}">{html.escape(row.label)}</text>'
+    ]
     parts.append(f'<g class="{html.escape(row.look)}">')
+    y = top + STRIP
     if row.low is not None and row.high is not None:
         parts.append(
             f'<line class="bar" x1="{axis.x(row.low)}" y1="{y}" x2="{axis.x(row.high)}" y2="{y}"/>'

@@ -265,7 +265,7 @@ def _picture(site: Site, name: str, title: str) -> str:
             low, high = (None if pd.isna(end) else end for end in (row.ci_low, row.ci_high))
             reported = None if pd.isna(row.reported) else row.reported
             own = values(site.homes[name], row) if row.n > 1 else ()
-            label = f"{row.corpus}\n{row.size}, n = {row.n}"
+            label = f"{row.corpus}, {row.size}, n = {row.n}"
             drawn.append(strips.Row(label, row.ours, low, high, own, reported, look(row.verdict)))
     if not drawn:
         return ""
@@ -405,7 +405,7 @@ def claims_table(site: Site) -> str:
         cells = {
             "claim": f"{link}<br><code>{row.id}</code>",
             "kind": row.kind,
-            "experiment": f"{site.homes[row.id].slug[:2]} {row.experiment}",
+            "experiment": site.homes[row.id].slug[:2],
             "text": html.escape(row.corpus) if isinstance(row.corpus, str) else "",
             "size": row.size if isinstance(row.size, str) else "",
             "verdict": badge(row.verdict),
