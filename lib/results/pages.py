@@ -170,7 +170,7 @@ def look(verdict: str) -> str:
 
 def number(value: float) -> str:
     """A p or a q."""
-    return "" if pd.isna(value) else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "" if pd.isna(value) else "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def value(amount: float, unit: str) -> str:
