@@ -101,14 +101,16 @@ def homes(claims: pd.DataFrame) -> dict[str, Home]:
 
 
 def _slugs(experiments: set[str]) -> list[str]:
-    """Slugs of experiments with a module, one of whose tables' rows belongs to those named."""
+    """Slugs of experiments whose table belongs to those named, or that have no table yet."""
     found = []
     for slug in registry.module_names():
         path = store.TABLES / f"{slug}.csv"
-        if path.is_file():
-            named = pd.read_csv(path, usecols=["experiment"])["experiment"]
-            if experiments & set(named):
-                found.append(slug)
+        if not path.is_file():
+            found.append(slug)
+            continue
+        named = pd.read_csv(path, usecols=["experiment"])["experiment"]
+        if experiments & set(named):
+            found.append(slug)
     return found
 
 
@@ -306,12 +308,14 @@ def _explanations(site: Site, name: str) -> list[str]:
 def _facts(site: Site, home: Home, rows: pd.DataFrame) -> str:
     """Texts, runs, devices and the code behind the rows."""
     code = f"[{home.path}, line {home.line}]({site.code}/{home.path}#L{home.line})"
-    table = f"[results/{home.slug}.csv]({site.code}/results/{home.slug}.csv)"
     lines = [
         f"* Code that computes it: {code}",
-        f"* Table: {table}",
         f"* Run it again: `make reproduce NB={home.slug[:2]}`",
     ]
+    if not store.has_committed(home.slug):
+        return "\n".join([*lines, "* No results are committed yet."])
+    table = f"[results/{home.slug}.csv]({site.code}/results/{home.slug}.csv)"
+    lines.append(f"* Table: {table}")
     frame = pd.read_csv(store.TABLES / f"{home.slug}.csv", dtype={c: str for c in store.TEXT})
     for row in rows[rows["n"] > 0].itertuples():
         runs = str(row.run_ids).split() if isinstance(row.run_ids, str) else []
