@@ -27,7 +27,7 @@ ifneq ($(filter-out $(SIZES),$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif
 
-.PHONY: help setup run test reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint clean
+.PHONY: help setup run test reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,5 +89,15 @@ lint: $(READY) ## format and lint
 	$(BIN)/ruff format lib tools tests
 	$(BIN)/ruff check --fix .
 
+site: .venv/.site ## the web site from committed tables and executed notebooks, into site/index.html
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/site.py
+
+site-test: site ## every page of the site in a headless Chromium: links, errors, narrow and dark
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m site tests/test_site.py
+
+.venv/.site: $(READY) requirements-site.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-site.txt
+	touch $@
+
 clean: ## remove what small runs left; full runs, their tables and the environment stay
-	rm -rf results/notebooks/quick results/notebooks/tiny results/sets/*/quick-* results/sets/*/tiny-* results/sets/*/custom-*
+	rm -rf build site results/notebooks/quick results/notebooks/tiny results/sets/*/quick-* results/sets/*/tiny-* results/sets/*/custom-*

@@ -39,7 +39,8 @@ ORDER = (
     tuple(f"lib.{study}" for study in STUDIES),
     tuple(f"lib.{study}.experiments" for study in STUDIES),
     ("lib.registry",),
-    ("lib.golden", "lib.results.front", *(f"lib.{study}.cost_plan" for study in STUDIES)),
+    ("lib.results.front",),
+    ("lib.golden", "lib.results.pages", *(f"lib.{study}.cost_plan" for study in STUDIES)),
 )
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 
