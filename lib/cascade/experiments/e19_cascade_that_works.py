@@ -517,8 +517,14 @@ def leave_model(dataset: TokenDataset, results: Results, budget: float) -> dict[
     """Put base, best routed stage and gate together, save, load with ``from_pretrained``, compare.
 
     The model of the first seed is left in its run's folder as ``model``. Returns what was compared
-    on the first test windows, and where the model lies.
+    on the first test windows, and where the model lies. Committed rows hold no weights: then
+    nothing is compared, and the answer says how to get a model.
+
+    Raises:
+        CheckFailed: The loaded model differs from the saved one, or the base answers differently.
     """
+    if results.folder is None:
+        return {"left in": "nowhere: committed rows hold no weights; run the experiment here"}
     data, routes = dataset.open(), results("routes")
     variant, rate = best_routed(routes, budget)
     own = routes[(routes["rule"] == "gate") & (routes["wanted_rate"] == rate)]
@@ -533,13 +539,18 @@ def leave_model(dataset: TokenDataset, results: Results, budget: float) -> dict[
         out, again = model(inputs), loaded(inputs)
         alone = data.base.model(inputs).logits
     stays = again.answered_by == 0
-    return {
-        "left in": f"runs/{folder.name}/model",
-        "stage": results.labels[variant],
+    same = {
         "loaded model equals saved": torch.equal(out.logits, again.logits),
         "unrouted tokens equal the base": torch.allclose(
             again.logits[stays], alone[stays], atol=1e-4
         ),
+    }
+    if not all(same.values()):
+        raise CheckFailed(f"the model in {folder.name} is not what was trained: {same}")
+    return {
+        "left in": f"runs/{folder.name}/model",
+        "stage": results.labels[variant],
+        **same,
         "routed share": 1 - stays.float().mean().item(),
     }
 

@@ -549,6 +549,7 @@ CLAIMS = (
         "Patience 1 stops too early at the largest size (costs over 1 %)",
         patience_cost(1),
         "patience 1 replayed on the curve of the run of fixed length; best epoch on valid in both",
+        explains="falls",
         **COST,
     ),
     stopping_claim(
@@ -556,7 +557,7 @@ CLAIMS = (
         "Patience 3 still costs over 1 % at the largest size",
         patience_cost(3),
         "patience 3 against fixed length, replayed on the same curve",
-        explains="early-stopping-costs",
+        explains="falls",
         **COST,
     ),
 )
