@@ -4,6 +4,7 @@
 """
 
 import re
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +23,8 @@ LOOKS = {  # verdict: colour, marker, filled; legible without colour too
 }
 REAL = "wikipedia"
 LIMIT = 2.5  # shares beyond are drawn at the edge, as arrows
-HEIGHT = 0.185  # inches a row
+HEIGHT = 0.225  # inches a row, of two small lines at most
+LINE = 62  # characters of a statement in one line
 
 
 def rows(claims: pd.DataFrame, text: str = REAL) -> pd.DataFrame:
@@ -84,9 +86,11 @@ def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
         _panel(panel, table, place)
         panel.set_title(title)
         panel.set_xlabel("share of the reported effect")
-    names = [f"{s[:62]}{'…' if len(s) > 62 else ''}  {_short(r)}" for s, r in
-             zip(table["statement"], table["source"], strict=True)]  # fmt: skip
-    axes[0].set_yticks(range(len(table)), names, fontsize=6.5)
+    names = [
+        textwrap.fill(f"{statement} {_short(source)}", LINE, max_lines=2, placeholder=" …")
+        for statement, source in zip(table["statement"], table["source"], strict=True)
+    ]
+    axes[0].set_yticks(range(len(table)), names, fontsize=6.2, linespacing=1.0)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
     style.legend(figure, _key(), columns=4)
     return figure
