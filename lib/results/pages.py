@@ -189,8 +189,7 @@ def claim_page(site: Site, name: str) -> str:
     first = next(rows.itertuples())
     parts = [
         f"# {plain(first.statement)}",
-        f"*{plain(_source(first))}. Claim `{name}`, of "
-        f"[notebook {home.slug[:2]}](../notebooks/{home.slug}.ipynb).*",
+        f"*{plain(_source(first))}. Claim `{name}`, of {_notebook(home.slug)}.*",
         _sentence(site.sentences.get(name)),
         "## The verdict",
         f"The report's value: **{value(_reported(rows), first.unit)}**. The claim holds where the "
@@ -206,6 +205,13 @@ def claim_page(site: Site, name: str) -> str:
     parts += _explanations(site, name)
     parts += ["## Where it comes from", _facts(site, home, rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _notebook(slug: str) -> str:
+    """A link to a notebook, where there is one."""
+    words = f"notebook {slug[:2]}"
+    made = (ROOT / "notebooks" / f"{slug}.ipynb").is_file()
+    return f"[{words}](../notebooks/{slug}.ipynb)" if made else words
 
 
 def _source(row: Any) -> str:
@@ -345,7 +351,7 @@ def experiment_pages(site: Site) -> dict[str, str]:
         entry = registry.experiment(slug)
         lines = [
             f"# {slug[:2]}: {plain(entry.question)}",
-            f"{len(names)} claims of the report; [notebook](../notebooks/{slug}.ipynb).",
+            f"{len(names)} claim{'s' * (len(names) > 1)} of the report; {_notebook(slug)}.",
             "| claim | report | ours, by text | verdict |\n|---|---|---|---|\n"
             + "\n".join(_listed(site, name) for name in names),
             "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```",
@@ -382,7 +388,7 @@ def own_page(site: Site) -> str:
                 f"### {plain(first.statement)}",
                 f"Supported where the value ({plain(first.unit)}) is {_line(first)}. `{name}`, "
                 f"[code]({site.code}/{home.path}#L{home.line}), "
-                f"[notebook {slug[:2]}](../notebooks/{slug}.ipynb).",
+                f"{_notebook(slug)}.",
                 _table(rows),
                 _reasons(rows),
             ]
