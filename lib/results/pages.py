@@ -192,7 +192,7 @@ def claim_page(site: Site, name: str) -> str:
         f"*{plain(_source(first))}. Claim `{name}`, of {_notebook(home.slug)}.*",
         _sentence(site.sentences.get(name)),
         "## The verdict",
-        f"The report's value: **{value(_reported(rows), first.unit)}**. The claim holds where the "
+        f"The report's value: **{value(_reported(site, name), first.unit)}**. The claim holds where the "
         f"value is {_line(first)}.",
         _table(rows),
         _picture(site, name, f"{first.statement}, decided seed by seed"),
@@ -218,9 +218,11 @@ def _source(row: Any) -> str:
     return f"Report {row.source}"
 
 
-def _reported(rows: pd.DataFrame) -> float:
-    known = rows["reported"].dropna()
-    return known.iloc[0] if len(known) else float("nan")
+def _reported(site: Site, name: str) -> float:
+    """The report's value: of the row on its own text, or where there is none, of the claim."""
+    known = site.rows(name)["reported"].dropna()
+    defined_as = site.homes[name].claim.reported
+    return known.iloc[0] if len(known) else float("nan") if defined_as is None else defined_as
 
 
 def _line(row: Any) -> str:
@@ -366,7 +368,7 @@ def _listed(site: Site, name: str) -> str:
     ours = [f"{plain(r.corpus)}: {plain(scoreboard.measured(r))}" for r in rows.itertuples()]
     verdicts = [badge(r.verdict) for r in rows.itertuples()]
     link = f"[{plain(first.statement)}]({name}.md)"
-    report = value(_reported(rows), first.unit)
+    report = value(_reported(site, name), first.unit)
     return f"| {link} | {report} | {'<br>'.join(ours)} | {'<br>'.join(verdicts)} |"
 
 
