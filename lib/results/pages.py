@@ -192,8 +192,8 @@ def claim_page(site: Site, name: str) -> str:
         f"*{plain(_source(first))}. Claim `{name}`, of {_notebook(home.slug)}.*",
         _sentence(site.sentences.get(name)),
         "## The verdict",
-        f"The report's value: **{value(_reported(site, name), first.unit)}**. The claim holds where "
-        f"the value is {_line(first)}.",
+        f"The report's value: **{value(_reported(site, name), first.unit)}**. The claim holds "
+        f"where the value is {_line(first)}.",
         _table(rows),
         _picture(site, name, f"{first.statement}, decided seed by seed"),
         "Filled dots are single random seeds, the upright bar is their mean, the thick line the "
