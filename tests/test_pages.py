@@ -80,6 +80,13 @@ def test_a_page_shows_the_reports_own_row_first_and_all_others(site):
     assert "? undecided" in pages.own_page(site) and 'id="exp03-ours"' in pages.own_page(site)
 
 
+def test_a_claim_without_a_row_on_its_own_text_still_tells_the_reports_value(site):
+    frame = site.claims[site.claims["kind"] != "reported"]
+    home = pages.Home("03_iterative_refinement", a_claim("one", reported=-4.5), "lib/x.py", 7)
+    bare = pages.Site(frame, {**site.homes, "exp03-one": home}, {}, site.code)
+    assert "**-4.5 (% change of perplexity)**" in pages.claim_page(bare, "exp03-one")
+
+
 def test_words_of_a_claim_are_never_markup(site):
     text = pages.claim_page(site, "exp03-one")
     assert text.startswith("# one \\<b\\>\\*beats\\* one\n")

@@ -189,12 +189,11 @@ def claim_page(site: Site, name: str) -> str:
     first = next(rows.itertuples())
     parts = [
         f"# {plain(first.statement)}",
-        f"*{plain(_source(first))}. Claim `{name}`, of "
-        f"[notebook {home.slug[:2]}](../notebooks/{home.slug}.ipynb).*",
+        f"*{plain(_source(first))}. Claim `{name}`, of {_notebook(home.slug)}.*",
         _sentence(site.sentences.get(name)),
         "## The verdict",
-        f"The report's value: **{value(_reported(rows), first.unit)}**. The claim holds where the "
-        f"value is {_line(first)}.",
+        f"The report's value: **{value(_reported(site, name), first.unit)}**. The claim holds "
+        f"where the value is {_line(first)}.",
         _table(rows),
         _picture(site, name, f"{first.statement}, decided seed by seed"),
         "Filled dots are single random seeds, the upright bar is their mean, the thick line the "
@@ -208,13 +207,22 @@ def claim_page(site: Site, name: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _notebook(slug: str) -> str:
+    """A link to a notebook, where there is one."""
+    words = f"notebook {slug[:2]}"
+    made = (ROOT / "notebooks" / f"{slug}.ipynb").is_file()
+    return f"[{words}](../notebooks/{slug}.ipynb)" if made else words
+
+
 def _source(row: Any) -> str:
     return f"Report {row.source}"
 
 
-def _reported(rows: pd.DataFrame) -> float:
-    known = rows["reported"].dropna()
-    return known.iloc[0] if len(known) else float("nan")
+def _reported(site: Site, name: str) -> float:
+    """The report's value: of the row on its own text, or where there is none, of the claim."""
+    known = site.rows(name)["reported"].dropna()
+    defined_as = site.homes[name].claim.reported
+    return known.iloc[0] if len(known) else float("nan") if defined_as is None else defined_as
 
 
 def _line(row: Any) -> str:
@@ -345,7 +353,7 @@ def experiment_pages(site: Site) -> dict[str, str]:
         entry = registry.experiment(slug)
         lines = [
             f"# {slug[:2]}: {plain(entry.question)}",
-            f"{len(names)} claims of the report; [notebook](../notebooks/{slug}.ipynb).",
+            f"{len(names)} claim{'s' * (len(names) > 1)} of the report; {_notebook(slug)}.",
             "| claim | report | ours, by text | verdict |\n|---|---|---|---|\n"
             + "\n".join(_listed(site, name) for name in names),
             "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```",
@@ -360,7 +368,7 @@ def _listed(site: Site, name: str) -> str:
     ours = [f"{plain(r.corpus)}: {plain(scoreboard.measured(r))}" for r in rows.itertuples()]
     verdicts = [badge(r.verdict) for r in rows.itertuples()]
     link = f"[{plain(first.statement)}]({name}.md)"
-    report = value(_reported(rows), first.unit)
+    report = value(_reported(site, name), first.unit)
     return f"| {link} | {report} | {'<br>'.join(ours)} | {'<br>'.join(verdicts)} |"
 
 
@@ -382,7 +390,7 @@ def own_page(site: Site) -> str:
                 f"### {plain(first.statement)}",
                 f"Supported where the value ({plain(first.unit)}) is {_line(first)}. `{name}`, "
                 f"[code]({site.code}/{home.path}#L{home.line}), "
-                f"[notebook {slug[:2]}](../notebooks/{slug}.ipynb).",
+                f"{_notebook(slug)}.",
                 _table(rows),
                 _reasons(rows),
             ]
