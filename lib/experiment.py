@@ -59,7 +59,9 @@ class Experiment:
     in ``reported.csv``. ``texts`` gives what the variants are run on. ``baseline`` is the variant
     that tables compare with. ``figures``: name -> drawing from Results. ``question``: in one line.
     ``beside``: measures that stand beside reported numbers whose row is no variant's label, by
-    (row, metric) of ``reported.csv``.
+    (row, metric) of ``reported.csv``. ``remarks``: what must be known of reported numbers, by a
+    pattern of their "row: metric" (``*`` and ``?`` stand for any text and character): in what ours
+    differs, or why nothing of ours measures it.
     """
 
     slug: str
@@ -72,6 +74,7 @@ class Experiment:
     figures: Mapping[str, Callable[[Results], Figure]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     beside: Mapping[tuple[str, str], Measure] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.own = tuple(self.variants)  # those of the repository

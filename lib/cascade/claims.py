@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from lib.parameters import Parameters
 from lib.results.claims import Claim, Measure, by_seed, claim_maker, level, ratio
 from lib.results.statistics import percent_change
 from lib.results.store import Absent, Results
@@ -49,6 +51,31 @@ def stage_difference(variant: str, stage: int, minus: int, metric: str) -> Measu
     return lambda results: (
         at_stage(results, variant, stage, metric) - at_stage(results, variant, minus, metric)
     )
+
+
+def of_stage(variant: str, stage: int, metric: str) -> Measure:
+    """A column of the ``stages`` table at a stage, seed by seed."""
+    return lambda results: at_stage(results, variant, stage, metric)
+
+
+def best_of_stage(variant: str, stage: int, metric: str) -> Measure:
+    """A column of the curve (``epoch``, ``val_ppl`` ...) at the best epoch of a stage by valid."""
+
+    def measure(results: Results) -> np.ndarray:
+        curve = results("curve")
+        own = curve[(curve["variant"] == variant) & (curve["stage"] == stage)]
+        if own.empty:
+            raise Absent(f"variant {variant!r} has no stage {stage}")
+        best = own.loc[own.groupby("seed")["val_ppl"].idxmin()]
+        results.used.update(best["run_id"])
+        return best[metric].to_numpy(dtype=float)
+
+    return measure
+
+
+def chosen(schema: type[Parameters], value: Callable[[Any], float]) -> Measure:
+    """What the parameters of the results' size say: amounts of text, which no table repeats."""
+    return lambda results: np.array([value(schema.at(results.sizes[0]))], dtype=float)
 
 
 def at_stage(results: Results, variant: str, stage: int, metric: str) -> np.ndarray:

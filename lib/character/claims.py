@@ -1,6 +1,7 @@
 """What claims of the character experiments have in common: texts, and measures of the probe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,6 +66,56 @@ def _split(results: Results, split: str, column: str) -> str:
 def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:
     """A column of the table of exits by seed, at one threshold of confidence."""
     return probed(variant, column, state, table="exits", threshold=threshold)
+
+
+def among_exits(variant: str, column: str, state: str, threshold: float) -> Measure:
+    """A column about the symbols that exit, of the seeds in which any does. Absent if in none."""
+
+    def measure(results: Results) -> np.ndarray:
+        table = results("exits")
+        frames = {**results.frames, "exits": table[table["exit_pct"] > 0]}
+        return at_threshold(variant, column, state, threshold)(replace(results, frames=frames))
+
+    return measure
+
+
+def of_blocks(layers: int, total: int) -> Measure:
+    """Percent of the blocks' compute at a fixed depth, by the report's formula: no run is asked."""
+    return lambda results: np.array([100 * layers / total])
+
+
+ROUTED = {  # the report's words for columns of the table of exits
+    "val_ppl": "ppl",
+    "acc_pct": "acc_pct",
+    "shallow_pct": "exit_pct",
+    "compute_pct": "compute_pct",
+}
+
+
+def beside_routed(
+    variants: Mapping[str, str],
+    best: Sequence[str],
+    last: Sequence[str],
+    thresholds: Sequence[float],
+) -> dict[tuple[str, str], Measure]:
+    """Measures beside the report's routed networks, ``variants`` by its name for them.
+
+    ``best``: metrics of its table of models, at the best epoch and threshold 0.8; ``last``: of its
+    tables of ``thresholds``, which are of the last epoch.
+    """
+    models = {
+        (name, metric): at_threshold(variant, ROUTED[metric], "best")
+        for name, variant in variants.items()
+        for metric in best
+    }
+    return models | {
+        (f"{name} final threshold {threshold}", metric): at_threshold(
+            variant, ROUTED[metric], "last", threshold
+        )
+        for name, variant in variants.items()
+        for threshold in thresholds
+        for metric in last
+    }
 
 
 def if_enough_exit(measure: Measure, exits: Measure) -> Measure:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.context.forgetting import STEPS
-from lib.results.claims import Claim, Measure, claim_maker, level
+from lib.results.claims import Claim, Measure, at_epoch, claim_maker, level, times
 
 REPORT_TEXTS = ("ultrachat",)
 
@@ -19,6 +19,11 @@ REPORT_TEXTS = ("ultrachat",)
 def on_ultrachat(experiment: str, source: str, **shared: Any) -> Callable[..., Claim]:
     """Claims of R3, which measured on UltraChat."""
     return claim_maker(experiment, source, texts=REPORT_TEXTS, **shared)
+
+
+def valid_accuracy(variant: str, epoch: str = "best_epoch", **where: Any) -> Measure:
+    """Percent right on valid at an epoch, which the reports call accuracy."""
+    return times(100, at_epoch(variant, "val_acc", epoch, **where))
 
 
 def disagreement(variant: str) -> Measure:

@@ -1,15 +1,18 @@
 """Every number of the reports beside ours: ``results/beside_reported.csv``.
 
-A row of a report whose name is a variant's label is met by that variant's own column; others by a
-measure that the experiment names. What no run of ours measures stays empty, with the reason.
+A row of a report whose name is a variant's label is met by that variant's own columns; others by a
+measure that an experiment names. Where nothing of ours measures it, the note says why.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.experiment import Experiment
+from lib.parameters import FULL, SIZES
 from lib.results import store
 from lib.results.claims import Measure, level
 from lib.results.store import Absent, Results
@@ -20,39 +23,98 @@ PATH = ROOT / "results" / "beside_reported.csv"
 COLUMNS = (
     "source", "experiment", "row", "metric", "value", "ours", "n", "ratio", "corpus", "size", "note"
 )  # fmt: skip
-OURS = {"best_val_ppl": "val_ppl", "params": "params", "best_epoch": "best_epoch"}
+OURS = {  # columns of ours for metrics of a row that is named as a variant
+    "best_val_ppl": "val_ppl",
+    "val_ppl": "val_ppl",
+    "best_epoch": "best_epoch",
+    "epochs": "epochs",
+    "params": "params",
+    "trainable": "trainable",
+    "train_tokens": "train_tokens",
+    "seconds": "seconds",
+}
 OTHER_TEXT = "another text than the report's"
-PREFERRED = ("repeated", "wikitext-2", "alpaca", "ultrachat")  # texts of the reports
+UNMEASURED = "no run of ours measures it"
 
 
 def write(experiments: Iterable[Experiment]) -> pd.DataFrame:
     """Put every reported number beside ours and save the table."""
-    by_report = {e.report: e for e in experiments if e.report}
-    rows = [_row(r, by_report.get(r.experiment)) for r in store.reported().itertuples(index=False)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = compare(experiments)
     text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write_text(PATH, text)
     return frame
 
 
-def _row(reported, experiment: Experiment | None) -> dict:
-    row = {name: getattr(reported, name) for name in ("source", "experiment", "row", "metric")}
-    row |= {"value": reported.value, "ours": None, "n": 0, "ratio": None, "corpus": "", "size": ""}
-    if experiment is None or not store.has_committed(experiment.slug):
-        return row | {"note": "no experiment of ours, or its results are not committed"}
-    measure = _measure(experiment, reported.row, reported.metric)
-    if measure is None:
-        return row | {"note": "no run of ours measures it"}
+def compare(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """One row a reported number, in the order of ``reported.csv`` and the columns of the file.
+
+    Experiments answer for the rows of their own report and of those that their claims name.
+    """
+    answering: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        for name in {experiment.report, *(claim.experiment for claim in experiment.claims)}:
+            answering.setdefault(name, []).append(experiment)
+    asked = {e.slug: e for own in answering.values() for e in own}
+    held = {slug: places(e) for slug, e in asked.items() if store.has_committed(slug)}
+    rows = [
+        {**reported._asdict(), **_beside(reported, answering.get(reported.experiment, ()), held)}
+        for reported in store.reported().itertuples(index=False)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def places(experiment: Experiment) -> list[tuple[Results, str]]:
+    """The committed results of one text and size each, and what differs from the report there.
+
+    Those on the report's text, which is the first that a claim names and we have; else all. The
+    largest size comes first.
+    """
     results = store.committed(experiment.slug)
-    cut, note = _like_the_report(results, experiment)
-    row |= {"corpus": cut.corpus, "size": cut.sizes[0], "note": note}
-    try:
-        values = np.asarray(measure(cut), dtype=float)
-    except (Absent, FileNotFoundError) as missing:
-        return row | {"note": f"not measured: {missing.args[0]}"}
-    ours = float(values.mean())
-    ratio = ours / reported.value if reported.value else None
-    return row | {"ours": ours, "n": len(values), "ratio": ratio}
+    texts = dict.fromkeys(text for claim in experiment.claims for text in claim.texts)
+    there = ([c for c in results.corpora if c.startswith(text)] for text in texts)
+    own = next(filter(None, there), [])
+    found = [(c, size) for c in own or results.corpora for size in results.on(c).sizes]
+    found.sort(key=lambda place: SIZES.index(place[1]))
+    cuts = []
+    for corpus, size in found:
+        differs = {
+            OTHER_TEXT: not own,
+            "smaller than the report": size != FULL,
+            "the test file stands in for train": corpus.endswith("standin"),
+        }
+        cuts.append((results.on(corpus, size), "; ".join(k for k, yes in differs.items() if yes)))
+    return cuts
+
+
+def _beside(
+    reported: Any, experiments: Sequence[Experiment], held: dict[str, list[tuple[Results, str]]]
+) -> dict[str, Any]:
+    """Ours beside a reported number: where the first measure finds a value."""
+    name = f"{reported.row}: {reported.metric}"
+    said = (w for e in experiments for p, w in e.remarks.items() if fnmatchcase(name, p))
+    remark, missing = next(said, ""), ""
+    for experiment in experiments:
+        measure = _measure(experiment, reported.row, reported.metric)
+        for cut, differs in held.get(experiment.slug, ()) if measure else ():
+            try:
+                values = np.asarray(measure(cut), dtype=float)
+            except (Absent, FileNotFoundError) as absent:
+                missing = missing or f"not measured (size {cut.sizes[0]}): {absent.args[0]}"
+                continue
+            except (KeyError, ValueError) as error:
+                error.add_note(f"beside {reported.experiment}, {name}")
+                raise
+            ours = float(values.mean())
+            return {
+                "ours": ours,
+                "n": len(values),
+                "ratio": ours / reported.value if reported.value else None,
+                "corpus": cut.corpus,
+                "size": cut.sizes[0],
+                "note": "; ".join(filter(None, (differs, remark))),
+            }
+    note = "; ".join(filter(None, (missing, remark))) or UNMEASURED
+    return {"ours": None, "n": 0, "ratio": None, "corpus": "", "size": "", "note": note}
 
 
 def _measure(experiment: Experiment, name: str, metric: str) -> Measure | None:
@@ -62,17 +124,3 @@ def _measure(experiment: Experiment, name: str, metric: str) -> Measure | None:
     if name in labels and metric in OURS:
         return level(labels[name], OURS[metric])
     return None
-
-
-def _like_the_report(results: Results, experiment: Experiment) -> tuple[Results, str]:
-    """The rows whose text and size are nearest to the report's, and what differs."""
-    texts = {t for claim in experiment.claims for t in claim.texts} or set(PREFERRED)
-    own = [c for c in results.corpora if c.startswith(tuple(texts))]
-    cut = results.on(own[0] if own else results.corpora[0])
-    cut = cut.on(size=cut.sizes[0])
-    notes = [] if own else [OTHER_TEXT]
-    if cut.sizes[0] != "full":
-        notes.append("smaller than the report")
-    if cut.corpus.endswith("standin"):
-        notes.append("the test file stands in for train")
-    return cut, "; ".join(notes)

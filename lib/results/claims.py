@@ -189,6 +189,37 @@ def by_seed(results: Results, variant: str, metric: str, table: str = "") -> pd.
     return values
 
 
+def at_epoch(variant: str, column: str, epoch: int | str, **where: Any) -> Measure:
+    """A column of the curve at an epoch, of the seeds that were trained so long.
+
+    ``epoch``: a number, or the column of the main table that has it; ``where`` selects rows of the
+    curve. Raises Absent if no seed got there, ValueError for several rows a seed.
+    """
+
+    def measure(results: Results) -> np.ndarray:
+        curve = results("curve")
+        own = curve[curve["variant"] == variant]
+        for name, value in where.items():
+            own = own[own[name] == value]
+        named = isinstance(epoch, str)
+        number = own["seed"].map(by_seed(results, variant, epoch)) if named else epoch
+        own = own[own["epoch"] == number].sort_values("seed")
+        if own.empty:
+            raise Absent(f"variant {variant!r} is not trained up to epoch {epoch}")
+        if own["seed"].duplicated().any():
+            raise ValueError(f"several rows a seed for epoch {epoch} of {variant!r}")
+        results.used.update(own["run_id"])
+        values = filled(own[column], f"variant {variant!r} has no {column} at epoch {epoch}")
+        return values.to_numpy(dtype=float)
+
+    return measure
+
+
+def times(factor: float, measure: Measure) -> Measure:
+    """A measure in another unit, such as percent instead of a share."""
+    return lambda results: factor * measure(results)
+
+
 def filled(values: pd.Series, complaint: str) -> pd.Series:
     """The values, none of them empty. Raises Absent with the complaint if there is none at all,
     ValueError if only some are empty: a run failed, which must not pass for one not made."""

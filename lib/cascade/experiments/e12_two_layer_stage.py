@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from lib.cascade import base_twice_run
 from lib.cascade.base_twice_run import BaseTwice
-from lib.cascade.claims import against_base, on_alpaca, on_wikitext
-from lib.cascade.dataset import TokenDataset
+from lib.cascade.claims import against_base, chosen, on_alpaca, on_wikitext
+from lib.cascade.dataset import LENGTH, TokenDataset
 from lib.cascade.figures import hard_tokens
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
@@ -21,7 +22,7 @@ from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
 from lib.parameters import real, whole
-from lib.results.claims import change
+from lib.results.claims import Measure, change, level
 from lib.results.store import Results
 from lib.training.loop import Training
 
@@ -365,6 +366,61 @@ CLAIMS = (
     ),
 )
 
+BASE_LAYERS, STAGE_LAYERS = 30, 2
+
+
+def early_exit(what: str) -> Measure:
+    """R2's count of its "true early exit" on whole windows, from the share that exits.
+
+    ``in``: tokens that enter the base; ``exit``: that exit there; ``deferred``: that the stage gets
+    in packs, remainder dropped; ``compute``: percent, by its formula: layers that the tokens pass
+    of base and stage, against all of them for every token.
+    """
+    share = level("base_twice", "exit_rate")
+    tokens = chosen(Exp12, lambda p: min(p.natural_windows, p.test_windows) * LENGTH)
+
+    def measure(results: Results) -> np.ndarray:
+        whole, exits = tokens(results), np.round(share(results) * tokens(results))
+        packed = (whole - exits) // LENGTH * LENGTH
+        layers = BASE_LAYERS + STAGE_LAYERS
+        compute = 100 * (whole * BASE_LAYERS + packed * STAGE_LAYERS) / (whole * layers)
+        return {"in": whole, "exit": exits, "deferred": packed, "compute": compute}[what]
+
+    return measure
+
+
+# All that R2 trains is its stage, scored on ALL validation tokens in text order.
+BESIDE = {
+    ("LLM 0", "params"): level("base_twice", "params"),
+    ("LLM 0", "val_ppl_all"): level("base_twice", "base_all_ppl"),
+    ("LLM 0", "val_ppl_hard"): level("base_twice", "test_ppl"),
+    ("LLM 0", "threshold"): level("base_twice", "threshold"),
+    ("LLM 0", "hard_tokens"): level("report", "train_tokens"),
+    ("LLM 1", "params"): level("report", "params"),
+    ("LLM 1", "trainable"): level("report", "params"),
+    ("LLM 1", "val_ppl_before"): level("report", "natural_before_ppl"),
+    ("LLM 1", "val_ppl_after"): level("report", "natural_after_ppl"),
+    ("LLM 1 epoch 10", "val_ppl"): level("report", "natural_after_ppl"),
+    ("early exit", "llm0_in"): early_exit("in"),
+    ("early exit", "llm0_exit"): early_exit("exit"),
+    ("early exit", "llm1_in"): early_exit("deferred"),
+    ("early exit", "compute_pct"): early_exit("compute"),
+}
+REMARKS = {
+    "LLM 0: trainable": "the base is frozen by construction: nothing of it is counted as trained",
+    "LLM 0: val_ppl_hard": "base applied twice, as the report did; test text",
+    "LLM 0: val_ppl_all": "test text",
+    "LLM 1: trainable": "all of the stage is trained",
+    "LLM 1 epoch 10: val_ppl": "after the last update",
+    "LLM 1 epoch ?: val_ppl": "our curve is of hard tokens; all tokens, as here, are scored before"
+    " and after training only",
+    "early exit: acc_pct": "no run of ours mixes the base applied twice with the stage; column"
+    " exit_accuracy is of the tokens that exit",
+    "early exit: val_ppl": "no run of ours mixes the base applied twice with the stage; column"
+    " twice_all_ppl is of two passes for all tokens",
+    "early exit: llm?_*": "from the share that exits; the number of tokens is a parameter",
+}
+
 E12 = Experiment(
     slug="12_two_layer_stage",
     question="Do two layers trained on hard tokens improve them, against the base itself?",
@@ -381,4 +437,6 @@ E12 = Experiment(
         ),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

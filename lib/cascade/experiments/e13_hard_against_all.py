@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
-from lib.cascade.claims import against_base, on_alpaca
-from lib.cascade.dataset import TokenDataset
+from lib.cascade.claims import against_base, chosen, on_alpaca
+from lib.cascade.dataset import LENGTH, TokenDataset
 from lib.cascade.figures import hard_tokens
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
@@ -19,8 +20,8 @@ from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
 from lib.parameters import real, whole
-from lib.results.claims import change
-from lib.results.store import Results
+from lib.results.claims import Measure, change, level
+from lib.results.store import Absent, Results
 from lib.training.loop import Training
 
 # the size of the first committed tables: less text, a faster rate, the last update counts
@@ -217,6 +218,39 @@ CLAIMS = (
     ),
 )
 
+
+def loss(variant: str) -> Measure:
+    """Nats a hard validation token."""
+    return lambda results: np.log(level(variant, "val_ppl")(results))
+
+
+def hard_of_text(results: Results) -> np.ndarray:
+    """Hard tokens of the training text: N, unless a size trains on fewer."""
+    if most := Exp13.at(results.sizes[0]).tokens:
+        raise Absent(f"size {results.sizes[0]} trains on at most {most:,} hard tokens")
+    return level("hard", "train_tokens")(results)
+
+
+FIRST = "All tokens (sampled)"  # the report's name for the first N tokens
+
+BESIDE = {
+    ("data", "train_tokens"): chosen(Exp13, lambda p: p.train_windows * LENGTH),
+    ("data", "val_tokens"): chosen(Exp13, lambda p: p.valid_windows * LENGTH),
+    ("data", "train_hard"): hard_of_text,
+    ("data", "threshold"): level("hard", "threshold"),
+    ("Hard tokens", "val_loss"): loss("hard"),
+    (FIRST, "val_loss"): loss("first"),
+    **{
+        (FIRST, column): level("first", column) for column in ("train_tokens", "val_ppl", "seconds")
+    },
+}
+REMARKS = {
+    "data: *_tokens": "a parameter",
+    "data: val_hard": "our tables count the hard tokens of test, not those of valid",
+    "data: *_samples": "our text is counted in windows of 128 tokens, not in samples",
+    "*: seconds": "ours: processor time of the whole run on one core; the report: another machine",
+}
+
 E13 = Experiment(
     slug="13_hard_against_all",
     question="Is it hardness that helps a head trained on hard tokens, or wider text?",
@@ -230,4 +264,6 @@ E13 = Experiment(
         "inside": hard_tokens.against_base("inner_ppl", "A new head, without the ends of records"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

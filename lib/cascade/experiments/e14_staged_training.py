@@ -6,17 +6,27 @@ and hand on, as in R1; the best ones on validation are scored beside them.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from lib.cascade import cascade_run
 from lib.cascade.cascade_run import CascadeRun
-from lib.cascade.claims import against_base, on_alpaca, stage_change, stage_difference
+from lib.cascade.claims import (
+    against_base,
+    best_of_stage,
+    chosen,
+    of_stage,
+    on_alpaca,
+    stage_change,
+    stage_difference,
+)
+from lib.cascade.dataset import LENGTH
 from lib.cascade.figures.by_stage import by_stage, overfitting
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_BASE, ZERO_START, StagedParameters
 from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
-from lib.results.claims import change
+from lib.results.claims import Measure, at_epoch, change, level
 from lib.results.store import Results
 
 # the size of the first committed tables: 4,096 training tokens, one epoch
@@ -215,6 +225,48 @@ CLAIMS = (
     ),
 )
 
+STAGES = {1: 3, 2: 2, 3: 1}  # of the report, and the epochs of each
+
+
+def one_stage(results: Results) -> np.ndarray:
+    """Parameters of a stage: all are equally large."""
+    whole, count = (level("ratio_09", name)(results) for name in ("params", "stages"))
+    return whole / count
+
+
+def beside_stage(stage: int) -> dict[tuple[str, str], Measure]:
+    """Measures beside the report's table and training log of a stage."""
+    row = f"stage {stage}"
+    found = {
+        (row, "cos_sim_threshold"): of_stage("ratio_09", stage, "threshold"),
+        (row, "train_hard"): of_stage("ratio_09", stage, "train_hard"),
+        (row, "params"): one_stage,
+    }
+    if stage < max(STAGES):  # the report broke off the last one after its first epoch
+        found[row, "best_val_ppl"] = best_of_stage("ratio_09", stage, "val_ppl")
+        found[row, "best_epoch"] = best_of_stage("ratio_09", stage, "epoch")
+    columns = {"train_loss": "train_loss", "val_loss": "valid_loss", "val_ppl": "val_ppl"}
+    return found | {
+        (f"{row} epoch {epoch}", metric): at_epoch("ratio_09", column, epoch, stage=stage)
+        for epoch in range(1, STAGES[stage] + 1)
+        for metric, column in columns.items()
+    }
+
+
+BESIDE = {
+    ("base", "train_tokens"): of_stage("ratio_09", 0, "train_hard"),
+    ("base", "val_tokens"): chosen(Exp14, lambda p: p.valid_windows * LENGTH),
+    **{key: measure for stage in STAGES for key, measure in beside_stage(stage).items()},
+}
+REMARKS = {
+    "base: val_tokens": "a parameter",
+    "base: params": "the base itself, frozen; Experiment 12 counts it",
+    "base: layers": "the base itself, frozen; no table counts its layers",
+    "stage ?: val_hard": "our tables count the tokens of test that reach a stage, not those of"
+    " valid",
+    "stage ?*: seconds": "no run of ours clocks a stage or an epoch alone",
+}
+
 E14 = Experiment(
     slug="14_staged_training",
     question="What do further stages of eight layers do, at hard ratios of 0.9 and 0.6?",
@@ -232,4 +284,6 @@ E14 = Experiment(
         "epochs": overfitting("Further epochs"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

@@ -1,7 +1,5 @@
 """Experiment 4: four layers -- does a loss at every layer help, and does refinement still?"""
 
-import numpy as np
-
 from lib.character.claims import on_wikitext
 from lib.character.figures import common, layers
 from lib.character.models.transformer import TransformerConfig
@@ -9,8 +7,7 @@ from lib.character.objectives import LayerLosses, Segments, Standard
 from lib.character.parameters import CharacterParameters
 from lib.character.variants import Variant, baselines
 from lib.experiment import Experiment
-from lib.results.claims import by_seed, change
-from lib.results.store import Results
+from lib.results.claims import Measure, at_epoch, change, difference
 
 
 class Exp04(CharacterParameters):
@@ -32,13 +29,9 @@ VARIANTS = {
 }
 
 
-def layer_gap(results: Results) -> np.ndarray:
-    """Training loss of layer 1 minus layer 4 at the best epoch of LPT sum, in nats, by seed."""
-    best = by_seed(results, "lpt", "best_epoch")
-    curve = results("curve")
-    curve = curve[curve["variant"] == "lpt"]
-    own = curve[curve["epoch"] == curve["seed"].map(best)].set_index("seed").sort_index()
-    return (own["train_loss_layer_1"] - own["train_loss_layer_4"]).to_numpy(dtype=float)
+def layer_loss(layer: int, epoch: int | str) -> Measure:
+    """Training loss of LPT sum after a layer, in nats, at a numbered epoch or at ``best_epoch``."""
+    return at_epoch("lpt", f"train_loss_layer_{layer}", epoch)
 
 
 claim = on_wikitext("exp04", "R4, Experiment 4")
@@ -107,13 +100,22 @@ CLAIMS = (
     claim(
         "deep-layers-lower",
         "Under LPT the training loss falls with depth (layer 1 minus layer 4)",
-        layer_gap,
+        difference(layer_loss(1, "best_epoch"), layer_loss(4, "best_epoch")),
         "one shared head reads every layer",
         expect="above",
         reported=2.33 - 1.59,
         unit="nats at the best epoch",
     ),
 )
+
+EPOCHS, LAYERS = (1, 5, 10, 15), (1, 2, 3, 4)  # of the report's table of training losses
+
+BESIDE = {
+    (f"LPT sum epoch {epoch} L{layer}", "train_loss"): layer_loss(layer, epoch)
+    for epoch in EPOCHS
+    for layer in LAYERS
+}
+REMARKS = {"LPT sum epoch 15 *": "of the n seeds that early stopping lets train so long"}
 
 E04 = Experiment(
     slug="04_layerwise_progressive",
@@ -131,4 +133,6 @@ E04 = Experiment(
         "layer_losses": layers.training_losses("lpt", 4, "Training loss by layer, LPT"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

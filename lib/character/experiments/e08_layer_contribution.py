@@ -226,6 +226,21 @@ CLAIMS = (
     ),
 )
 
+GROUPS = ("easy", "medium", "hard")
+
+# The report's table is of the last epoch on all of valid, difficulty by the same final loss.
+BESIDE = {
+    ("easy", "loss_threshold"): cell("easy_below", 1, "easy", "last"),
+    ("hard", "loss_threshold"): cell("hard_above", 1, "hard", "last"),
+    **{(group, "tokens"): cell("count", 1, group, "last") for group in GROUPS},
+    **{
+        (f"L{layer} {group}", metric): cell(column, layer, group, "last")
+        for layer in (1, 2, 3, 4)
+        for group in GROUPS
+        for metric, column in (("loss", "loss"), ("residual_norm", "norm"))
+    },
+}
+
 LOSS_OF = ("loss", "mean loss (nats)", "Loss through the shared head")
 NORM_OF = ("norm", "size of the block's change", "Residual norms")
 
@@ -244,4 +259,5 @@ E08 = Experiment(
         "references": contribution.by_reference("standard"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
 )

@@ -2,7 +2,14 @@
 
 import pandas as pd
 
-from lib.character.claims import at_threshold, if_enough_exit, on_repeated, probed
+from lib.character.claims import (
+    among_exits,
+    at_threshold,
+    if_enough_exit,
+    of_blocks,
+    on_repeated,
+    probed,
+)
 from lib.character.figures import exits
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import LayerLosses, Standard
@@ -190,6 +197,50 @@ CLAIMS = (
     ),
 )
 
+EXITS = {
+    "l1_acc_pct": "exit_shallow_acc_pct",
+    "l4_acc_pct": "exit_deep_acc_pct",
+    "agreement_pct": "agree_correct_pct",
+}
+
+# The report's tables are of the last epoch on all of valid, where it chose its threshold too.
+BESIDE = {
+    ("L1-L4 loss correlation", "pearson_r"): probed("standard", "loss_correlation", "last"),
+    **{
+        (f"L1 confidence | L4 {word}", "mean"): probed(
+            "standard", f"confidence_if_last_{word}", "last"
+        )
+        for word in ("correct", "wrong")
+    },
+    **{
+        (f"threshold {threshold}", "exit_pct"): at_threshold(
+            "standard", "exit_pct", "last", threshold
+        )
+        for threshold in (0.5, 0.7, 0.8, 0.9)
+    },
+    **{
+        (f"threshold {threshold}", metric): among_exits("standard", column, "last", threshold)
+        for threshold in (0.5, 0.7, 0.8, 0.9)
+        for metric, column in EXITS.items()
+    },
+    ("always L1", "acc_pct"): probed("standard", "always_exit_acc_pct", "last"),
+    ("always L4", "acc_pct"): probed("standard", "always_last_acc_pct", "last"),
+    ("always L1", "compute_pct"): of_blocks(1, MODEL.layers),
+    ("always L4", "compute_pct"): of_blocks(4, MODEL.layers),
+    **{
+        ("adaptive 0.8", metric): at_threshold("standard", metric, "last")
+        for metric in ("acc_pct", "compute_pct")
+    },
+    ("L1 correct given L4 correct", "pct"): probed(
+        "standard", "exit_correct_if_last_correct_pct", "last"
+    ),
+}
+REMARKS = {
+    "always L?: compute_pct": "by definition",
+    "threshold 0.9: *_acc_pct": "of the n seeds in which a symbol exits",
+    "threshold 0.9: agreement_pct": "of the n seeds in which a symbol exits",
+}
+
 BOTH = tuple(VARIANTS)
 COLUMNS = ("exit_pct", "acc_pct", "agree_correct_pct", "agree_pct")
 
@@ -209,4 +260,6 @@ E09 = Experiment(
         "reliability_repeated": exits.reliability(BOTH, repeated=True),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

@@ -3,7 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from lib.character.claims import at_threshold, on_repeated, perplexity_change, probed
+from lib.character.claims import (
+    ROUTED,
+    at_threshold,
+    beside_routed,
+    of_blocks,
+    on_repeated,
+    perplexity_change,
+    probed,
+)
 from lib.character.figures import common, exits
 from lib.character.models.compute import Shape
 from lib.character.models.transformer import TransformerConfig
@@ -198,6 +206,20 @@ CLAIMS = (
     ),
 )
 
+BESIDE = {
+    **beside_routed(
+        {"Confidence-Routed": "routed"},
+        best=("acc_pct", "compute_pct"),
+        last=tuple(ROUTED),
+        thresholds=(0.5, 0.6, 0.7, 0.8, 0.9),
+    ),
+    ("Standard 4-layer", "acc_pct"): probed("full", "always_last_acc_pct", "best"),
+    ("Standard 2-layer", "acc_pct"): probed("half", "always_last_acc_pct", "best"),
+    ("Standard 4-layer", "compute_pct"): of_blocks(FOUR.layers, FOUR.layers),
+    ("Standard 2-layer", "compute_pct"): of_blocks(TWO.layers, FOUR.layers),
+}
+REMARKS = {"Standard ?-layer: compute_pct": "by definition"}
+
 COLUMNS = ("ppl", "acc_pct", "exit_pct")
 
 E10 = Experiment(
@@ -216,4 +238,6 @@ E10 = Experiment(
         "speed": exits.speed("Measured against ideal speed-up, one core"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from lib.character.claims import WIKITEXT, at_threshold, on_repeated, perplexity_change, probed
+from lib.character.claims import (
+    WIKITEXT,
+    at_threshold,
+    beside_routed,
+    on_repeated,
+    perplexity_change,
+    probed,
+)
 from lib.character.figures import common, exits, scale
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import LayerLosses, Segments, Standard
@@ -226,9 +233,11 @@ CLAIMS = (
             probed("lpt", "exit_overconfidence", "last"),
             probed("plain", "exit_overconfidence", "last"),
         ),
-        "last epochs; mean confidence minus accuracy of layer 2, both measured",
+        "last epochs; mean confidence minus accuracy of layer 2, both measured (the report names it"
+        " as the cause and measured neither)",
         expect="above",
         unit="confidence minus accuracy, difference",
+        explains="lpt-spoils-last-state",
     ),
     claim(
         "lpt-overconfident-best",
@@ -240,7 +249,7 @@ CLAIMS = (
         "best epochs; mean confidence minus accuracy of layer 2, both measured",
         expect="above",
         unit="confidence minus accuracy, difference",
-        explains="lpt-overconfident",
+        explains="lpt-spoils-routing",
     ),
     *(
         scale_claim(method, times, words)
@@ -251,6 +260,13 @@ CLAIMS = (
         )
         for times in SCALES
     ),
+)
+
+BESIDE = beside_routed(
+    {label: name for name, (label, _) in WEIGHTS.items()},
+    best=("acc_pct", "shallow_pct", "compute_pct"),
+    last=("val_ppl", "shallow_pct", "compute_pct"),
+    thresholds=(0.5, 0.7, 0.8, 0.9),
 )
 
 NAMES, COLUMNS = tuple(CORE), ("ppl", "acc_pct", "exit_pct")
@@ -273,4 +289,5 @@ E11 = Experiment(
         "scale": scale.by_size("Four layers on more text, with fewer passes over it"),
     },
     claims=CLAIMS,
+    beside=BESIDE,
 )

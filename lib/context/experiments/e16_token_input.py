@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.context import figures as contexts
-from lib.context.claims import on_ultrachat, remembered
+from lib.context.claims import on_ultrachat, remembered, valid_accuracy
 from lib.context.parameters import LAYOUTS, ContextParameters
 from lib.context.sources import Recurrent
 from lib.context.variants import (
@@ -345,6 +345,23 @@ CLAIMS = (
     ),
 )
 
+ROWS = {
+    "token input all layers": "every_layer",
+    "token input first layer only": "first_layer",
+}
+BESIDE = {
+    **{(name, "er_pct"): level(variant, "er_pct") for name, variant in ROWS.items()},
+    **{(name, "val_ppl"): level(variant, "val_ppl") for name, variant in ROWS.items()},
+    **{(name, "acc_pct"): valid_accuracy(variant) for name, variant in ROWS.items()},
+}
+REMARKS = {
+    "token input all layers: er_pct": "ours of test contexts; the report's of training contexts",
+    "*: er_pct": "ours of test contexts",
+    "*: val_ppl": "the small size scores held types only, which is easier",
+    "*: acc_pct": "the small size scores held types only, which is easier",
+    "*: samples": "our text is counted in tokens, not in samples",
+}
+
 E16 = Experiment(
     slug="16_token_input",
     question="Is the token at every layer what makes the context vector useful?",
@@ -360,4 +377,6 @@ E16 = Experiment(
         "rank": draw_rank,
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

@@ -20,7 +20,7 @@ from lib.context.variants import layout_factors
 from lib.experiment import Experiment, Run
 from lib.parameters import whole, wholes
 from lib.results import store, tables
-from lib.results.claims import Measure, change, difference, filled, level
+from lib.results.claims import Measure, by_seed, change, difference, filled, level, times
 from lib.results.store import Results
 
 REPORT, CACHE = "context_parallel", "context_cache"
@@ -404,6 +404,32 @@ CLAIMS = (
     ),
 )
 
+
+def at_position(position: str, metric: str) -> Measure:
+    """Agreement of the first, middle or last 100 tokens in the report's block, seed by seed."""
+
+    def measure(results: Results) -> np.ndarray:
+        frame = results("positions")
+        held = Results(results.slug, {"": frame[frame["position"] == position]}, used=results.used)
+        return by_seed(held, "every_layer_6", metric).to_numpy()
+
+    return measure
+
+
+WHOLE = "parallel vs sequential"
+
+BESIDE = {
+    **{(WHOLE, m): level("every_layer_6", m) for m in ("cos_mean", "cos_min", "mse", "tokens")},
+    (WHOLE, "rel_err_pct"): times(100, level("every_layer_6", "rel_err")),
+    **{
+        (f"{position} 100", metric): at_position(position, metric)
+        for position in ("first", "middle", "last")
+        for metric in ("mse", "cos_mean")
+    },
+    ("sequential", "seconds"): lambda r: seconds(r, "every_layer", "sequential").to_numpy(),
+}
+REMARKS = {"sequential: seconds": "ours: one thread of a CPU; the report: another machine"}
+
 E17 = Experiment(
     slug="17_parallel_contexts",
     question="When do parallel contexts equal sequential ones, and what do they save?",
@@ -418,4 +444,6 @@ E17 = Experiment(
         "forgetting_untrained": draw_forgetting_untrained,
     },
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )

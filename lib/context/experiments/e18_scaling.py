@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lib.checks import CheckFailed
 from lib.context import figures as contexts
 from lib.context import scaling_run
-from lib.context.claims import on_ultrachat
+from lib.context.claims import on_ultrachat, valid_accuracy
 from lib.context.early_stopping import stop_epoch
 from lib.context.parameters import LAYOUTS, REPORT_TOKENS, ContextParameters, ContextText
 from lib.context.phase_two import recipe
@@ -22,7 +22,7 @@ from lib.context.variants import Language, Sources, block, layout_factors, match
 from lib.experiment import Experiment, Run
 from lib.parameters import ParameterError, whole, wholes
 from lib.results import store, tables
-from lib.results.claims import Measure, by_seed, difference, filled
+from lib.results.claims import Measure, by_seed, difference, filled, level
 from lib.results.statistics import interval
 from lib.results.store import Results
 
@@ -410,10 +410,16 @@ def _compare(row: pd.Series, expected: dict[str, float], where: str) -> None:
 
 def exponents(layout: str, metric: str = "test_ppl", whole_range: bool = True) -> Measure:
     """Exponent of the law without floor, one a seed."""
+    return of_law("alpha", layout, metric, whole_range)
+
+
+def of_law(part: str, layout: str, metric: str, whole_range: bool = True) -> Measure:
+    """``alpha`` or ``r2`` of the law without floor, one a seed."""
 
     def measure(results: Results) -> np.ndarray:
         wide = grid(results, layout, metric, whole_range)
-        return np.array([fit_power_law(list(wide.columns), row).alpha for row in wide.to_numpy()])
+        laws = [fit_power_law(list(wide.columns), row) for row in wide.to_numpy()]
+        return np.array([getattr(law, part) for law in laws])
 
     return measure
 
@@ -562,6 +568,32 @@ CLAIMS = (
     ),
 )
 
+
+def beside_size(place: int) -> dict[str, Measure]:
+    """Measures beside a row of the report's table: its layout, batches and patience of 1."""
+    variant = f"first_layer_size_{place}"
+    return {
+        "tokens": level(variant, "tokens"),
+        "val_ppl": level(variant, column(OWN, 1, "val_ppl")),
+        "acc_pct": valid_accuracy(variant, column(OWN, 1, "epoch"), recipe=OWN),
+        "er_pct": level(variant, "er_pct"),
+    }
+
+
+BESIDE = {
+    (f"{samples} samples", metric): measure
+    for place, samples in enumerate((50, 100, 200, 500), start=1)
+    for metric, measure in beside_size(place).items()
+} | {
+    ("fit", part): of_law(part, "first_layer", column(OWN, 1, "val_ppl"))
+    for part in ("alpha", "r2")
+}
+REMARKS = {
+    "*: er_pct": "ours of test contexts",
+    "*: val_ppl": "the small size scores held types only, which is easier",
+    "*: acc_pct": "the small size scores held types only, which is easier",
+}
+
 E18 = Experiment(
     slug="18_scaling",
     question="How does perplexity fall with training tokens, and did early stopping distort it?",
@@ -572,4 +604,6 @@ E18 = Experiment(
     report=REPORT,
     figures={"laws": draw_laws, "schedules": draw_schedules},
     claims=CLAIMS,
+    beside=BESIDE,
+    remarks=REMARKS,
 )
