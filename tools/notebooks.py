@@ -90,7 +90,8 @@ def prepare(path: Path) -> None:
     badge = BADGE.format(repository=REPOSITORY.split("github.com/")[1], name=path.name)
     title, *rest = book.cells[0].source.split("\n")
     rest = [line for line in rest if "colab-badge" not in line]
-    book.cells[0].source = "\n".join([title, "", badge, "", *rest]).replace("\n\n\n", "\n\n")
+    words = "\n".join(rest).strip()
+    book.cells[0].source = "\n\n".join(part for part in (title, badge, words) if part)
     book.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -73,6 +73,7 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == "repeated")]["id"]
     also = real[real["id"].isin(held)]
     found["sentence_replicated"] = len(held)
+    found["sentence_tried"] = int((also["verdict"] != NOT_MEASURABLE).sum())
     found["sentence_real"] = int((also["verdict"] == REPLICATED).sum())
     if BESIDE.is_file():
         beside = pd.read_csv(BESIDE)
