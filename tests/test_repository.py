@@ -23,7 +23,7 @@ spec.loader.exec_module(tool)
 
 CLONE = (ROOT / ".git").exists() and shutil.which("git") is not None
 needs_git = pytest.mark.skipif(not CLONE, reason="not a git clone: there is nothing to ask")
-STUDIES = ("character", "cascade", "context")
+STUDIES = ("character", "cascade", "context", "depth")
 
 # A module imports from its own line and those above it; the longest name that fits counts.
 ORDER = (
