@@ -25,6 +25,7 @@ from torch import Tensor
 from lib.depth import exit_gate, forward, rules
 from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
+from lib.depth.generation import Policy, Stop
 from lib.depth.llama import Llama, run_layer
 from lib.depth.methods import Method
 from lib.depth.reading import statistics, token_losses
@@ -43,8 +44,14 @@ class Pieces:
     """Finished parts of an evaluation, kept until the run is: a killed one goes on from them."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.held = files.read_record(path) if path.is_file() else {}
+        self.path, self.held = path, {}
+        try:
+            self.held = files.read_record(path)
+        except FileNotFoundError:
+            pass
+        except files.Damaged as damage:
+            aside = files.set_aside(path)
+            print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
 
     def __call__(self, name: str, make: Callable[[], Any]) -> Any:
         """The part of that name, made now if it is not there; plain JSON values only."""
@@ -260,7 +267,7 @@ class Evaluation:
         """Who stops where, for ``forward.with_exits``."""
         if rule == "random":
             return random_stops(self.method, row, self.seed)
-        return rule_stops(self.llama, self.method, rule, row["threshold"], gate)
+        return Stop(self.llama, self.method, Policy(rule, row["threshold"], gate=gate))
 
     # ------------------------------------------------------------------ a gated block
 
@@ -284,7 +291,9 @@ class Evaluation:
         return rows
 
     def _rate_for(self, aim: float) -> float | None:
-        """The share of tokens through the block at a cost; None outside what it can be."""
+        """The share of tokens through the block at a cost; all at 1; None if it cannot be."""
+        if aim == 1.0:
+            return 1.0
         low, high = self._gated_cost(0.0), self._gated_cost(1.0)
         rate = (aim - low) / (high - low)
         return min(rate, 1.0) if rate >= 0 else None
@@ -378,27 +387,6 @@ def point(text: str, split: str, rule: str, keys: str, loss: float, flops: float
     row = {"text": text, "split": split, "rule": rule, "keys": keys, "loss": loss, "flops": flops}
     endless = (float("inf"), float("-inf"))  # a threshold that nothing or all reaches
     return row | {name: None if value in endless else value for name, value in own.items()}
-
-
-def rule_stops(
-    llama: Llama, method: Method, rule: str, threshold: float | None, gate: ExitGate | None
-) -> forward.Decide:
-    """Tokens stop where the score of a rule reaches the threshold (None: nowhere)."""
-
-    def decide(layers: int, recent: list[Tensor], active: Tensor) -> Tensor:
-        if threshold is None:
-            return torch.zeros_like(active)
-        now = recent[-1][active]  # [N, d]
-        if rule in rules.HEAD_RULES:
-            found = statistics(llama, now, now.new_zeros(len(now), dtype=torch.long))
-            score = rules.head_scores(found)[rule]
-        elif rule == "gate":
-            score = gate.score(method.exits.index(layers), llama.read(now))
-        else:
-            score = rules.state_score(rule, [x[active] for x in recent])
-        return torch.zeros_like(active).masked_scatter(active, score >= threshold)
-
-    return decide
 
 
 def random_stops(method: Method, row: Row, seed: int) -> forward.Decide:
