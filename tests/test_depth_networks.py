@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from lib.depth import forward
 from lib.depth.adapters import MAPS, Adapters
-from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
 from lib.depth.exit_gate import ExitGate
+from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, write
 from lib.depth.llama import adapted, of_base

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from lib.depth import evaluation, exit_gate, fronts, rules, work
-from lib.depth import run as runs
+from lib.depth import evaluation, exit_gate, forward, fronts, rules, work
 from lib.depth.evaluation import AIMS
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
 from lib.depth.methods import Again, Gated, Method
-from lib.depth.run import DepthRun, load_adapters, main_points, run, settings, tune
+from lib.depth.reading import token_losses
+from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
 from lib.runs.key import run_key
 from lib.runs.task import Place, Task, run_one
-from lib.runs.tensors import load_tensors
 from lib.training import loop
 
 COSTS = Costs(layer=10.0, keys=1.0, head=20.0, gate=0.1, layers=4)
@@ -177,14 +176,15 @@ def test_what_is_off_is_not_in_the_key(text):
     assert plain != run_key(run, config(text, Method(4, layer_dropout=0.1)), 0)
 
 
-def test_kept_adapters_are_those_that_were_trained(text, kept):
-    task = Task(run, config(text, keep=True), 0, {})
-    run_one(task, kept, torch.device("cpu"))
-    place = Place(kept / task.key())
-    _, adapters = load_adapters(task.config, place)
-    assert any(bool(p.abs().sum() > 0) for n, p in adapters.named_parameters() if n.endswith("_b"))
-    found, _ = load_tensors(place.folder / runs.ADAPTERS)
-    assert found.keys() == adapters.state_dict().keys()
+def test_a_kept_network_is_the_one_that_was_measured(text, kept):
+    task = Task(run, config(text, Method(4, exits=(1, 2)), keep=True), 0, {})
+    record = run_one(task, kept, torch.device("cpu"))
+    llama, gate = load_network(task.config, Place(kept / task.key()))
+    valid = text.joined("valid")
+    with torch.inference_mode():
+        loss = token_losses(llama, forward.through(llama, valid.inputs)[-1], valid.labels).mean()
+    assert record["row"]["val_ppl"] == pytest.approx(loss.exp().item(), rel=1e-5)
+    assert gate.weight.shape == (2, 32) and bool(gate.weight.abs().sum() > 0)
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +243,16 @@ def test_every_claim_is_measured(results):
             continue
         assert values.shape == (1,) and np.isfinite(values).all(), claim.id
         assert results.used, claim.id
+
+
+def test_speed_is_that_of_the_points_that_were_run(results):
+    speed = results("speed")
+    assert set(speed["variant"]) == {n for n, v in E20.variants.items() if v.timed}
+    assert (speed[["prefill_ms", "generate_ms", "prefill_relative"]] > 0).all().all()
+    exits = fronts.points(results, "exits", keys="propagated", split="valid")
+    exits = exits[exits["rule"] != "random"]
+    own = speed[speed["variant"] == "exits"]
+    assert sorted(own["flops"]) == pytest.approx(sorted(exits["flops"]))
 
 
 def test_figures_are_drawn(results):

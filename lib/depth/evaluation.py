@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Evaluation:
     # ------------------------------------------------------------------ exits
 
     def _exits(self) -> list[Row]:
-        gate = self.fit_gate()
+        gate = self.gate
         tables = {(text, split): self.table(windows, gate) for text, split, windows in self.splits}
         rows = self.pieces("exact", lambda: self._exact(tables))
         chosen = [r for r in rows if r["split"] == "valid" and r["keys"] == "free"]
@@ -121,8 +122,9 @@ class Evaluation:
                 rows = rows + self.pieces(name, lambda r=row, n=rule: self._propagated(n, r, gate))
         return rows
 
-    def fit_gate(self) -> ExitGate:
-        """Ridge gates of all exits, from the split ``gate``."""
+    @cached_property
+    def gate(self) -> ExitGate:
+        """Ridge gates of all exits, fitted on the split ``gate``."""
         reads: list[list[Tensor]] = [[] for _ in self.method.exits]
         gains: list[list[Tensor]] = [[] for _ in self.method.exits]
         for ids, labels in self.batches(self.text.joined("gate")):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.depth import fronts
-from lib.depth.rules import RULES
+from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
 from lib.results.statistics import interval
 from lib.results.store import Absent, Results
@@ -95,6 +95,31 @@ def losses_by_depth(results: Results) -> Figure:
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
     figure.suptitle(f"One network for all depths, or one each, {style.seeds(results())}")
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
+    return figure
+
+
+def time_against_cost(results: Results) -> Figure:
+    """Measured time a token against what was counted, both relative to the base."""
+    frame = results("speed")
+    kinds = (("prefill", "a window scored at once"), ("generate", "one token after the other"))
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDE, 4.0), sharex=True, sharey=True)
+    groups = (
+        ("cut", frame["rule"] == "fixed", 0, "o"),
+        ("exits, rules that read the head", frame["rule"].isin(HEAD_RULES), 2, "s"),
+        ("exits, rules that do not", frame["rule"].isin(STATE_RULES), 4, "^"),
+        ("gated middle", frame["rule"] == "gated", 3, "D"),
+    )
+    for panel, (kind, title) in zip(axes, kinds, strict=True):
+        for name, rows, colour, marker in groups:
+            own = frame[rows].groupby(["variant", "rule", "target"], dropna=False)
+            means = own[["flops", f"{kind}_relative"]].mean()
+            look = {"color": style.COLOURS[colour], "marker": marker, "linestyle": "none"}
+            panel.plot(means["flops"], means[f"{kind}_relative"], label=name, **look)
+        ends = [0.3, 1.2]
+        panel.plot(ends, ends, color=style.QUIET, linewidth=1, linestyle=":", label="as counted")
+        panel.set(title=title, xlabel=X, ylabel="time a token, relative to the base")
+    figure.suptitle(f"Counted and measured cost, one core, {style.seeds(frame)}")
+    style.legend(figure, axes[0], "mean over seeds; base and network take turns", 5)
     return figure
 
 

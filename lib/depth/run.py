@@ -10,6 +10,7 @@ import torch
 
 from lib.depth.adapters import Adapters
 from lib.depth.evaluation import Evaluation, Pieces, Row
+from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
@@ -22,7 +23,7 @@ from lib.runs.tensors import load_tensors, save_tensors
 from lib.training.loop import Fit, Training, perplexity, train
 from lib.training.seeding import seed_weights
 
-ADAPTERS = "adapters.safetensors"
+KEPT = "network.safetensors"
 WATCHED = 16  # windows of each text's valid that are looked at during training
 CONTEXT = (LENGTH + 1) / 2  # tokens that a token attends to in the mean
 
@@ -31,7 +32,7 @@ CONTEXT = (LENGTH + 1) / 2  # tokens that a token attends to in the mean
 class DepthRun:
     """A method on a base and a text. ``rank``: of the adapters of a network of all layers.
 
-    ``keep`` leaves the adapters in the run's folder.
+    ``keep`` leaves adapters and gates in the run's folder.
     """
 
     base: BaseName
@@ -71,14 +72,18 @@ def fitted(config: DepthRun, seed: int, place: Place, report: Callable | None = 
 def run(config: DepthRun, seed: int, place: Place) -> Outcome:
     """Train the adapters, then measure the network at every cost it can be run at."""
     llama, adapters, fit = fitted(config, seed, place)
-    if config.keep:
-        save_tensors(place.folder / ADAPTERS, adapters.state_dict())
     if fit is not None:
         llama = for_use(llama, adapters)
     costs = Costs.of(llama, config.method.layers, CONTEXT)
     pieces = Pieces(place.folder / "checkpoint-points.json")
     with torch.inference_mode():
-        points = Evaluation(llama, config.method, costs, config.text, pieces, seed).points()
+        evaluation = Evaluation(llama, config.method, costs, config.text, pieces, seed)
+        points = evaluation.points()
+        kept = {f"adapters/{name}": value for name, value in adapters.state_dict().items()}
+        if config.method.exits:
+            kept |= {"gate/weight": evaluation.gate.weight, "gate/bias": evaluation.gate.bias}
+    if config.keep:
+        save_tensors(place.folder / KEPT, kept)
     return Outcome(row_of(config, adapters, fit, points), _tables(points, fit))
 
 
@@ -141,15 +146,21 @@ def _nearest(points: list[Row], name: str, wanted: float) -> list[Row]:
     return [r for r in points if r["target"] == best["target"]]
 
 
-def load_adapters(config: DepthRun, place: Place) -> tuple[Llama, Adapters]:
-    """The frozen network and the kept adapters of a finished run.
+def load_network(config: DepthRun, place: Place) -> tuple[Llama, ExitGate | None]:
+    """The network of a finished run, merged, and the gates of its exits.
 
     Raises FileNotFoundError or Damaged as ``load_tensors``.
     """
+    tensors, _ = load_tensors(place.folder / KEPT)
     llama = frozen(config.base.load().model.to(place.device), config.method)
     adapters = adapters_for(llama, config.method, config.rank).to(place.device)
-    adapters.load_state_dict(load_tensors(place.folder / ADAPTERS)[0])
-    return llama, adapters
+    parts = (n.removeprefix("adapters/") for n in tensors if n.startswith("adapters/"))
+    adapters.load_state_dict({name: tensors[f"adapters/{name}"] for name in parts})
+    gate = None
+    if config.method.exits:
+        weight, bias = (tensors[f"gate/{name}"].to(place.device) for name in ("weight", "bias"))
+        gate = ExitGate(weight, bias)
+    return for_use(llama, adapters), gate
 
 
 def settings(learning_rate: float, batch_size: int) -> Training:

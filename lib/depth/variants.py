@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.depth import speed_run
 from lib.depth.choices import CHOSEN
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.parameters import DepthParameters
@@ -30,7 +31,8 @@ def left(layers: int, cost: float) -> int:
 class Variant:
     """``make(layers)`` is the method for a base of so many layers; ``family`` names its rate.
 
-    ``once``: nothing in it is random, so one seed is all there is.
+    ``once``: nothing in it is random, so one seed is all there is. ``timed``: its speed is measured
+    beside that of the base.
     """
 
     label: str
@@ -38,7 +40,7 @@ class Variant:
     make: Callable[[int], Method]
     factors: Mapping[str, Any] = field(default_factory=dict)
     once: bool = False
-    keep: bool = False
+    timed: bool = False
 
     def config(self, parameters: DepthParameters, text: DepthText) -> DepthRun:
         """What is trained on a text."""
@@ -49,13 +51,15 @@ class Variant:
             self.make(parameters.layers),
             settings(rate, parameters.batch_size),
             parameters.rank,
-            keep=self.keep,
+            keep=self.timed,
         )
 
     def runs(self, parameters: DepthParameters, text: DepthText) -> Iterator[Run]:
         config = self.config(parameters, text)
         for seed in range(1 if self.once else parameters.seeds):
             yield Run(run, config, seed)
+            if self.timed:
+                yield Run(speed_run.run, speed_run.DepthSpeed(config), seed, side=True, alone=True)
 
 
 def exits_of(layers: int) -> tuple[int, ...]:

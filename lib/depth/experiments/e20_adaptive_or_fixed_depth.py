@@ -21,13 +21,13 @@ VARIANTS = {
     "base": Variant(
         "Base, untouched", "adapted", partial(Method, trained=False), {"kind": "reference"}, True
     ),
-    "adapted": Variant("Base, adapted", "adapted", Method, {"kind": "reference"}, keep=True),
+    "adapted": Variant("Base, adapted", "adapted", Method, {"kind": "reference"}, timed=True),
     "exits": Variant(
         "Losses at every exit",
         "exits",
         lambda layers: Method(layers, exits=exits_of(layers)),
         {"kind": "adaptive"},
-        keep=True,
+        timed=True,
     ),
     "layerskip": Variant(
         "LayerSkip",
@@ -36,16 +36,16 @@ VARIANTS = {
             layers, exits=exits_of(layers), exit_loss="rising", layer_dropout=0.1
         ),
         {"kind": "adaptive"},
-        keep=True,
+        timed=True,
     ),
-    "gated": Variant("Gated middle", "gated", gated, {"kind": "adaptive"}),
+    "gated": Variant("Gated middle", "gated", gated, {"kind": "adaptive"}, timed=True),
     **{
         f"last_removed_{name}": Variant(
             f"Last layers removed, {name} %",
             "removed",
             removed(last_removed, aim),
             {"kind": "fixed", "cost": aim},
-            keep=True,
+            timed=True,
         )
         for aim, name in fronts.NAMES.items()
     },
@@ -55,7 +55,7 @@ VARIANTS = {
             "removed",
             removed(middle_removed, aim),
             {"kind": "fixed", "cost": aim},
-            keep=True,
+            timed=True,
         )
         for aim, name in fronts.NAMES.items()
     },
@@ -164,6 +164,7 @@ E20 = Experiment(
         "rules": figures.rules_against_random,
         "second_pass": figures.second_pass,
         "exits": figures.losses_by_depth,
+        "time": figures.time_against_cost,
     },
     claims=CLAIMS,
 )
