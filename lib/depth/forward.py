@@ -42,12 +42,12 @@ class Cache:
         self.length = length
 
 
-class _Pass:
+class Pass:
     """The layers over new tokens ids [B, T], which continue what a cache holds."""
 
     def __init__(self, llama: Llama, tokens: int, cache: Cache | None):
         self.llama, self.cache = llama, cache
-        self.rotation = llama.rotation(cache.length if cache else 0, tokens)
+        self.rotation = llama.rotation(cache.length if cache is not None else 0, tokens)
 
     def layer(
         self,
@@ -59,9 +59,9 @@ class _Pass:
     ) -> tuple[Tensor, Pair]:
         """``run_layer``; ``name`` is that of the keys in the cache, the layer's number if none."""
         name = number if name is None else name
-        past = self.cache.pairs.get(name) if self.cache else None
+        past = self.cache.pairs.get(name) if self.cache is not None else None
         x, own = run_layer(self.llama, number, x, self.rotation, active, past, others)
-        if self.cache:
+        if self.cache is not None:
             self.cache.add(name, own)
         return x, own
 
@@ -73,7 +73,7 @@ def through(
 
     ``dropout`` [layers, B] bool: windows that skip a layer.
     """
-    x, passing = llama.embed(ids), _Pass(llama, ids.shape[1], cache)
+    x, passing = llama.embed(ids), Pass(llama, ids.shape[1], cache)
     states = [x]
     for number in range(len(llama.layers)):
         moved, _ = passing.layer(number, x)
@@ -93,7 +93,7 @@ def with_exits(
     stop; ``states`` are those before the last two layers, before the last, and now. A token that
     has stopped gives keys and values to all later layers from the state in which it stopped.
     """
-    x, passing = llama.embed(ids), _Pass(llama, ids.shape[1], cache)
+    x, passing = llama.embed(ids), Pass(llama, ids.shape[1], cache)
     active = torch.ones_like(ids, dtype=torch.bool)
     depth = torch.full_like(ids, len(llama.layers))
     recent = [x, x]
@@ -126,7 +126,7 @@ def through_gated(
     ``opens(logits)`` decides. The gradient of the gate is that of a factor 1 on what the block
     adds (straight-through).
     """
-    x, passing = llama.embed(ids), _Pass(llama, ids.shape[1], cache)
+    x, passing = llama.embed(ids), Pass(llama, ids.shape[1], cache)
     logits = active = before = None
     for number in range(len(llama.layers)):
         if number == block.first:
@@ -144,7 +144,7 @@ def first_pass(
     llama: Llama, ids: Tensor, block: Again, cache: Cache | None = None
 ) -> tuple[Tensor, Tensor, list[Pair]]:
     """States before and after the block, and the keys and values of its layers."""
-    x, passing = llama.embed(ids), _Pass(llama, ids.shape[1], cache)
+    x, passing = llama.embed(ids), Pass(llama, ids.shape[1], cache)
     pairs, before = [], x
     for number in range(block.last):
         if number == block.first:
@@ -169,7 +169,7 @@ def second_pass(
 
     Tokens that are not active keep ``after``.
     """
-    passing = _Pass(llama, active.shape[1], cache)
+    passing = Pass(llama, active.shape[1], cache)
     x = torch.where(active[..., None], before + mix * (after - before), after)
     for number in range(block.first, block.last):
         others = pairs[number - block.first]

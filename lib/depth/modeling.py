@@ -123,21 +123,8 @@ def as_model(
     own = {"rule": policy.rule, "threshold": policy.threshold, "mix": policy.mix}
     config = DepthLlamaConfig(plain, {**own, "exits": policy.exits}, **copy.deepcopy(numbers))
     model = DepthLlamaForCausalLM(config).to(llama.embedding.device).eval()
+    _fill(model, llama)
     with torch.no_grad():
-        model.model.embed_tokens.weight.copy_(llama.embedding)
-        if not config.tie_word_embeddings:
-            model.lm_head.weight.copy_(llama.head)
-        model.model.norm.weight.copy_(llama.norm)
-        for own_layer, layer in zip(model.model.layers, llama.layers, strict=True):
-            attention, mlp = own_layer.self_attn, own_layer.mlp
-            linears = (
-                attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-                mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-            )  # fmt: skip
-            for name, linear in zip(MAPS, linears, strict=True):
-                linear.weight.copy_(layer.maps[name].weight)
-            own_layer.input_layernorm.weight.copy_(layer.norm1)
-            own_layer.post_attention_layernorm.weight.copy_(layer.norm2)
         names = {"gate": "block_gate", "gate_bias": "block_bias", "mix": "mix"}
         for name, value in llama.extras.items():
             getattr(model, names[name]).copy_(value)
@@ -145,3 +132,31 @@ def as_model(
             model.exit_weight.copy_(policy.gate.weight)
             model.exit_bias.copy_(policy.gate.bias)
     return model.requires_grad_(False)
+
+
+def plain_model(base: LlamaForCausalLM, llama: Llama) -> LlamaForCausalLM:
+    """A merged network with all its layers as a model of transformers itself."""
+    config = copy.deepcopy(base.config)
+    config.num_hidden_layers = len(llama.layers)
+    model = LlamaForCausalLM(config).to(llama.embedding.device).eval()
+    _fill(model, llama)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def _fill(model: LlamaForCausalLM, llama: Llama) -> None:
+    """Copy the weights of a merged network into a Llama of as many layers."""
+    model.model.embed_tokens.weight.copy_(llama.embedding)
+    if not model.config.tie_word_embeddings:
+        model.lm_head.weight.copy_(llama.head)
+    model.model.norm.weight.copy_(llama.norm)
+    for own_layer, layer in zip(model.model.layers, llama.layers, strict=True):
+        attention, mlp = own_layer.self_attn, own_layer.mlp
+        linears = (
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+        )  # fmt: skip
+        for name, linear in zip(MAPS, linears, strict=True):
+            linear.weight.copy_(layer.maps[name].weight)
+        own_layer.input_layernorm.weight.copy_(layer.norm1)
+        own_layer.post_attention_layernorm.weight.copy_(layer.norm2)
