@@ -96,6 +96,7 @@ def test_random_exits_are_an_expectation_and_the_best_exit_is_a_bound(table):
         threshold = rules.calibrate(table, "gate", (0, 1, 2), COSTS, target)
         own = rules.loss_at(table, rules.stops(table.scores["gate"], (0, 1, 2), threshold))
         assert rules.loss_at(table, best).mean() < own.mean()
+    assert rules.best_stops(table, COSTS, 0.4) is None  # one layer and the head cost more
 
 
 def test_the_gate_finds_a_gain_that_the_state_tells():
@@ -301,3 +302,13 @@ def test_pieces_of_a_killed_write_are_whole(tmp_path):
     (tmp_path / "checkpoint-points.json").write_text("{}")
     made = evaluation.Pieces(tmp_path / "checkpoint-points.json")("a", lambda: "anew")
     assert made == "anew" and (tmp_path / "checkpoint-points.json.damaged-1").is_file()
+
+
+def test_every_way_to_choose_is_drawn(results):
+    figure = E20.figures["front"](results)
+    drawn = [line.get_label() for line in figure.axes[0].lines if len(line.get_xdata())]
+    there = {"fixed depth, best on valid", "base, untouched", "base, adapted", "gated middle"}
+    assert there <= set(drawn)
+    full = next(line for line in figure.axes[0].lines if line.get_label() == "exits at random")
+    assert max(full.get_xdata()) == pytest.approx(1.0)  # the network at full depth ends the line
+    plt.close(figure)

@@ -1,6 +1,6 @@
 """The learning rate of every family of methods, chosen on validation text.
 
-``python -m lib.depth.choices`` trains each family at every rate of GRID with random seed 0 at the
+``python -m lib.depth.experiments.tuning`` trains each family at every rate of GRID with random seed 0 at the
 size ``tenth``, looks at the watched part of valid only, and prints what CHOSEN must hold.
 """
 
@@ -23,29 +23,3 @@ TUNED = {  # the method that stands for its family
     "gated": "gated",
     "again": "again_hard",
 }
-
-
-def main() -> None:
-    """Train at every rate and print the losses."""
-    from dataclasses import replace
-
-    from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
-    from lib.depth.run import tune
-    from lib.runs.sweep import sweep
-    from lib.runs.task import Task
-
-    parameters = E20.parameters.at("tenth")
-    (text,) = parameters.texts()
-    tasks = []
-    for family, name in TUNED.items():
-        config = E20.variants[name].config(parameters, text)
-        for rate in GRID:
-            training = replace(config.training, learning_rate=rate, validations=1)
-            own = replace(config, training=training)
-            tasks.append(Task(tune, own, 0, {"variant": f"{family}, rate {rate:g}"}))
-    for task, record in sweep(tasks):
-        print(f"{task.labels['variant']}: {record['row']['valid_loss']:.4f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -185,6 +185,8 @@ class Evaluation:
         for target in TARGETS:
             for (text, split), table in tables.items():
                 at = rules.best_stops(table, self.costs, target)
+                if at is None:
+                    continue
                 rows += self._exact_points(
                     table, at, everywhere, "oracle", text, split, target, None
                 )

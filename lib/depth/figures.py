@@ -148,11 +148,13 @@ def _draw(
     if frame is None:
         return
     own = frame[(frame["split"] == "test") & (frame["text"] == text)].copy()
-    own["step"] = own["variant"] + " " + own["target"].astype(str) + " " + own["depth"].astype(str)
+    # a point is one target, or one depth where all tokens have the same; rules may differ by seed
+    own["layers"] = own["depth"].where(own["rule"].isin(("static", "fixed")))
+    groups = own.groupby(["variant", "target", "layers", "mix"], dropna=False)
     if len(own) == own["seed"].nunique() or marker:
         marker = marker or "s"
     places, low, middle, high = [], [], [], []
-    for _, rows in sorted(own.groupby("step"), key=lambda entry: entry[1]["flops"].mean()):
+    for _, rows in sorted(groups, key=lambda entry: entry[1]["flops"].mean()):
         found = interval(rows.groupby("seed")["loss"].mean())
         places.append(rows["flops"].mean())
         low.append(found.low), middle.append(found.mean), high.append(found.high)

@@ -144,10 +144,11 @@ def random_loss(table: Table, shares: Sequence[float]) -> float:
     return sum(s * m for s, m in zip(shares, means.tolist(), strict=True))
 
 
-def best_stops(table: Table, costs: Costs, target: float) -> Tensor:
+def best_stops(table: Table, costs: Costs, target: float) -> Tensor | None:
     """The stops [N] of least loss whose mean cost is at most ``target``: known only afterwards.
 
-    Every token takes the read-out of least loss + price x cost, the price by bisection.
+    Every token takes the read-out of least loss + price x cost, the price by bisection. None if
+    even the first exit for all costs more.
     """
     everywhere = tuple(range(len(table.exits)))
     price = torch.stack(
@@ -156,6 +157,8 @@ def best_stops(table: Table, costs: Costs, target: float) -> Tensor:
             for i in range(len(table.exits) + 1)
         ]
     ).to(table.loss)
+    if price[0] > target:
+        return None
     low, high = 0.0, 1e4
     for _ in range(50):
         middle = (low + high) / 2

@@ -1,6 +1,6 @@
 """How long every variant of notebook 20 takes, from rates that are measured here and now.
 
-``python -m lib.depth.cost_plan [size]`` times an update and an evaluation of each kind of network
+``python -m lib.depth.experiments.cost_plan [size]`` times an update and an evaluation of each kind of network
 on one batch of the real base and prints processor hours a run and a seed.
 """
 
