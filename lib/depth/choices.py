@@ -1,7 +1,8 @@
 """The learning rate of every family of methods, chosen on validation text.
 
-``python -m lib.depth.experiments.tuning`` trains each family at every rate of GRID with random seed 0 at the
-size ``tenth``, looks at the watched part of valid only, and prints what CHOSEN must hold.
+``python -m lib.depth.experiments.tuning`` trains each family at every rate of GRID with random seed
+0 at the size ``tenth``, looks at the watched part of valid only, and prints the losses that CHOSEN
+follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long every variant of notebook 20 takes, from rates that are measured here and now.
 
-``python -m lib.depth.experiments.cost_plan [size]`` times an update and an evaluation of each kind of network
-on one batch of the real base and prints processor hours a run and a seed.
+``python -m lib.depth.experiments.cost_plan [size]`` times an update and an evaluation of each kind
+of network on one batch of the real base and prints processor hours a run and a seed.
 """
 
 from __future__ import annotations
