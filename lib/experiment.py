@@ -61,7 +61,8 @@ class Experiment:
     ``beside``: measures that stand beside reported numbers whose row is no variant's label, by
     (row, metric) of ``reported.csv``. ``remarks``: what must be known of reported numbers, by a
     pattern of their "row: metric" (``*`` and ``?`` stand for any text and character): in what ours
-    differs, or why nothing of ours measures it.
+    differs, or why nothing of ours measures it. ``pending``: why no table is committed yet, "" for
+    an experiment that has one.
     """
 
     slug: str
@@ -75,6 +76,7 @@ class Experiment:
     claims: tuple[Claim, ...] = ()
     beside: Mapping[tuple[str, str], Measure] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
+    pending: str = ""
 
     def __post_init__(self):
         self.own = tuple(self.variants)  # those of the repository

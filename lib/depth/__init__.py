@@ -1,0 +1,1 @@
+"""Adaptive depth in a pretrained model: early exits, gated blocks, a second pass; fixed depth."""

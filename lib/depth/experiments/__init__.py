@@ -1,0 +1,1 @@
+"""Notebooks 20 and 21."""

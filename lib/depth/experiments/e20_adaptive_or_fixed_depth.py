@@ -1,0 +1,171 @@
+"""Notebook 20: spend depth where it is needed, or spend less of it everywhere?"""
+
+from functools import partial
+
+from lib.depth import figures, fronts
+from lib.depth.claims import own
+from lib.depth.evaluation import AIMS
+from lib.depth.methods import Method, last_removed, middle_removed
+from lib.depth.parameters import DepthParameters
+from lib.depth.rules import RULES
+from lib.depth.variants import Variant, again, exits_of, gated, removed
+from lib.experiment import Experiment
+
+
+class Exp20(DepthParameters):
+    """Nothing beyond the shared parameters."""
+
+
+# The same text, updates and trained numbers for all; learning rates chosen alike (choices.py).
+VARIANTS = {
+    "base": Variant(
+        "Base, untouched", "adapted", partial(Method, trained=False), {"kind": "reference"}, True
+    ),
+    "adapted": Variant("Base, adapted", "adapted", Method, {"kind": "reference"}, timed=True),
+    "exits": Variant(
+        "Losses at every exit",
+        "exits",
+        lambda layers: Method(layers, exits=exits_of(layers)),
+        {"kind": "adaptive"},
+        timed=True,
+    ),
+    "layerskip": Variant(
+        "LayerSkip",
+        "layerskip",
+        lambda layers: Method(
+            layers, exits=exits_of(layers), exit_loss="rising", layer_dropout=0.1
+        ),
+        {"kind": "adaptive"},
+        timed=True,
+    ),
+    "gated": Variant("Gated middle", "gated", gated, {"kind": "adaptive"}, timed=True),
+    **{
+        f"last_removed_{name}": Variant(
+            f"Last layers removed, {name} %",
+            "removed",
+            removed(last_removed, aim),
+            {"kind": "fixed", "cost": aim},
+            timed=True,
+        )
+        for aim, name in fronts.NAMES.items()
+    },
+    **{
+        f"middle_removed_{name}": Variant(
+            f"Middle layers removed, {name} %",
+            "removed",
+            removed(middle_removed, aim),
+            {"kind": "fixed", "cost": aim},
+            timed=True,
+        )
+        for aim, name in fronts.NAMES.items()
+    },
+    # A second pass: 6 layers over all tokens cost as much as 12 over half of them.
+    "again_all": Variant("Second pass, all tokens", "again", again(0.8, 1, "all")),
+    "again_all_long": Variant("Second pass, all tokens, long", "again", again(0.5, 1, "all")),
+    "again_all_middle": Variant("Second pass, middle, all tokens", "again", again(0.4, 0.6, "all")),
+    "again_hard": Variant("Second pass, hard tokens", "again", again(0.6, 1, "hard", 0.3)),
+    "again_random": Variant("Second pass, random tokens", "again", again(0.6, 1, "random", 0.5)),
+    "again_untrained": Variant(
+        "Second pass, untrained", "again", again(0.8, 1, "all", trained=False), once=True
+    ),
+    "again_untrained_middle": Variant(
+        "Second pass, middle, untrained", "again", again(0.4, 0.6, "all", trained=False), once=True
+    ),
+}
+
+BETWEEN = (
+    "points chosen by mean validation loss over seeds; straight lines in (cost, loss) between the"
+    " chosen points, at the costs measured on each test text; mean loss of both texts"
+)
+ALIKE = "same text, updates, trained numbers within 5 % and tuning"
+
+
+def _adaptive_claims():
+    for aim in AIMS:
+        yield own(
+            f"adaptive-beats-fixed-{fronts.NAMES[aim]}",
+            f"At {aim:g} of the base's cost the best adaptive method beats the best fixed depth",
+            fronts.better_by(fronts.adaptive, fronts.fixed, aim),
+            f"{BETWEEN}; adaptive: two networks with exits, each under its best rule with and"
+            f" without the head, keys and values propagated, and a gated block; fixed: last or"
+            f" middle layers removed; {ALIKE}",
+        )
+    for aim in AIMS:
+        yield own(
+            f"adaptive-beats-random-{fronts.NAMES[aim]}",
+            f"At {aim:g} of the base's cost the best adaptive method beats random exits",
+            fronts.better_by(fronts.adaptive, fronts.grouped("exits", "random"), aim),
+            f"{BETWEEN}; random exits of the network with losses at every exit need no read-out of"
+            " the head before they stop, which their cost counts",
+        )
+
+
+def _rule_claims():
+    for rule in RULES:
+        yield own(
+            f"{rule.replace('_', '-')}-beats-random",
+            f"Exits by {rule.replace('_', ' ')} beat random exits at the same rates",
+            fronts.rule_against_random("exits", rule, 0.7),
+            "one network with losses at every exit; the set of exits and the threshold chosen on"
+            " valid for 0.7 of the base's cost; exact states; the random loss is an expectation at"
+            " the rates measured on test",
+        )
+
+
+ADAPTED = fronts.single("adapted")
+ALL = fronts.single("again_all")
+HARD, RANDOM = fronts.single("again_hard"), fronts.single("again_random")
+EQUAL = fronts.cost_of("again_all")
+
+CLAIMS = (
+    *_adaptive_claims(),
+    *_rule_claims(),
+    own(
+        "recomputation-eats-the-gain",
+        "With exact keys and values early exit saves less than a tenth of the base's cost",
+        fronts.recomputed_cost("exits", 0.7),
+        "the rule and threshold of 0.7 of the cost with free keys; a skipped layer is run as soon"
+        " as a later token of the window needs it",
+        expect="above",
+        threshold=90.0,
+        unit="% of the base's cost",
+    ),
+    own(
+        "second-pass-helps",
+        "A second pass of the last fifth over all tokens beats one pass",
+        fronts.better_by(ALL, ADAPTED, EQUAL),
+        f"more computation for the second pass; {ALIKE}",
+    ),
+    own(
+        "hard-beats-all-again",
+        "A second pass over hard tokens beats one over all tokens at equal cost",
+        fronts.better_by(HARD, ALL, EQUAL),
+        f"{BETWEEN}; hard by the entropy of a first read-out, which is counted; two fifths of the"
+        f" layers over some tokens against one fifth over all; {ALIKE}",
+    ),
+    own(
+        "hard-beats-random-again",
+        "A second pass over hard tokens beats one over random tokens at equal cost",
+        fronts.better_by(HARD, RANDOM, EQUAL),
+        f"{BETWEEN}; the same two fifths of the layers; random tokens need no first read-out;"
+        f" {ALIKE}",
+    ),
+)  # fmt: skip
+
+E20 = Experiment(
+    slug="20_adaptive_or_fixed_depth",
+    question="Spend depth where it is needed, or spend less of it everywhere?",
+    parameters=Exp20,
+    texts=Exp20.texts,
+    variants=VARIANTS,
+    baseline="adapted",
+    pending="its learning rates are not tuned and no run has been trained at a real size",
+    figures={
+        "front": figures.front,
+        "rules": figures.rules_against_random,
+        "second_pass": figures.second_pass,
+        "exits": figures.losses_by_depth,
+        "time": figures.time_against_cost,
+    },
+    claims=CLAIMS,
+)

@@ -1,0 +1,168 @@
+"""Notebook 21: can an early exit save time and lose nothing, if the layers above check it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lib.depth import decoding_figures as figures
+from lib.depth.claims import drafting
+from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS as NETWORKS
+from lib.depth.parameters import TINY, DepthParameters
+from lib.depth.speculative_run import Speculative, run
+from lib.depth.texts import DepthText
+from lib.depth.variants import part
+from lib.experiment import Experiment, Run
+from lib.parameters import whole
+from lib.results.claims import level
+from lib.results.statistics import percent_change
+from lib.results.store import Absent, Results
+
+
+class Exp21(DepthParameters):
+    """The networks are those of notebook 20 at the same parameters."""
+
+    written: int = whole(128, 2, 1_000)
+    rounds: int = whole(2, 1, 20)
+
+    QUICK = {**DepthParameters.QUICK, "written": 32, "rounds": 1}
+    TINY = {**TINY, "test_tokens": 1_024, "written": 12, "rounds": 1}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A network of notebook 20 that drafts after a share of its layers."""
+
+    label: str
+    share: float
+    network: str = "exits"
+    tokens: int = 4
+    words: int = 0
+    engine: str = "ours"
+    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    def runs(self, parameters: Exp21, text: DepthText) -> Iterator[Run]:
+        """One run a seed; it reads the clock, so nothing may run beside it."""
+        config = Speculative(
+            NETWORKS[self.network].config(parameters, text),
+            max(1, part(parameters.layers, self.share)),
+            self.tokens,
+            self.words,
+            self.engine,
+            written=parameters.written,
+            rounds=parameters.rounds,
+        )
+        for seed in range(parameters.seeds):
+            yield Run(run, config, seed, alone=True)
+
+
+WORDS = 8_192
+VARIANTS = {
+    "exit_6": Decoding("Exit 6, whole head", 0.2),
+    "exit_6_words": Decoding("Exit 6, frequent words", 0.2, words=WORDS),
+    "exit_6_words_2": Decoding("Exit 6, frequent words, 2 drafts", 0.2, tokens=2, words=WORDS),
+    "exit_6_words_6": Decoding("Exit 6, frequent words, 6 drafts", 0.2, tokens=6, words=WORDS),
+    "exit_12_words": Decoding("Exit 12, frequent words", 0.4, words=WORDS),
+    "exit_18_words": Decoding("Exit 18, frequent words", 0.6, words=WORDS),
+    "layerskip_6_words": Decoding("LayerSkip, exit 6, frequent words", 0.2, "layerskip", 4, WORDS),
+    "assisted_6": Decoding("transformers, assisted by exit 6", 0.2, engine="transformers"),
+}
+
+
+def mean_over(column: str, variant: str, **wanted: Any):
+    """Measure: mean over texts (and what else is not ``wanted``) of a column of ``decoding``."""
+
+    def measure(results: Results) -> np.ndarray:
+        frame = results("decoding")
+        frame = frame[frame["variant"] == variant]
+        for name, value in wanted.items():
+            frame = frame[frame[name] == value]
+        if frame.empty:
+            raise Absent(f"variant {variant!r} was not timed with {wanted}")
+        results.used.update(frame["run_id"])
+        return frame.groupby("seed")[column].mean().to_numpy()
+
+    return measure
+
+
+def against(one: str, other: str, column: str = "drafted_tokens_a_second", **wanted: Any):
+    """Measure: percent change of the mean of a column from the other variant to the one."""
+
+    def measure(results: Results) -> np.ndarray:
+        a, b = (mean_over(column, variant, **wanted)(results) for variant in (one, other))
+        return percent_change(a, b)
+
+    return measure
+
+
+TURNS = "the same network's plain generation, the faster of transformers' and ours, by turns"
+CLAIMS = (
+    drafting(
+        "speed-batch-1",
+        "Drafting from exit 6 makes generation at least 1.3 times as fast",
+        mean_over("speedup", "exit_6_words", batch=1),
+        f"{TURNS}; batch 1, prompts of 32 and 256 tokens, 4 drafts from 8,192 frequent tokens",
+        expect="above",
+        threshold=1.3,
+        unit="times as fast",
+    ),
+    drafting(
+        "speed-batch-4",
+        "Drafting from exit 6 is faster than plain generation in batches of 4 too",
+        mean_over("speedup", "exit_6_words", batch=4),
+        f"{TURNS}; as many tokens are kept as the text that agrees least allows",
+        expect="above",
+        threshold=1.0,
+        unit="times as fast",
+    ),
+    drafting(
+        "same-output",
+        "Greedy output is that of the whole network",
+        level("exit_6_words", "equal"),
+        "share of equal tokens, the least over texts, batches and prompts; sums in another order"
+        " can turn near ties",
+        expect="above",
+        threshold=0.99,
+        unit="share of tokens",
+        bounds=(0, 1),
+    ),
+    drafting(
+        "small-head-pays",
+        "Drafting from 8,192 frequent tokens is faster than from all",
+        against("exit_6_words", "exit_6", batch=1),
+        "the same network, exit and number of drafts; batch 1",
+        expect="above",
+        unit="% change of tokens a second",
+    ),
+    drafting(
+        "shallow-beats-deep",
+        "Drafting from exit 6 is faster than from exit 12",
+        against("exit_6_words", "exit_12_words", batch=1),
+        "the same network and number of drafts; batch 1",
+        expect="above",
+        unit="% change of tokens a second",
+    ),
+    drafting(
+        "beats-assisted",
+        "Drafting with one cache is faster than assisted generation of transformers",
+        against("exit_6", "assisted_6", batch=1),
+        "the same network and exit, whole head; transformers chooses the number of drafts itself",
+        expect="above",
+        unit="% change of tokens a second",
+    ),
+)
+
+E21 = Experiment(
+    slug="21_exit_early_lose_nothing",
+    question="Can an early exit save time and lose nothing, if the layers above check it?",
+    parameters=Exp21,
+    texts=Exp21.texts,
+    variants=VARIANTS,
+    baseline="exit_6",
+    pending="it decodes with the networks of Experiment 20, which are not trained yet",
+    figures={"speed": figures.speed, "acceptance": figures.acceptance},
+    claims=CLAIMS,
+)

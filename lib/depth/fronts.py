@@ -1,0 +1,205 @@
+"""Loss against cost: operating points chosen on validation text, and what lies between them.
+
+A *curve* is the test loss of one way of choosing at every cost, one value a seed. Its points are
+those that the mean validation loss over seeds chose. Between two points it is the straight line in
+(cost, loss), which a server reaches by running each of the two for a share of its texts; beyond the
+ends the line of the two nearest points goes on. Losses are the mean of both test texts, each
+interpolated at the cost that was measured on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.depth.evaluation import AIMS
+from lib.depth.rules import HEAD_RULES, STATE_RULES
+from lib.results.store import Absent, Results
+
+EXIT_NETWORKS = ("exits", "layerskip")
+GROUPS = {"head": HEAD_RULES, "state": STATE_RULES, "random": ("random",)}
+FIXED = ("last_removed", "middle_removed")
+NAMES = {0.5: "50", 0.7: "70", 0.9: "90"}
+Curve = Callable[[Results], pd.DataFrame]
+
+
+def points(results: Results, variant: str, **wanted) -> pd.DataFrame:
+    """Rows of the table of points of a variant; ``wanted`` columns equal a value or one of several.
+
+    The runs behind them are noted in ``results.used``. Raises Absent for none.
+    """
+    frame = results("points")
+    frame = frame[frame["variant"] == variant]
+    for column, value in wanted.items():
+        if isinstance(value, (tuple, list)):
+            frame = frame[frame[column].isin(value)]
+        else:
+            frame = frame[frame[column] == value]
+    if frame.empty:
+        raise Absent(f"variant {variant!r} has no point with {wanted}")
+    results.used.update(frame["run_id"])
+    return frame
+
+
+def valid_loss(frame: pd.DataFrame) -> float:
+    """Mean validation loss over seeds."""
+    return float(frame.loc[frame["split"] == "valid", "loss"].mean())
+
+
+def fixed(results: Results) -> pd.DataFrame:
+    """Fixed depth: at each cost the better cut on valid; all layers, adapted, at the end."""
+    parts = []
+    for aim in AIMS:
+        names = [f"{kind}_{NAMES[aim]}" for kind in FIXED]
+        parts.append(min((points(results, name) for name in names), key=valid_loss))
+    return pd.concat([*parts, points(results, "adapted")])
+
+
+def adaptive(results: Results, networks: Sequence[str] = EXIT_NETWORKS) -> pd.DataFrame:
+    """Adaptive depth: at each cost the network and kind of rule that is best on valid.
+
+    Candidates: every network with exits under its best rule that reads the head and its best that
+    does not, keys propagated, and the gated block. The last point is the chosen network at full
+    depth.
+    """
+    parts, ends = [], []
+    for aim in AIMS:
+        found = []
+        for name in networks:
+            for group in ("head", "state"):
+                own = _if_there(results, name, group, aim)
+                if own is not None:
+                    found.append((valid_loss(own), name, own))
+        own = _gated(results, aim)
+        if own is not None:
+            found.append((valid_loss(own), "gated", own))
+        if not found:
+            raise Absent(f"no adaptive method has a point at a cost of {aim}")
+        _, name, best = min(found, key=lambda entry: entry[0])
+        parts.append(best)
+        ends.append(name)
+    return pd.concat([*parts, full_depth(results, ends[-1])])
+
+
+def grouped(network: str, group: str) -> Curve:
+    """The curve of one network under one kind of rule (head, state, random), keys propagated."""
+
+    def curve(results: Results) -> pd.DataFrame:
+        parts = [_if_there(results, network, group, aim) for aim in AIMS]
+        parts = [part for part in parts if part is not None]
+        if not parts:
+            raise Absent(f"{network} has no propagated point of a {group} rule")
+        return pd.concat([*parts, full_depth(results, network)])
+
+    return curve
+
+
+def single(*variants: str, rule: str = "") -> Curve:
+    """All points of some variants that are not of other rules."""
+
+    def curve(results: Results) -> pd.DataFrame:
+        wanted = {"rule": rule} if rule else {}
+        return pd.concat([points(results, variant, **wanted) for variant in variants])
+
+    return curve
+
+
+def full_depth(results: Results, network: str) -> pd.DataFrame:
+    """A network with all its layers: its last read-out, or the gate open for all tokens."""
+    if network == "gated":
+        return points(results, network, target=1.0)
+    own = points(results, network, rule="static")
+    return own[own["depth"] == own["depth"].max()]
+
+
+def _if_there(results: Results, name: str, group: str, aim: float) -> pd.DataFrame | None:
+    try:
+        return points(results, name, keys="propagated", rule=GROUPS[group], target=aim)
+    except Absent:
+        return None
+
+
+def _gated(results: Results, aim: float) -> pd.DataFrame | None:
+    try:
+        return points(results, "gated", target=aim)
+    except Absent:
+        return None
+
+
+def at(frame: pd.DataFrame, cost: float) -> pd.Series:
+    """Test loss at a cost by seed: the mean over texts of the line through the curve's points.
+
+    A point that has one seed only (nothing in it is random) counts for all.
+    """
+    tests = frame[frame["split"] == "test"]
+    seeds = tests.groupby("variant")["seed"].nunique()
+    several = sorted(tests["seed"].unique())
+    found = {}
+    for seed in several:
+        losses = []
+        for _, own in tests.groupby("text"):
+            constant = own["variant"].map(seeds) == 1
+            line = own[(own["seed"] == seed) | constant].sort_values("flops")
+            losses.append(between(line["flops"].to_numpy(), line["loss"].to_numpy(), cost))
+        found[seed] = float(np.mean(losses))
+    return pd.Series(found).rename_axis("seed")
+
+
+def between(costs: np.ndarray, losses: np.ndarray, cost: float) -> float:
+    """The value at ``cost`` of the line through points (n,), continued beyond its ends."""
+    costs, first = np.unique(costs, return_index=True)
+    losses = losses[first]
+    if len(costs) == 1:
+        return float(losses[0])
+    place = int(np.clip(np.searchsorted(costs, cost), 1, len(costs) - 1))
+    share = (cost - costs[place - 1]) / (costs[place] - costs[place - 1])
+    return float(losses[place - 1] + share * (losses[place] - losses[place - 1]))
+
+
+def better_by(one: Curve, other: Curve, cost: float | Callable[[Results], float]):
+    """Measure: percent change of test perplexity from the other curve to the one at a cost."""
+
+    def measure(results: Results) -> np.ndarray:
+        where = cost(results) if callable(cost) else cost
+        a, b = at(one(results), where), at(other(results), where)
+        shared = a.index.intersection(b.index)
+        if shared.empty:
+            raise Absent("no seed that both curves have")
+        return 100 * np.expm1(a[shared].to_numpy() - b[shared].to_numpy())
+
+    return measure
+
+
+def cost_of(variant: str) -> Callable[[Results], float]:
+    """The cost of a variant that has one point a text."""
+    return lambda results: float(points(results, variant, split="test")["flops"].mean())
+
+
+def rule_against_random(network: str, rule: str, target: float):
+    """Measure: percent change of test perplexity from random exits to a rule at equal rates.
+
+    Exact states; the random loss is an expectation, not a draw.
+    """
+
+    def measure(results: Results) -> np.ndarray:
+        own = points(results, network, keys="free", rule=rule, target=target, split="test")
+        means = own.groupby("seed")[["loss", "random_loss"]].mean()
+        return 100 * np.expm1((means["loss"] - means["random_loss"]).to_numpy())
+
+    return measure
+
+
+def recomputed_cost(network: str, target: float):
+    """Measure: cost on test of the best rule (on valid) if skipped layers are run when needed."""
+
+    def measure(results: Results) -> np.ndarray:
+        own = points(
+            results, network, keys="recomputed", rule=HEAD_RULES + STATE_RULES, target=target
+        )
+        valid = own[own["split"] == "valid"].groupby("rule")["loss"].mean()
+        best = own[(own["rule"] == valid.idxmin()) & (own["split"] == "test")]
+        return 100 * best.groupby("seed")["flops"].mean().to_numpy()
+
+    return measure

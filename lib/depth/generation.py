@@ -1,0 +1,141 @@
+"""Text written token by token with a cache, each method at its own depth.
+
+``Session.feed`` runs new tokens and gives the logits of the next one; what was fed before lies in
+the cache. A token that stops early gives keys and values to all later layers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib.depth import forward, rules
+from lib.depth.exit_gate import ExitGate
+from lib.depth.forward import Cache
+from lib.depth.llama import Llama
+from lib.depth.methods import Method
+from lib.depth.reading import statistics
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a network is run: the rule of its exits, or the threshold of its gate or second pass.
+
+    ``rule`` empty: every token takes all layers, or the whole of the method. ``threshold`` None
+    stops nowhere. ``gate`` serves the rule of that name. ``mix`` is that of an untrained second
+    pass.
+    """
+
+    rule: str = ""
+    threshold: float | None = None
+    exits: tuple[int, ...] = ()
+    gate: ExitGate | None = field(default=None, compare=False)
+    mix: float = 1.0
+
+
+class Stop:
+    """Decides which tokens stop at an exit; keeps the logits that it has read for them.
+
+    ``logits`` [B, V] are kept where one token a text is fed, for then the next token needs them.
+    """
+
+    def __init__(self, llama: Llama, method: Method, policy: Policy, keep: bool = False):
+        self.llama, self.method, self.policy, self.keep = llama, method, policy, keep
+        self.logits: Tensor | None = None
+
+    def __call__(self, layers: int, recent: list[Tensor], active: Tensor) -> Tensor:
+        policy = self.policy
+        if policy.threshold is None:
+            return torch.zeros_like(active)
+        now = recent[-1][active]  # [N, d]
+        if policy.rule in rules.HEAD_RULES and self.keep:
+            score = self._read(now, active[:, 0])
+        elif policy.rule in rules.HEAD_RULES:
+            found = statistics(self.llama, now, now.new_zeros(len(now), dtype=torch.long))
+            score = rules.head_scores(found)[policy.rule]
+        elif policy.rule == "gate":
+            score = policy.gate.score(self.method.exits.index(layers), self.llama.read(now))
+        else:
+            score = rules.state_score(policy.rule, [x[active] for x in recent])
+        return torch.zeros_like(active).masked_scatter(active, score >= policy.threshold)
+
+    def _read(self, now: Tensor, rows: Tensor) -> Tensor:
+        logits = self.llama.logits(now)
+        if self.logits is None:
+            self.logits = logits.new_empty(len(rows), logits.shape[1])
+        self.logits[rows] = logits
+        logs = logits.log_softmax(-1)
+        if self.policy.rule == "entropy":
+            return (logs.exp() * logs).sum(-1)
+        best = logs.topk(2, dim=-1).values.exp()
+        return best[:, 0] - (best[:, 1] if self.policy.rule == "margin" else 0.0)
+
+
+class Session:
+    """A batch of texts of equal length, and what the network remembers of them."""
+
+    def __init__(self, llama: Llama, method: Method, policy: Policy | None = None):
+        self.llama, self.method, self.policy = llama, method, policy or Policy()
+        self.cache = Cache()
+        self.layers = 0  # run for tokens of the last call, summed over texts
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """Run new tokens [B, T]; logits [B, V] of what follows the last one."""
+        states, logits = self.states(ids)
+        self.cache.length += ids.shape[1]
+        return self.llama.logits(states[:, -1]) if logits is None else logits
+
+    def states(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States [B, T, d] that the head reads, and the logits where all are known already."""
+        llama, method, policy, cache = self.llama, self.method, self.policy, self.cache
+        self.layers = len(llama.layers) * len(ids)
+        if method.exits and policy.rule:
+            return self._with_exits(ids)
+        if method.gated is not None:
+            least = policy.threshold if policy.threshold is not None else float("-inf")
+            states, _, active = forward.through_gated(
+                llama, ids, method.gated, lambda logits: logits > least, cache
+            )
+            return states, None
+        if method.again is not None:
+            return self._again(ids), None
+        return forward.through(llama, ids, cache=cache)[-1], None
+
+    def _with_exits(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        stop = Stop(self.llama, self.method, self.policy, keep=ids.shape[1] == 1)
+        states, depth = forward.with_exits(self.llama, ids, self.policy.exits, stop, self.cache)
+        self.layers = int(depth[:, -1].sum())
+        if stop.logits is None:
+            return states, None
+        last = (depth == len(self.llama.layers))[:, 0]
+        if bool(last.any()):
+            stop.logits[last] = self.llama.logits(states[last, 0])
+        return states, stop.logits
+
+    def _again(self, ids: Tensor) -> Tensor:
+        block, policy = self.method.again, self.policy
+        before, after, pairs = forward.first_pass(self.llama, ids, block, self.cache)
+        active = torch.ones_like(ids, dtype=torch.bool)
+        if block.which == "hard" and policy.threshold is not None:
+            entropy = statistics(self.llama, after, torch.zeros_like(ids))["entropy"]
+            active = entropy > policy.threshold
+        mix = self.llama.extras.get("mix", policy.mix)
+        return forward.second_pass(self.llama, block, before, after, pairs, active, mix, self.cache)
+
+
+@torch.inference_mode()
+def write(
+    session: Session, ids: Tensor, tokens: int, draw: torch.Generator | None = None
+) -> Tensor:
+    """``tokens`` new tokens after ids [B, T]: the likeliest, or drawn; [B, tokens]."""
+    found = []
+    for _ in range(tokens):
+        logits = session.feed(ids)
+        if draw is None:
+            ids = logits.argmax(-1, keepdim=True)
+        else:
+            ids = torch.multinomial(logits.softmax(-1), 1, generator=draw)
+        found.append(ids)
+    return torch.cat(found, dim=1)

@@ -1,0 +1,216 @@
+"""A Llama as plain functions over tokens that may be at different depths.
+
+transformers runs every token through every layer. Here a layer is run for the tokens that are
+``active``; all others keep their state, and give keys and values made from it, so that a later
+token can attend to a token that has stopped. With all tokens active it is the Llama of
+transformers (a test compares them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM
+
+from lib.depth.adapters import MAPS, Adapters, Map
+
+Pair = tuple[Tensor, Tensor]  # keys and values [B, kv heads, T, head width]
+
+
+@dataclass
+class Layer:
+    """One decoder layer: its maps by name, and the gains of its two norms."""
+
+    maps: dict[str, Map]
+    norm1: Tensor
+    norm2: Tensor
+
+
+@dataclass
+class Llama:
+    """Layers, embedding, last norm and head, with the numbers that a forward pass depends on.
+
+    ``extras`` are trained tensors that are no part of a Llama.
+    """
+
+    layers: list[Layer]
+    embedding: Tensor  # [V, d]
+    head: Tensor  # [V, d]
+    norm: Tensor
+    heads: int
+    kv_heads: int
+    head_width: int
+    eps: float
+    frequencies: Tensor  # [head width / 2]
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        return self.embedding.shape[1]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> [B, T, d]."""
+        return F.embedding(ids, self.embedding)
+
+    def read(self, x: Tensor) -> Tensor:
+        """The last norm, after which the head reads: [..., d] -> [..., d]."""
+        return F.rms_norm(x, (self.width,), self.norm, self.eps)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., V]."""
+        return F.linear(self.read(x), self.head)
+
+    def rotation(self, start: int, length: int) -> Pair:
+        """Cosines and sines [length, head width] of positions from ``start`` on."""
+        places = torch.arange(start, start + length, device=self.embedding.device)
+        angles = torch.outer(places.float(), self.frequencies)
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos(), angles.sin()
+
+    def merged(self) -> Llama:
+        """The same network without separate adapters, for use."""
+        layers = [
+            Layer(
+                {name: m.merged() for name, m in layer.maps.items()},
+                layer.norm1.detach(),
+                layer.norm2.detach(),
+            )
+            for layer in self.layers
+        ]
+        extras = {name: value.detach() for name, value in self.extras.items()}
+        return Llama(
+            layers, self.embedding, self.head, self.norm.detach(), self.heads, self.kv_heads,
+            self.head_width, self.eps, self.frequencies, extras,
+        )  # fmt: skip
+
+
+def of_base(model: LlamaForCausalLM, kept: tuple[int, ...] = ()) -> Llama:
+    """The frozen base, or the layers ``kept`` of it (all for none named)."""
+    config, inner = model.config, model.model
+    layers = []
+    for i in kept or range(config.num_hidden_layers):
+        own = inner.layers[i]
+        attention, mlp = own.self_attn, own.mlp
+        weights = (
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+        )  # fmt: skip
+        maps = {n: Map(linear.weight.detach()) for n, linear in zip(MAPS, weights, strict=True)}
+        gains = own.input_layernorm.weight, own.post_attention_layernorm.weight
+        layers.append(Layer(maps, *(gain.detach() for gain in gains)))
+    return Llama(
+        layers,
+        inner.embed_tokens.weight.detach(),
+        model.lm_head.weight.detach(),
+        inner.norm.weight.detach(),
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        attention.head_dim,
+        config.rms_norm_eps,
+        inner.rotary_emb.inv_freq.detach().float(),
+    )
+
+
+def shapes(llama: Llama) -> dict[str, tuple[int, int]]:
+    """(out, in) of every map of a layer."""
+    return {name: tuple(m.weight.shape) for name, m in llama.layers[0].maps.items()}
+
+
+def adapted(frozen: Llama, adapters: Adapters) -> Llama:
+    """The frozen network with adapters beside its weights; gradients reach the adapters only."""
+    layers = []
+    for layer, own in zip(frozen.layers, adapters.layers, strict=True):
+        maps = {
+            name: Map(m.weight, own[f"{name}_a"], own[f"{name}_b"])
+            for name, m in layer.maps.items()
+        }
+        layers.append(Layer(maps, layer.norm1 + own["norm1"], layer.norm2 + own["norm2"]))
+    return Llama(
+        layers, frozen.embedding, frozen.head, frozen.norm + adapters.norm, frozen.heads,
+        frozen.kv_heads, frozen.head_width, frozen.eps, frozen.frequencies, dict(adapters.extras),
+    )  # fmt: skip
+
+
+def run_layer(
+    llama: Llama,
+    number: int,
+    x: Tensor,
+    rotation: Pair,
+    active: Tensor | None = None,
+    past: Pair | None = None,
+    others: Pair | None = None,
+) -> tuple[Tensor, Pair]:
+    """States after a layer [B, T, d], and its keys and values of these tokens.
+
+    ``active`` [B, T] bool: tokens that the layer moves (None: all); the others keep their state x.
+    ``past``: keys and values of earlier tokens. ``others``: keys and values of the tokens that are
+    not active; None: they are made from the state that such a token keeps.
+    """
+    layer = llama.layers[number]
+    if active is not None and bool(active.all()):
+        active = None
+    normed = F.rms_norm(x, (llama.width,), layer.norm1, llama.eps)
+    keys = _heads(layer.maps["k"](normed), llama.kv_heads)
+    values = _heads(layer.maps["v"](normed), llama.kv_heads)
+    keys = _rotate(keys, rotation)
+    if others is not None and active is not None:  # None: all are active
+        here = active[:, None, :, None]
+        keys, values = torch.where(here, keys, others[0]), torch.where(here, values, others[1])
+    own, before = (keys, values), 0
+    if active is not None and not bool(active.any()):
+        return x, own
+    if past is not None:
+        before = past[0].shape[2]
+        keys, values = (torch.cat(pair, dim=2) for pair in zip(past, own, strict=True))
+    if active is None:
+        queries = _rotate(_heads(layer.maps["q"](normed), llama.heads), rotation)
+        mixed = _attend(llama, queries, keys, values, None, before)
+        x = x + layer.maps["o"](mixed.transpose(1, 2).flatten(2))
+        return x + _mlp(llama, layer, x), own
+    # only active tokens ask: rows [N, d], packed to [B, most, d] for attention
+    window, place = active.nonzero(as_tuple=True)
+    slot = (active.cumsum(1) - 1)[window, place]
+    most = int(slot.max()) + 1
+    rows = layer.maps["q"](normed[window, place])
+    packed = rows.new_zeros(len(x), most, rows.shape[1]).index_put((window, slot), rows)
+    at = place.new_zeros(len(x), most).index_put((window, slot), place)
+    cos, sin = (part[at][:, None] for part in rotation)  # [B, 1, most, w]
+    queries = _rotate(_heads(packed, llama.heads), (cos, sin))
+    mixed = _attend(llama, queries, keys, values, at, before).transpose(1, 2).flatten(2)
+    moved = x[window, place] + layer.maps["o"](mixed[window, slot])
+    moved = moved + _mlp(llama, layer, moved)
+    return x.index_put((window, place), moved), own
+
+
+def _mlp(llama: Llama, layer: Layer, x: Tensor) -> Tensor:
+    normed = F.rms_norm(x, (llama.width,), layer.norm2, llama.eps)
+    return layer.maps["down"](F.silu(layer.maps["gate"](normed)) * layer.maps["up"](normed))
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    # [B, T, heads * w] -> [B, heads, T, w]
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _rotate(x: Tensor, rotation: Pair) -> Tensor:
+    cos, sin = rotation
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-right, left], dim=-1) * sin
+
+
+def _attend(
+    llama: Llama, queries: Tensor, keys: Tensor, values: Tensor, at: Tensor | None, before: int
+) -> Tensor:
+    """Causal attention [B, H, Q, w]. ``at`` [B, Q]: places of the queries after ``before`` keys."""
+    group = llama.heads // llama.kv_heads
+    keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    asked, there = queries.shape[2], keys.shape[2]
+    if at is None and (asked == 1 or asked == there):
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=asked > 1)
+    if at is None:
+        at = torch.arange(asked, device=queries.device)[None]
+    seen = torch.arange(there, device=queries.device) <= (at + before)[..., None]  # [B, Q, keys]
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None])

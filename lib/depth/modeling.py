@@ -1,0 +1,162 @@
+"""The networks as models of transformers: ``from_pretrained``, ``forward``, ``generate``.
+
+A folder holds a Llama with the adapters merged into its weights, and in its configuration the
+method and the policy. ``forward`` gives the logits of the method (exits where tokens stop, second
+passes), ``generate`` writes with a cache of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
+
+from lib.depth import generation
+from lib.depth.adapters import MAPS
+from lib.depth.exit_gate import ExitGate
+from lib.depth.generation import Policy, Session
+from lib.depth.llama import Llama, of_base
+from lib.depth.methods import Again, Gated, Method
+
+
+class DepthLlamaConfig(LlamaConfig):
+    """A Llama's configuration with ``method`` and ``policy`` as plain values."""
+
+    model_type = "depth_llama"
+
+    def __init__(self, method: dict | None = None, policy: dict | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.method = method or {}
+        self.policy = policy or {}
+
+
+class DepthLlamaForCausalLM(LlamaForCausalLM):
+    """A Llama that spends depth as its method and policy say."""
+
+    config_class = DepthLlamaConfig
+
+    def __init__(self, config: DepthLlamaConfig):
+        super().__init__(config)
+        exits, width = len(config.method.get("exits", ())), config.hidden_size
+        self.exit_weight = nn.Parameter(torch.zeros(max(1, exits), width))
+        self.exit_bias = nn.Parameter(torch.zeros(max(1, exits)))
+        self.block_gate = nn.Parameter(torch.zeros(width))
+        self.block_bias = nn.Parameter(torch.zeros(()))
+        self.mix = nn.Parameter(torch.zeros(width))
+
+    @property
+    def method(self) -> Method:
+        """The method of the configuration."""
+        return method_of(self.config.method)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the configuration, with the exit gates of the weights."""
+        own = dict(self.config.policy)
+        own["exits"] = tuple(own.get("exits", ()))
+        return Policy(**own, gate=ExitGate(self.exit_weight.detach(), self.exit_bias.detach()))
+
+    def network(self) -> Llama:
+        """The weights as the functions of this study take them."""
+        llama = of_base(self)
+        extras = {"gate": self.block_gate, "gate_bias": self.block_bias}
+        if self.method.again is not None and self.method.trained:
+            extras["mix"] = self.mix
+        llama.extras = {name: value.detach() for name, value in extras.items()}
+        return llama
+
+    @torch.no_grad()
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: Any) -> CausalLMOutput:
+        """Logits [B, T, V] where each token is read; with labels the mean loss, shifted by one."""
+        session = Session(self.network(), self.method, self.policy)
+        states, _ = session.states(input_ids)
+        logits = session.llama.logits(states)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            )
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        input_ids: Tensor,
+        max_new_tokens: int = 20,
+        do_sample: bool = False,
+        seed: int = 0,
+        **_: Any,
+    ) -> Tensor:
+        """Prompt and new tokens [B, T + max_new_tokens]; texts of a batch are equally long."""
+        session = Session(self.network(), self.method, self.policy)
+        draw = torch.Generator(input_ids.device).manual_seed(seed) if do_sample else None
+        new = generation.write(session, input_ids, max_new_tokens, draw)
+        return torch.cat([input_ids, new], dim=1)
+
+
+AutoConfig.register("depth_llama", DepthLlamaConfig)
+AutoModelForCausalLM.register(DepthLlamaConfig, DepthLlamaForCausalLM)
+
+
+def method_of(plain: dict[str, Any]) -> Method:
+    """The method that ``asdict`` made plain, also after JSON."""
+    own = {**plain, "kept": (), "exits": tuple(plain.get("exits", ()))}
+    for name, kind in (("gated", Gated), ("again", Again)):
+        if own.get(name):
+            own[name] = kind(**own[name])
+    return Method(**own)
+
+
+def as_model(
+    base: LlamaForCausalLM, llama: Llama, method: Method, policy: Policy | None = None
+) -> DepthLlamaForCausalLM:
+    """A merged network (``network.for_use``) as a model of its own that can be saved."""
+    policy = policy or Policy()
+    numbers = {**base.config.to_dict(), "num_hidden_layers": method.depth}
+    numbers.pop("model_type", None)
+    plain = asdict(method) | {"layers": method.depth, "kept": ()}
+    own = {"rule": policy.rule, "threshold": policy.threshold, "mix": policy.mix}
+    config = DepthLlamaConfig(plain, {**own, "exits": policy.exits}, **copy.deepcopy(numbers))
+    model = DepthLlamaForCausalLM(config).to(llama.embedding.device).eval()
+    _fill(model, llama)
+    with torch.no_grad():
+        names = {"gate": "block_gate", "gate_bias": "block_bias", "mix": "mix"}
+        for name, value in llama.extras.items():
+            getattr(model, names[name]).copy_(value)
+        if policy.gate is not None:
+            model.exit_weight.copy_(policy.gate.weight)
+            model.exit_bias.copy_(policy.gate.bias)
+    return model.requires_grad_(False)
+
+
+def plain_model(base: LlamaForCausalLM, llama: Llama) -> LlamaForCausalLM:
+    """A merged network with all its layers as a model of transformers itself."""
+    config = copy.deepcopy(base.config)
+    config.num_hidden_layers = len(llama.layers)
+    model = LlamaForCausalLM(config).to(llama.embedding.device).eval()
+    _fill(model, llama)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def _fill(model: LlamaForCausalLM, llama: Llama) -> None:
+    """Copy the weights of a merged network into a Llama of as many layers."""
+    model.model.embed_tokens.weight.copy_(llama.embedding)
+    if not model.config.tie_word_embeddings:
+        model.lm_head.weight.copy_(llama.head)
+    model.model.norm.weight.copy_(llama.norm)
+    for own_layer, layer in zip(model.model.layers, llama.layers, strict=True):
+        attention, mlp = own_layer.self_attn, own_layer.mlp
+        linears = (
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+        )  # fmt: skip
+        for name, linear in zip(MAPS, linears, strict=True):
+            linear.weight.copy_(layer.maps[name].weight)
+        own_layer.input_layernorm.weight.copy_(layer.norm1)
+        own_layer.post_attention_layernorm.weight.copy_(layer.norm2)

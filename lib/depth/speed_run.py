@@ -1,0 +1,93 @@
+"""Time a token at the points that are compared, beside the untouched base, on one core.
+
+Network and base take turns in one process, so that both see the same machine; the middle of the
+rounds counts. Two uses: a window scored at once (every token read by the head, as the losses are
+measured), and text written one token after the other with a cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lib.depth.evaluation import Row
+from lib.depth.generation import Policy, Session, write
+from lib.depth.methods import Method
+from lib.depth.network import frozen
+from lib.depth.rules import RULES
+from lib.depth.run import KEPT, DepthRun, load_network
+from lib.depth.run import run as train
+from lib.runs.key import run_function
+from lib.runs.task import Outcome, Place
+
+
+@dataclass(frozen=True)
+class DepthSpeed:
+    """The trained network; ``windows`` scored at once; ``written`` tokens after half a window."""
+
+    network: DepthRun
+    windows: int = 4
+    written: int = 32
+    rounds: int = 3
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
+
+
+@run_function("depth-speed")
+def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
+    """A row of the table ``speed`` for every point of valid that was really run."""
+    there = place.need(train, config.network, seed, KEPT)
+    llama, gate = load_network(config.network, there)
+    method, text = config.network.method, config.network.text
+    base = frozen(config.network.base.load().model.to(place.device), Method(method.layers))
+    ids = text.parts[text.texts[0]]["test"].inputs[: config.windows].to(place.device)
+    rows = timed_points(there.record()["tables"]["points"])
+    uses: list[Callable[[], Session]] = [lambda: Session(base, Method(method.layers))]
+    for row in rows:
+        exits = tuple(int(e) for e in row["exits"].split()) if row["rule"] in RULES else ()
+        rule = row["rule"] if row["rule"] in RULES else ""
+        policy = Policy(rule, row.get("threshold"), exits, gate)
+        uses.append(lambda policy=policy: Session(llama, method, policy))
+    scored = turns([lambda u=use: score(u(), ids) for use in uses], config.rounds)
+    half = ids[:1, : ids.shape[1] // 2]
+    written = turns([lambda u=use: write(u(), half, config.written) for use in uses], config.rounds)
+    found = []
+    for i, row in enumerate(rows, start=1):
+        own = {name: row.get(name) for name in ("rule", "target", "exits", "flops", "loss")}
+        own["prefill_ms"] = 1_000 * scored[i] / ids.numel()
+        own["generate_ms"] = 1_000 * written[i] / config.written
+        own["prefill_relative"] = scored[i] / scored[0]
+        own["generate_relative"] = written[i] / written[0]
+        found.append(own)
+    row = {"corpus": text.name, "corpus_sha256": text.sha256}
+    return Outcome(row, {"speed": found})
+
+
+def timed_points(points: list[Row]) -> list[Row]:
+    """The points of valid that a user would run: whole networks, rules with propagated keys."""
+    valid = [row for row in points if row["split"] == "valid" and row["rule"] != "random"]
+    return [row for row in valid if row["rule"] == "fixed" or row["keys"] == "propagated"]
+
+
+@torch.inference_mode()
+def score(session: Session, ids: Tensor) -> Tensor:
+    """Logits of all tokens."""
+    states, _ = session.states(ids)
+    return session.llama.logits(states)
+
+
+def turns(calls: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Seconds of every call, the middle of the rounds; they take turns, the first round is lost."""
+    spent: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 1):
+        for own, call in zip(spent, calls, strict=True):
+            started = time.perf_counter()
+            call()
+            if number:
+                own.append(time.perf_counter() - started)
+    return [median(own) for own in spent]

@@ -1,0 +1,73 @@
+"""Tables of notebooks 20 and 21."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.depth import fronts
+from lib.depth.evaluation import AIMS
+from lib.results.statistics import interval
+from lib.results.store import Absent, Results
+from lib.results.tables import captioned
+
+
+def networks(results: Results) -> pd.DataFrame:
+    """One row a network at the point it was made for: cost, test loss of each text."""
+    frame = results()
+    texts = [column for column in frame if column.startswith("test_loss_")]
+    rows = []
+    for variant in frame["variant"].unique():
+        own = frame[frame["variant"] == variant]
+        row = {"network": own["label"].iloc[0], "n": len(own), "layers": own["layers"].iloc[0]}
+        row |= {"trained": f"{own['params'].iloc[0]:,.0f}", "cost": round(own["flops"].mean(), 3)}
+        row |= {f"loss, {t[10:].replace('_', '-')}": str(interval(own[t])) for t in texts}
+        rows.append(row)
+    return captioned(pd.DataFrame(rows).set_index("network"), frame)
+
+
+def at_costs(results: Results) -> pd.DataFrame:
+    """Test loss (mean of both texts) at the costs of the claims, and what validation chose."""
+    rows = []
+    curves = {
+        "fixed depth": fronts.fixed,
+        "adaptive": fronts.adaptive,
+        "exits, head rules": fronts.grouped("exits", "head"),
+        "exits, state rules": fronts.grouped("exits", "state"),
+        "exits at random": fronts.grouped("exits", "random"),
+    }
+    for name, curve in curves.items():
+        row = {"way": name}
+        for aim in AIMS:
+            try:
+                frame = curve(results)
+                row[f"{aim:g}"] = str(interval(fronts.at(frame, aim)))
+                row[f"chosen for {aim:g}"] = _chosen(results, frame, aim)
+            except Absent:
+                row[f"{aim:g}"] = row[f"chosen for {aim:g}"] = ""
+        rows.append(row)
+    return captioned(pd.DataFrame(rows).set_index("way"), results())
+
+
+def _chosen(results: Results, frame: pd.DataFrame, aim: float) -> str:
+    """Networks and rules of the points nearest to a cost."""
+    valid = frame[frame["split"] == "valid"]
+    gap = (valid.groupby(["variant", "rule"])["flops"].mean() - aim).abs()
+    variant, rule = gap.idxmin()
+    name = results.labels[variant]
+    return name if rule in ("fixed", "gated") else f"{name}, {rule.replace('_', ' ')}"
+
+
+def decoding(results: Results) -> pd.DataFrame:
+    """Speed, agreement and equality of output by variant, batch and prompt, mean over texts."""
+    frame = results.named("decoding")
+    rows = []
+    for (variant, batch, prompt), own in frame.groupby(["variant", "batch", "prompt"], sort=False):
+        by_seed = own.groupby("seed")[["speedup", "acceptance", "drafted_tokens_a_second"]].mean()
+        row = {"drafting": variant, "batch": batch, "prompt": prompt, "n": len(by_seed)}
+        row["times as fast"] = str(interval(by_seed["speedup"]))
+        row["tokens a second"] = str(interval(by_seed["drafted_tokens_a_second"]))
+        known = by_seed["acceptance"].dropna()
+        row["accepted"] = str(interval(known)) if len(known) else ""
+        row["equal tokens"] = own["equal"].min()
+        rows.append(row)
+    return captioned(pd.DataFrame(rows).set_index("drafting"), results())

@@ -1,0 +1,159 @@
+"""The text of the study: instructions and articles in equal parts, in windows of 128 tokens.
+
+Windows of a split are spread evenly over the whole of it, so that a small test stands for many
+articles. ``gate`` is training text that no network is trained on: the exit gates are fitted there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lib.base.pretrained import Base, load_base
+from lib.text import wikipedia
+from lib.text.instructions import Instructions, load_instructions, split_records
+from lib.text.records import render
+from lib.text.token_stream import encode, joined_windows, stream_windows
+
+LENGTH = 128  # tokens a window
+SHARES = (0.8, 0.1, 0.1)  # of records in train, valid, test
+SOURCES = ("auto", "local", "hub", "embedded")
+SPLITS = ("train", "gate", "valid", "test")
+
+
+@dataclass(frozen=True)
+class BaseName:
+    """Which base model a run stands on: where it is loaded from, and what it must be."""
+
+    source: str
+    name: str
+    sha256: str
+
+    def load(self) -> Base:
+        """The base itself, kept for the process. Raises ValueError if it is another one."""
+        base = loaded(self.source)
+        if base.sha256 != self.sha256:
+            raise ValueError(f"the base {self.source!r} is not the one that this run was made for")
+        return base
+
+
+@cache
+def loaded(source: str) -> Base:
+    """A base, loaded once a process. Raises what ``load_base`` raises."""
+    return load_base(source)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token ids [windows, length + 1]: inputs are all but the last, labels all but the first."""
+
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def inputs(self) -> Tensor:
+        return self.ids[:, :-1]
+
+    @property
+    def labels(self) -> Tensor:
+        return self.ids[:, 1:]
+
+    @property
+    def tokens(self) -> int:
+        return self.inputs.numel()
+
+
+@dataclass(frozen=True)
+class DepthText:
+    """Windows of every split of every text, as ``parts[text][split]``; ``sha256`` over all ids."""
+
+    name: str
+    sha256: str
+    parts: dict[str, dict[str, Windows]]
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self.parts)
+
+    def joined(self, split: str) -> Windows:
+        """The windows of a split, both texts one after the other."""
+        return Windows(torch.cat([self.parts[text][split].ids for text in self.parts]))
+
+
+def load(base: BaseName, source: str, data_dir: str, tokens: dict[str, int]) -> DepthText:
+    """Windows of both texts; ``tokens`` a split, rounded up to whole windows of each text.
+
+    ``source`` is that of the instructions; ``embedded`` also takes the prose of the repository for
+    the articles. Raises CorpusUnavailable for a text that is not there, ValueError for too little.
+    """
+    tokenizer = base.load().tokenizer
+    counts = {split: -(-tokens[split] // (2 * LENGTH)) for split in SPLITS}
+    records = load_instructions(source, data_dir)
+    found = {_short(records): _from_records(records, tokenizer, counts)}
+    if records.name == "embedded":
+        found["embedded-prose"] = _from_prose(_embedded_prose(records), tokenizer, counts)
+    else:
+        found["wikipedia"] = _from_prose(wikipedia.splits(), tokenizer, counts)
+    digest = hashlib.sha256("+".join(found).encode())
+    for parts in found.values():
+        for split in SPLITS:
+            digest.update(parts[split].ids.numpy().tobytes())
+    return DepthText("+".join(found), digest.hexdigest(), found)
+
+
+def _short(records: Instructions) -> str:
+    return "embedded" if records.name == "embedded" else "alpaca"
+
+
+def _from_records(records: Instructions, tokenizer, counts: dict[str, int]) -> dict[str, Windows]:
+    """One stream of records a split, an end-of-sequence token after each."""
+    parts = split_records(records, SHARES)
+    wanted = {**counts, "train": counts["train"] + counts["gate"]}
+    found = {}
+    for split, own in parts.items():
+        texts = (render(record, "response") for record in own)
+        windows = joined_windows(texts, tokenizer, LENGTH, f"instructions, {split}", wanted[split])
+        found[split] = windows.first(wanted[split])
+    return _parted({s: _with_labels(w.inputs, w.labels) for s, w in found.items()}, counts)
+
+
+def _from_prose(splits: dict[str, str], tokenizer, counts: dict[str, int]) -> dict[str, Windows]:
+    """Windows spread evenly over the text of each split."""
+    wanted = {**counts, "train": counts["train"] + counts["gate"]}
+    found = {}
+    for split, text in splits.items():
+        windows = stream_windows(encode(text, tokenizer), LENGTH, f"articles, {split}")
+        if len(windows) < wanted[split]:
+            raise ValueError(
+                f"articles, {split}: {len(windows)} windows are there, {wanted[split]} were asked"
+            )
+        chosen = torch.linspace(0, len(windows) - 1, wanted[split]).round().long()
+        found[split] = _with_labels(windows.inputs[chosen], windows.labels[chosen])
+    return _parted(found, counts)
+
+
+def _with_labels(inputs: Tensor, labels: Tensor) -> Tensor:
+    return torch.cat([inputs, labels[:, -1:]], dim=1)
+
+
+def _parted(found: dict[str, Tensor], counts: dict[str, int]) -> dict[str, Windows]:
+    """``gate``: windows of the training text, evenly spread, that training does not see."""
+    train = found["train"]
+    held = torch.linspace(0, len(train) - 1, counts["gate"]).round().long()
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[held] = False
+    parts = {**found, "train": train[kept], "gate": train[held]}
+    return {split: Windows(parts[split].contiguous()) for split in SPLITS}
+
+
+def _embedded_prose(records: Instructions) -> dict[str, str]:
+    """The answers of the embedded records as running text, in three parts."""
+    text = " ".join(record.output for record in records.records)
+    first, second = len(text) * 6 // 10, len(text) * 8 // 10
+    return {"train": text[:first], "valid": text[first:second], "test": text[second:]}

@@ -1,0 +1,314 @@
+"""Rules and thresholds, runs of the depth study that are killed, its claims and figures."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from lib.depth import evaluation, exit_gate, forward, fronts, rules, work
+from lib.depth.evaluation import AIMS
+from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
+from lib.depth.flops import Costs
+from lib.depth.methods import Again, Gated, Method
+from lib.depth.reading import token_losses
+from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
+from lib.runs.key import run_key
+from lib.runs.task import Place, Task, run_one
+from lib.training import loop
+
+COSTS = Costs(layer=10.0, keys=1.0, head=20.0, gate=0.1, layers=4)
+TINY = E20.parameters.at("tiny").changed(train_tokens=1_024)
+QUIET = Method(4)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TINY.texts()[0]
+
+
+@pytest.fixture(scope="module")
+def table():
+    torch.manual_seed(0)
+    loss = torch.rand(4, 640).cumsum(0).flip(0)
+    scores = {rule: torch.rand(3, 640) for rule in rules.RULES}
+    return rules.Table(loss, scores, (1, 2, 3), 4, 64)
+
+
+def config(text, method=QUIET, **changes):
+    return DepthRun(TINY.base_name, text, method, settings(1e-2, 2), 2, **changes)
+
+
+def test_splits_share_no_window_and_are_spread(text):
+    for parts in text.parts.values():
+        rows = [tuple(row.tolist()) for part in parts.values() for row in part.ids]
+        assert len(set(rows)) == len(rows)
+    assert text.joined("train").tokens == 1_024 and text.name == "embedded+embedded-prose"
+    assert TINY.changed(train_tokens=1_536).texts()[0].sha256 != text.sha256
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+@pytest.mark.parametrize("chosen", [(0,), (1, 2), (0, 1, 2)])
+def test_thresholds_spend_what_they_may_and_no_step_less(table, rule, chosen):
+    threshold = rules.calibrate(table, rule, chosen, COSTS, 0.95)
+
+    def cost(least):
+        at = rules.stops(table.scores[rule], chosen, least)
+        return rules.token_costs(table, at, chosen, rule, COSTS).mean().item()
+
+    assert cost(threshold) <= 0.95
+    higher = table.scores[rule][list(chosen)]
+    higher = higher[higher > threshold]
+    if len(higher):
+        assert cost(higher.min().item()) > 0.95
+    assert rules.calibrate(table, rule, chosen, COSTS, 0.1) is None
+
+
+def test_costs_count_every_read_out_and_the_keys_above(table):
+    at = torch.tensor([0, 1, 3])
+    head = rules.token_costs(table, at, (0, 1), "entropy", COSTS)
+    # stops after 1 layer, after 2, nowhere: 1, 2 and 3 read-outs; keys of 3, 2 and 0 layers
+    spent = torch.tensor([10 + 20 + 3, 20 + 40 + 2, 40 + 60], dtype=torch.float64)
+    torch.testing.assert_close(head, spent / 60)
+    gate = rules.token_costs(table, at, (0, 1), "gate", COSTS)
+    spent = torch.tensor([10 + 20 + 3 + 0.1, 20 + 20 + 2 + 0.2, 40 + 20 + 0.2], dtype=torch.float64)
+    torch.testing.assert_close(gate, spent / 60)
+
+
+def test_recomputation_runs_what_a_later_token_needs():
+    two = rules.Table(torch.zeros(4, 4), {}, (1, 2, 3), 4, 2)
+    at = torch.tensor([0, 3, 3, 0])  # the first token is asked for by the second, the last by none
+    spent = rules.recomputed_costs(two, at, (), "random", COSTS) * 60
+    assert spent.tolist() == [40 + 20, 40 + 20, 40 + 20, 10 + 20]
+
+
+def test_random_exits_are_an_expectation_and_the_best_exit_is_a_bound(table):
+    at = rules.stops(table.scores["gate"], (0, 1, 2), 0.6)
+    shares = rules.rates(table, at)
+    assert sum(shares) == pytest.approx(1)
+    shuffled = [rules.loss_at(table, at[torch.randperm(640)]).mean().item() for _ in range(300)]
+    assert np.mean(shuffled) == pytest.approx(rules.random_loss(table, shares), abs=0.01)
+    for target in (0.7, 0.9):
+        best = rules.best_stops(table, COSTS, target)
+        cost = rules.token_costs(table, best, (0, 1, 2), "oracle", COSTS).mean().item()
+        assert cost <= target + 1e-9
+        threshold = rules.calibrate(table, "gate", (0, 1, 2), COSTS, target)
+        own = rules.loss_at(table, rules.stops(table.scores["gate"], (0, 1, 2), threshold))
+        assert rules.loss_at(table, best).mean() < own.mean()
+    assert rules.best_stops(table, COSTS, 0.4) is None  # one layer and the head cost more
+
+
+def test_the_gate_finds_a_gain_that_the_state_tells():
+    torch.manual_seed(0)
+    states, weight = torch.randn(400, 16), torch.randn(16)
+    gate = exit_gate.fit([states, states], [states @ weight + 2, torch.randn(400)])
+    torch.testing.assert_close(gate.score(0, states), -(states @ weight + 2), atol=0.05, rtol=0.05)
+    assert gate.score(1, states).std() < 0.3  # no signal: a small slope
+
+
+def test_random_stops_stop_at_the_rates_of_their_model():
+    row = {"rates": "0.2000 0.0000 0.3000 0.5000"}
+    decide = evaluation.random_stops(Method(4, exits=(1, 2, 3)), row, 0)
+    active = torch.ones(200, 200, dtype=torch.bool)
+    left = active.clone()
+    for layers, share in ((1, 0.2), (2, 0.0), (3, 0.3)):
+        stops = decide(layers, [], active) & left
+        assert stops.float().mean().item() == pytest.approx(share, abs=0.02)
+        left &= ~stops
+
+
+class Killed(RuntimeError):
+    """What a test raises in the middle of a run."""
+
+
+METHODS = {
+    "plain": QUIET,
+    "dropout": Method(4, exits=(1, 2), exit_loss="rising", layer_dropout=0.5),
+    "gated": Method(4, gated=Gated(1, 3)),
+    "random": Method(4, again=Again(2, 4, "random", 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_killed_while_training_goes_on_with_the_same_bits(name, text, kept, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    task = Task(tune, config(text, METHODS[name]), 0, {})
+    whole = run_one(task, kept / "whole", torch.device("cpu"))
+    plain, seen = work.loss_of, []
+
+    def dying(*given):
+        seen.append(0)
+        if len(seen) == 3:
+            raise Killed
+        return plain(*given)
+
+    monkeypatch.setattr(work, "loss_of", dying)
+    with pytest.raises(Killed):
+        run_one(task, kept / "killed", torch.device("cpu"))
+    again = run_one(task, kept / "killed", torch.device("cpu"))
+    assert len(seen) == 3 + 2  # four updates in all, two of them before the kill
+    assert again["row"]["valid_loss"] == whole["row"]["valid_loss"]
+    assert again["tables"]["curve"][-1]["train_loss"] == whole["tables"]["curve"][-1]["train_loss"]
+
+
+def test_an_evaluation_goes_on_from_its_finished_parts(text, kept, monkeypatch):
+    task = Task(run, config(text, Method(4, gated=Gated(1, 3))), 0, {})
+    whole = run_one(task, kept / "whole", torch.device("cpu"))
+    plain, seen = evaluation.Evaluation._gated_at, []
+
+    def dying(self, aim, threshold):
+        seen.append(aim)
+        if len(seen) == 2:
+            raise Killed
+        return plain(self, aim, threshold)
+
+    monkeypatch.setattr(evaluation.Evaluation, "_gated_at", dying)
+    with pytest.raises(Killed):
+        run_one(task, kept / "killed", torch.device("cpu"))
+    again = run_one(task, kept / "killed", torch.device("cpu"))
+    assert seen.count(seen[0]) == 1 and again["tables"]["points"] == whole["tables"]["points"]
+
+
+def test_what_is_off_is_not_in_the_key(text):
+    plain = run_key(run, config(text), 0)
+    assert plain == run_key(run, config(text, Method(4, layer_dropout=0.0), keep=True), 0)
+    assert plain != run_key(run, config(text, Method(4, layer_dropout=0.1)), 0)
+
+
+def test_a_kept_network_is_the_one_that_was_measured(text, kept):
+    task = Task(run, config(text, Method(4, exits=(1, 2)), keep=True), 0, {})
+    record = run_one(task, kept, torch.device("cpu"))
+    llama, gate = load_network(task.config, Place(kept / task.key()))
+    valid = text.joined("valid")
+    with torch.inference_mode():
+        loss = token_losses(llama, forward.through(llama, valid.inputs)[-1], valid.labels).mean()
+    assert record["row"]["val_ppl"] == pytest.approx(loss.exp().item(), rel=1e-5)
+    assert gate.weight.shape == (2, 32) and bool(gate.weight.abs().sum() > 0)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTH_KEEP", str(tmp_path_factory.mktemp("depth")))
+        patch.setattr(evaluation, "TARGETS", (0.5, 0.7, 0.9, 1.0))
+        yield E20.run(TINY)
+
+
+def test_exits_for_all_tokens_cost_less_and_the_last_is_the_network(results):
+    frame = fronts.points(results, "exits", rule="static", split="valid")
+    assert frame["flops"].is_monotonic_increasing and frame["flops"].iloc[-1] == 1
+    row = results()[results()["variant"] == "exits"].iloc[0]
+    assert np.log(row["val_ppl"]) == pytest.approx(frame["loss"].iloc[-1])
+    assert set(results("points")["text"]) == {"both", "embedded", "embedded-prose"}
+
+
+def test_points_keep_to_the_costs_they_were_chosen_for(results):
+    frame = results("points")
+    own = frame[(frame["split"] == "valid") & (frame["keys"] == "free")]
+    assert len(own) > 30 and (own["flops"] <= own["target"] + 1e-6).all()
+    same = ["variant", "rule", "target", "text", "split"]
+    wide = frame[frame["keys"].isin(("free", "recomputed"))].pivot_table(
+        index=same, columns="keys", values=["loss", "flops"], aggfunc="first"
+    )
+    assert (wide["loss"]["free"] == wide["loss"]["recomputed"]).all()
+    oracle = own[own["rule"] == "oracle"].set_index(["variant", "target"])["loss"]
+    others = own[own["rule"] != "oracle"].groupby(["variant", "target"])["loss"].min()
+    assert (oracle[others.index] <= others + 1e-6).all()
+
+
+def test_propagation_of_tokens_that_all_go_through_is_exact(results):
+    frame = results("points")
+    gated = frame[(frame["variant"] == "gated") & (frame["target"] == 1.0)]
+    assert (gated["rate"] == 1).all() and gated["threshold"].isna().all()
+    ran = frame[frame["keys"] == "propagated"]
+    assert set(ran.loc[ran["variant"] == "exits", "rule"]) >= {"random"}
+    deep = frame[(frame["keys"] == "free")].set_index(
+        ["variant", "rule", "target", "text", "split"]
+    )["loss"]
+    pairs = ran[ran["rule"].isin(rules.RULES)]
+    near = [deep[(r.variant, r.rule, r.target, r.text, r.split)] for r in pairs.itertuples()]
+    assert np.abs(pairs["loss"] - near).max() < 0.5 and not np.array_equal(pairs["loss"], near)
+
+
+def test_every_claim_is_measured(results):
+    ids = [claim.id for claim in E20.claims]
+    assert len(ids) == len(set(ids)) and all(claim.kind == "own" for claim in E20.claims)
+    for claim in E20.claims:
+        try:
+            values = claim.measure(results)
+        except fronts.Absent as missing:
+            # on the tiny base one layer and a read-out may cost more than half
+            assert "0.5" in str(missing) or "target" in str(missing), claim.id
+            continue
+        assert values.shape == (1,) and np.isfinite(values).all(), claim.id
+        assert results.used, claim.id
+
+
+def test_speed_is_that_of_the_points_that_were_run(results):
+    speed = results("speed")
+    assert set(speed["variant"]) == {n for n, v in E20.variants.items() if v.timed}
+    assert (speed[["prefill_ms", "generate_ms", "prefill_relative"]] > 0).all().all()
+    exits = fronts.points(results, "exits", keys="propagated", split="valid")
+    exits = exits[exits["rule"] != "random"]
+    own = speed[speed["variant"] == "exits"]
+    assert sorted(own["flops"]) == pytest.approx(sorted(exits["flops"]))
+
+
+def test_figures_are_drawn(results):
+    for draw in E20.figures.values():
+        figure = draw(results)
+        assert any(panel.lines for panel in figure.axes)
+        plt.close(figure)
+
+
+def test_lines_go_through_their_points():
+    costs, losses = np.array([0.9, 0.5, 0.7]), np.array([1.0, 3.0, 1.5])
+    order = np.argsort(costs)
+    costs, losses = costs[order], losses[order]
+    assert fronts.between(costs, losses, 0.7) == pytest.approx(1.5)
+    assert fronts.between(costs, losses, 0.6) == pytest.approx(2.25)
+    assert fronts.between(costs, losses, 1.0) == pytest.approx(0.75)
+    assert fronts.between(np.array([1.0]), np.array([2.0]), 0.3) == 2.0
+
+
+def test_the_better_cut_is_chosen_on_valid_and_not_on_test(results):
+    chosen = fronts.fixed(results)
+    for aim in AIMS:
+        names = [f"{kind}_{fronts.NAMES[aim]}" for kind in fronts.FIXED]
+        losses = {n: fronts.valid_loss(fronts.points(results, n)) for n in names}
+        assert min(losses, key=losses.get) in set(chosen["variant"])
+    swapped = replace(results, frames=dict(results.frames))
+    frame = results("points").copy()
+    frame.loc[frame["split"] == "test", "loss"] *= -1
+    swapped.frames["points"] = frame
+    assert list(fronts.fixed(swapped)["variant"]) == list(chosen["variant"])
+    assert list(fronts.adaptive(swapped)["rule"]) == list(fronts.adaptive(results)["rule"])
+
+
+def test_main_points_are_one_a_split(results):
+    for name, variant in E20.variants.items():
+        rows = fronts.points(results, name).to_dict("records")
+        own = main_points(variant.make(4), rows)
+        assert [r["split"] for r in own] == ["valid", "test", "test"], name
+
+
+def test_pieces_of_a_killed_write_are_whole(tmp_path):
+    pieces = evaluation.Pieces(tmp_path / "checkpoint-points.json")
+    assert pieces("a", lambda: [{"x": 1.5, "y": None}]) == [{"x": 1.5, "y": None}]
+    again = evaluation.Pieces(tmp_path / "checkpoint-points.json")
+    assert again("a", lambda: 1 / 0) == [{"x": 1.5, "y": None}]
+    (tmp_path / "checkpoint-points.json").write_text("{}")
+    made = evaluation.Pieces(tmp_path / "checkpoint-points.json")("a", lambda: "anew")
+    assert made == "anew" and (tmp_path / "checkpoint-points.json.damaged-1").is_file()
+
+
+def test_every_way_to_choose_is_drawn(results):
+    figure = E20.figures["front"](results)
+    drawn = [line.get_label() for line in figure.axes[0].lines if len(line.get_xdata())]
+    there = {"fixed depth, best on valid", "base, untouched", "base, adapted", "gated middle"}
+    assert there <= set(drawn)
+    full = next(line for line in figure.axes[0].lines if line.get_label() == "exits at random")
+    assert max(full.get_xdata()) == pytest.approx(1.0)  # the network at full depth ends the line
+    plt.close(figure)

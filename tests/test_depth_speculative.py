@@ -1,0 +1,134 @@
+"""Self-speculative decoding: greedy output token for token, sampling by distribution."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lib.depth import evaluation
+from lib.depth.experiments.e21_exit_early_lose_nothing import E21
+from lib.depth.generation import Session, write
+from lib.depth.llama import of_base
+from lib.depth.methods import Method
+from lib.depth.modeling import plain_model
+from lib.depth.speculative import Drafter, frequent
+
+
+@pytest.fixture(scope="module")
+def llama(base):
+    return of_base(base.model)
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(3, 280, (4, 9), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("exit", [1, 2, 3])
+@pytest.mark.parametrize("tokens", [1, 3, 8])
+@pytest.mark.parametrize("words", [None, 100])
+def test_greedy_output_is_that_of_the_whole_network(llama, ids, exit, tokens, words):
+    words = words and torch.arange(words)
+    plain = write(Session(llama, Method(4)), ids, 30)
+    drafted, count = Drafter(llama, exit, tokens, words).write(ids, 30)
+    assert torch.equal(drafted, plain)
+    assert 0 <= count.accepted <= count.drafted and count.rounds >= 29 // tokens
+
+
+def test_a_draft_of_the_whole_network_is_always_accepted(base, ids):
+    # above the exit nothing is added: both read the same states
+    llama = of_base(base.model)
+    for name in ("o", "down"):
+        llama.layers[3].maps[name].weight = torch.zeros_like(llama.layers[3].maps[name].weight)
+    _, count = Drafter(llama, 3, 5).write(ids, 41)
+    assert count.accepted == count.drafted and count.rounds == 8
+
+
+def test_drafts_are_refused_where_the_layers_above_disagree(llama, ids):
+    _, count = Drafter(llama, 1, 5).write(ids, 41)
+    assert count.accepted < count.drafted and count.rounds > 8
+
+
+def sharper(base):
+    """A network whose next token is one of a few, so that 10,000 draws tell distributions apart."""
+    llama = of_base(base.model)
+    llama.norm = 2.5 * llama.norm
+    return llama
+
+
+@pytest.mark.parametrize("words", [None, 60])
+def test_sampling_draws_from_the_network_itself(base, words):
+    llama = sharper(base)
+    words = words and torch.arange(words)
+    prompt = torch.tensor([[7, 50, 200]])
+    with torch.inference_mode():
+        first = llama.logits(Session(llama, Method(4)).states(prompt)[0])[0, -1].softmax(-1)
+        follow = torch.cat([prompt.expand(280, 3), torch.arange(280)[:, None]], 1)
+        then = llama.logits(Session(llama, Method(4)).states(follow)[0])[:, -1].softmax(-1)
+        second = (first @ then).double().numpy()  # after a token that drafting had to guess
+        third = np.zeros(280)
+        for token in range(280):
+            more = torch.cat([prompt.expand(280, 3), torch.full((280, 1), token)], 1)
+            more = torch.cat([more, torch.arange(280)[:, None]], 1)
+            last = llama.logits(Session(llama, Method(4)).states(more)[0])[:, -1].softmax(-1)
+            third += (first[token] * (then[token] @ last)).double().numpy()
+    draw = torch.Generator().manual_seed(5)
+    drafter = Drafter(llama, 2, 3, words)
+    found = [drafter.write(prompt.expand(250, 3), 3, draw)[0] for _ in range(40)]
+    found = torch.cat(found)
+    assert len(found) == 10_000
+    for place, expected in ((1, second), (2, third / third.sum())):
+        seen = np.bincount(found[:, place].numpy(), minlength=280)
+        assert chi_square(seen, expected) > 1e-3
+    exit_alone = Session(of_base(base.model, (0, 1)), Method(4, kept=(0, 1)))
+    wrong = llama.logits(exit_alone.states(follow)[0])[:, -1].softmax(-1)
+    seen = np.bincount(found[:, 1].numpy(), minlength=280)
+    assert chi_square(seen, (first @ wrong).double().numpy()) < 1e-6  # the test can fail
+
+
+def chi_square(seen, expected):
+    """p of counts under probabilities; rare values are put together."""
+    common = expected * seen.sum() >= 5
+    expected = expected / expected.sum()
+    counts = np.append(seen[common], seen[~common].sum())
+    chances = np.append(expected[common], expected[~common].sum())
+    if chances[-1] * seen.sum() < 1:
+        counts, chances = counts[:-1], chances[:-1]
+    return stats.chisquare(counts, chances / chances.sum() * counts.sum()).pvalue
+
+
+def test_transformers_accepts_the_same_exit_as_its_assistant(base, ids):
+    model = plain_model(base.model, of_base(base.model))
+    model.generation_config.eos_token_id = None
+    plain = model.generate(ids[:1], max_new_tokens=20, do_sample=False)
+    assisted = model.generate(ids[:1], max_new_tokens=20, do_sample=False, assistant_early_exit=2)
+    ours = Drafter(of_base(base.model), 2, 4).write(ids[:1], 20)[0]
+    assert torch.equal(plain, assisted) and torch.equal(plain[:, 9:], ours)
+
+
+def test_frequent_tokens_are_counted():
+    ids = torch.tensor([[5, 5, 5, 2, 2, 9]])
+    assert frequent(ids, 2, 12).tolist() == [2, 5]
+    assert len(frequent(ids, 100, 12)) == 12
+
+
+def test_an_exit_that_is_none_is_refused(llama):
+    for exit, tokens in ((0, 3), (4, 3), (2, 0)):
+        with pytest.raises(ValueError, match="allowed"):
+            Drafter(llama, exit, tokens)
+
+
+def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
+    monkeypatch.setattr(evaluation, "TARGETS", (0.5, 0.7, 0.9, 1.0))
+    results = E21.run(E21.parameters.at("tiny").changed(train_tokens=512))
+    frame = results("decoding")
+    assert set(frame["variant"]) == set(E21.variants)
+    assert len(frame) == 7 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
+    assert (frame["equal"] == 1).all()
+    assert frame["acceptance"].dropna().between(0, 1).all() and (frame["speedup"] > 0).all()
+    for claim in E21.claims:
+        assert np.isfinite(claim.measure(results)).all() and results.used, claim.id
+    for draw in E21.figures.values():
+        plt.close(draw(results))
