@@ -219,13 +219,19 @@ def texts(value: object) -> Iterator[str]:
 
 
 def faults(path: Path) -> list[str]:
-    """Why a committed notebook may not be shown to a reader; an empty list if it may."""
+    """Why a committed notebook may not be shown to a reader; an empty list if it may.
+
+    The notebook of a pending experiment holds no output: there are no committed rows to show.
+    """
     book = nbformat.read(path, as_version=4)
     notes = [book.metadata, *(cell.metadata for cell in book.cells)]
     found = [f"its metadata hold {key}" for key in TRACES if any(key in note for note in notes)]
     if any(MACHINE_PATH.search(text) for text in texts(notes)):
         found.append("its metadata hold a path of the machine it ran on")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+    if registry.has(path.stem) and registry.experiment(path.stem).pending:
+        shown = any(cell.outputs for cell in code)
+        return [*found, "its experiment is pending, yet it holds outputs"] if shown else found
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):
         found.append("not every cell has been run")
