@@ -12,7 +12,6 @@ from lib.context.block import (
     layer_widths,
     matched_context_dim,
     parameter_count,
-    stack_tokens,
 )
 from lib.context.head import NextTokenModel, UntiedHead, represented_parameters
 from lib.context.token_block import TokenBlock
@@ -90,12 +89,6 @@ def test_matched_width_is_the_nearest():
 def test_unknown_layout_names_the_allowed_ones():
     with pytest.raises(ValueError, match="every_layer, first_layer"):
         ContextBlock(4, 4, 1, "sideways")
-
-
-def test_stacked_tokens_are_oldest_first_with_zeros_before_the_start():
-    e = torch.arange(1.0, 4.0)[:, None]
-    assert stack_tokens(e, 3).tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
-    assert torch.equal(stack_tokens(e, 1), e)
 
 
 def test_untied_head_starts_uniform():

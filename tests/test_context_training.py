@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.context.block import ContextBlock, stack_tokens
+from lib.context.block import ContextBlock
 from lib.context.contexts import sequential
 from lib.context.early_stopping import best_epoch, stop_epoch
 from lib.context.end_to_end import EndToEnd, TruncatedWork
@@ -176,6 +176,13 @@ def test_early_stopping_rule():
     assert (stop_epoch(losses, 0), best_epoch(losses)) == (6, 5)
     with pytest.raises(ValueError, match="allowed"):
         stop_epoch(losses, -1)
+
+
+def stack_tokens(embedded, count):
+    """[N, d] -> [N, count*d]: the last `count` embeddings, oldest first, zeros before the start."""
+    padded = torch.cat([embedded.new_zeros(count - 1, embedded.shape[1]), embedded])
+    length = embedded.shape[0]
+    return torch.cat([padded[k : k + length] for k in range(count)], dim=1)
 
 
 def test_windows_hold_the_tokens_before_and_none_after():

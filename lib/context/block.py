@@ -160,12 +160,3 @@ def matched_context_dim(target: int, token_dim: int, layers: int, layout: str) -
     low = target - parameter_count(width, token_dim, layers, layout)
     high = parameter_count(width + 1, token_dim, layers, layout) - target
     return width if abs(low) <= high else width + 1
-
-
-def stack_tokens(embedded: Tensor, count: int) -> Tensor:
-    """[N, d] -> [N, count*d]: the last `count` embeddings, oldest first, zeros before the start."""
-    if count < 1:
-        raise ValueError(f"count is {count}; at least one token is needed")
-    padded = torch.cat([embedded.new_zeros(count - 1, embedded.shape[1]), embedded])
-    length = embedded.shape[0]
-    return torch.cat([padded[k : k + length] for k in range(count)], dim=1)
