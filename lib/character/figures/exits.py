@@ -90,12 +90,12 @@ def pareto(variants: Sequence[str], state: str = "best"):
                     continue
                 mean = rows.groupby("threshold")[["compute_pct", "ppl", "random_ppl"]].mean()
                 whole = interval(ends["always_last_ppl"])
-                label = f"{name}: without exit {whole}"
+                label = f"{name}\n{whole}"
                 panel.plot(mean["compute_pct"], mean["ppl"], ".-", color=colour, ms=7)
                 panel.plot(mean["compute_pct"], mean["random_ppl"], ":", color=colour, lw=1.2)
                 panel.plot(100, whole.mean, "s", color=colour, ms=6.5, label=label)
             panel.set_xlabel("blocks' compute (% of four layers)")
-            heading = "mean over seeds [95 % interval]"
+            heading = "without exit, mean over\nseeds [95 % interval]"
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title=heading)
             panel.get_legend().get_title().set_color(style.QUIET)
         axes[0].set_ylabel("held-out perplexity")
