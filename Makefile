@@ -5,6 +5,7 @@ NB ?=
 SIZE ?=
 BIN := .venv/bin
 READY := .venv/.ready
+PIP := pip>=25,<27# the pip that Python 3.11 brings resolves the same list for 20 minutes
 
 # What was typed is text, never a command: it is checked here, before any work, and handed on
 # through the environment.
@@ -37,6 +38,7 @@ setup: $(READY) ## make the environment (.venv), versions held by requirements.l
 $(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -U "$(PIP)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-dev.txt -e .
 	touch $(READY)
