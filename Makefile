@@ -5,7 +5,7 @@ NB ?=
 SIZE ?=
 BIN := .venv/bin
 READY := .venv/.ready
-PIP := pip>=25,<27# the pip that Python 3.11 brings resolves the same list for 20 minutes
+PIP := pip>=25,<27
 
 # What was typed is text, never a command: it is checked here, before any work, and handed on
 # through the environment.
@@ -40,7 +40,8 @@ $(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -U "$(PIP)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-dev.txt -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
 	touch $(READY)
 
 run: $(READY) ## every notebook at the quick size, then the table of results (NB=03,04 for some)
