@@ -23,8 +23,8 @@ LOOKS = {  # verdict: colour, marker, filled; legible without colour too
 }
 REAL = "wikipedia"
 LIMIT = 2.5  # shares beyond are drawn at the edge, as arrows
-HEIGHT = 0.225  # inches a row, of two small lines at most
-LINE = 62  # characters of a statement in one line
+HEIGHT = 0.16  # inches a row
+LINE = 84  # characters of a statement, shortened at a word
 
 
 def rows(claims: pd.DataFrame, text: str = REAL) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def _shares(row: pd.Series, reported: float) -> dict:
 def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
     """The reported claims as rows: on the text of the report (left) and on real text (right)."""
     table = rows(claims, text)
-    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(style.WIDE, HEIGHT * len(table) + 1.6))
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, HEIGHT * len(table) + 1.4))
     for panel, place, title in (
         (axes[0], "own", "on the text of the report"),
         (axes[1], "real", f"on real text ({text})"),
@@ -87,10 +87,10 @@ def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
         panel.set_title(title)
         panel.set_xlabel("share of the reported effect")
     names = [
-        textwrap.fill(f"{statement} {_short(source)}", LINE, max_lines=2, placeholder=" …")
+        f"{textwrap.shorten(statement, LINE, placeholder=' …')} {_short(source)}"
         for statement, source in zip(table["statement"], table["source"], strict=True)
     ]
-    axes[0].set_yticks(range(len(table)), names, fontsize=6.2, linespacing=1.0)
+    axes[0].set_yticks(range(len(table)), names, fontsize=6.2)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
     style.legend(figure, _key(), columns=4)
     return figure
