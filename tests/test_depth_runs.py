@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.depth import evaluation, exit_gate, forward, fronts, rules, work
+from lib.depth import evaluation, exit_gate, forward, fronts, rules, texts, work
 from lib.depth.evaluation import AIMS
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
@@ -16,6 +16,7 @@ from lib.depth.reading import token_losses
 from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
 from lib.runs.key import run_key
 from lib.runs.task import Place, Task, run_one
+from lib.text.corpus import CorpusUnavailable
 from lib.training import loop
 
 COSTS = Costs(layer=10.0, keys=1.0, head=20.0, gate=0.1, layers=4)
@@ -46,6 +47,24 @@ def test_splits_share_no_window_and_are_spread(text):
         assert len(set(rows)) == len(rows)
     assert text.joined("train").tokens == 1_024 and text.name == "embedded+embedded-prose"
     assert TINY.changed(train_tokens=1_536).texts()[0].sha256 != text.sha256
+
+
+def test_without_instructions_articles_alone_are_as_many_tokens(monkeypatch, capsys):
+    def absent(*_):
+        raise CorpusUnavailable("no folder, no hub")
+
+    words = {part: f"{part} " * 900 for part in ("train", "valid", "test")}
+    monkeypatch.setattr(texts, "load_instructions", absent)
+    monkeypatch.setattr(texts.wikipedia, "splits", lambda: words)
+    tokens = {"train": 512, "gate": 256, "valid": 256, "test": 256}
+    found = texts.load(TINY.base_name, "auto", "", tokens)
+    assert "wikipedia alone is used" in capsys.readouterr().out
+    assert found.texts == ["wikipedia"]
+    assert {split: found.joined(split).tokens for split in tokens} == tokens
+    again = texts.load(TINY.base_name, "wikipedia", "", tokens)
+    assert again.sha256 == found.sha256 and not capsys.readouterr().out
+    with pytest.raises(CorpusUnavailable):
+        texts.load(TINY.base_name, "hub", "", tokens)
 
 
 @pytest.mark.parametrize("rule", rules.RULES)

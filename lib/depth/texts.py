@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from lib.base.pretrained import Base, load_base
-from lib.text import wikipedia
+from lib.text import instructions, wikipedia
+from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import Instructions, load_instructions, split_records
 from lib.text.records import render
 from lib.text.token_stream import encode, joined_windows, stream_windows
 
 LENGTH = 128  # tokens a window
 SHARES = (0.8, 0.1, 0.1)  # of records in train, valid, test
-SOURCES = ("auto", "local", "hub", "embedded")
+SOURCES = (*instructions.SOURCES, "wikipedia")
 SPLITS = ("train", "gate", "valid", "test")
 
 
@@ -90,13 +91,18 @@ def load(base: BaseName, source: str, data_dir: str, tokens: dict[str, int]) -> 
     """Windows of both texts; ``tokens`` a split, rounded up to whole windows of each text.
 
     ``source`` is that of the instructions; ``embedded`` also takes the prose of the repository for
-    the articles. Raises CorpusUnavailable for a text that is not there, ValueError for too little.
+    the articles. ``wikipedia`` is articles alone, as many tokens as both texts together; ``auto``
+    comes to that, and says so, where there are no instructions.
+    Raises CorpusUnavailable for a text that is not there, ValueError for too little.
     """
     tokenizer = base.load().tokenizer
-    counts = {split: -(-tokens[split] // (2 * LENGTH)) for split in SPLITS}
-    records = load_instructions(source, data_dir)
-    found = {_short(records): _from_records(records, tokenizer, counts)}
-    if records.name == "embedded":
+    records = _instructions(source, data_dir)
+    texts = 1 if records is None else 2
+    counts = {split: -(-tokens[split] // (texts * LENGTH)) for split in SPLITS}
+    found = {}
+    if records is not None:
+        found[_short(records)] = _from_records(records, tokenizer, counts)
+    if records is not None and records.name == "embedded":
         found["embedded-prose"] = _from_prose(_embedded_prose(records), tokenizer, counts)
     else:
         found["wikipedia"] = _from_prose(wikipedia.splits(), tokenizer, counts)
@@ -105,6 +111,19 @@ def load(base: BaseName, source: str, data_dir: str, tokens: dict[str, int]) -> 
         for split in SPLITS:
             digest.update(parts[split].ids.numpy().tobytes())
     return DepthText("+".join(found), digest.hexdigest(), found)
+
+
+def _instructions(source: str, data_dir: str) -> Instructions | None:
+    """The instructions, or None for articles alone."""
+    if source == "wikipedia":
+        return None
+    try:
+        return load_instructions(source, data_dir)
+    except CorpusUnavailable as missing:
+        if source != "auto":
+            raise
+        print(f"Alpaca is not at hand ({missing}); wikipedia alone is used.", flush=True)
+        return None
 
 
 def _short(records: Instructions) -> str:
