@@ -243,7 +243,7 @@ class _Loop:
             if not t.validations:
                 self._validate(self.began)
             fit.place = 0
-            if self._over() or self._due():
+            if self._due():
                 self._save()
         fit.last = {name: v.detach().clone() for name, v in self._weights().items()}
         if t.restore == "best" and fit.best:
