@@ -404,7 +404,7 @@ def test_the_time_between_checkpoints_follows_their_cost(tmp_path, monkeypatch):
             yield from super().losses(batch)
 
     train(Slow(count=100), Training(epochs=1), path=tmp_path / "x")
-    assert written == [6, 47, 88], "first after 5 s, then at most a twentieth of the time"
+    assert written == [11, 52, 93], "first after 10 s, then at most a twentieth of the time"
 
 
 KILLED = """
