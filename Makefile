@@ -35,12 +35,12 @@ help: ## this list
 
 setup: $(READY) ## make the environment (.venv), versions held by requirements.lock
 
-$(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
+$(READY): requirements.txt requirements-dev.txt requirements.lock requirements-torch.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -U "$(PIP)"
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements-torch.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
 	touch $(READY)
 
@@ -99,7 +99,7 @@ site-test: site ## every page of the site in a headless Chromium: links, errors,
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m site tests/test_site.py
 
 .venv/.site: $(READY) requirements-site.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-site.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements-site.txt
 	touch $@
 
 clean: ## remove what small runs left; full runs, their tables and the environment stay
