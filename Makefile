@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 NB ?=
 SIZE ?=
+NAME ?=
+STUDY ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := pip>=25,<27
@@ -11,7 +13,9 @@ PIP := pip>=25,<27
 # through the environment.
 override NB := $(value NB)
 override SIZE := $(value SIZE)
-export NB SIZE
+override NAME := $(value NAME)
+override STUDY := $(value STUDY)
+export NB SIZE NAME STUDY
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
@@ -28,7 +32,7 @@ ifneq ($(filter-out $(SIZES),$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif
 
-.PHONY: help setup run test reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
+.PHONY: help setup run test new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +57,9 @@ test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all noteb
 	$(BIN)/python tools/notebooks.py check
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
+
+new-experiment: $(READY) ## begin an experiment that runs at once (NAME=my_idea STUDY=character)
+	@$(BIN)/python tools/new_experiment.py
 
 reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03; resumable)
 	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --only "$$NB"
