@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 NB ?=
 SIZE ?=
+NAME ?=
+STUDY ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := pip>=25,<27
@@ -11,7 +13,9 @@ PIP := pip>=25,<27
 # through the environment.
 override NB := $(value NB)
 override SIZE := $(value SIZE)
-export NB SIZE
+override NAME := $(value NAME)
+override STUDY := $(value STUDY)
+export NB SIZE NAME STUDY
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
@@ -28,19 +32,19 @@ ifneq ($(filter-out $(SIZES),$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif
 
-.PHONY: help setup run test reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
+.PHONY: help setup run test new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## make the environment (.venv), versions held by requirements.lock
 
-$(READY): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
+$(READY): requirements.txt requirements-dev.txt requirements.lock requirements-torch.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -U "$(PIP)"
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements-torch.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
 	touch $(READY)
 
@@ -53,6 +57,9 @@ test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all noteb
 	$(BIN)/python tools/notebooks.py check
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
+
+new-experiment: $(READY) ## begin an experiment that runs at once (NAME=my_idea STUDY=character)
+	@$(BIN)/python tools/new_experiment.py
 
 reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03; resumable)
 	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --only "$$NB"
@@ -99,7 +106,7 @@ site-test: site ## every page of the site in a headless Chromium: links, errors,
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m site tests/test_site.py
 
 .venv/.site: $(READY) requirements-site.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock -r requirements-site.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements-site.txt
 	touch $@
 
 clean: ## remove what small runs left; full runs, their tables and the environment stay
