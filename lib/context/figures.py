@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.figures.rows import own_values
 from lib.results.statistics import interval
 
@@ -158,4 +158,5 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
     style.legend(figure, axes, f"a mark a random seed; {lines}", 1)
+    alternative.say(figure, f"Fitted laws: {'; '.join(axes.get_legend_handles_labels()[1])}.")
     return figure

@@ -41,7 +41,7 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
                     look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
                     band(panel, here, "layer", column, label=shown, **look)
             style.whole_numbers(panel.xaxis)
-            panel.set_xlabel("after layer")
+            panel.set_xlabel("layer")
         axes[0].set_ylabel(label)
         style.legend(figure, axes[-1], NOTE, 3)
         return figure
