@@ -180,8 +180,11 @@ def pages() -> dict[str, Any]:
 def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> str:
     """The box under a notebook's title: asked, found, how sure; from the rows of claims.csv.
 
-    ``ids``: the experiment's claims. A notebook without committed claims says so.
+    ``ids``: the experiment's claims. A notebook without any, or without committed ones, says so.
     """
+    if not ids:
+        found = "Nothing is claimed here: this notebook shows how the others are read."
+        return f"> **Asked.** {question}\n>\n> **Found.** {found}"
     head = next((row for row in question_rows() if row["notebook"] == number), None)
     own = claims[claims["id"].isin(ids) & (claims["n"] > 0)]
     lines = [f"> **Asked.** {question}", ">"]
@@ -209,7 +212,8 @@ def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> 
 
 def _found(row: Any, words: dict[str, str]) -> str:
     reported = "" if pd.isna(row.reported) else f" (report: {sensible(row.reported)})"
-    return f"{words[row.verdict]} on {row.corpus}, {_here(row)}{reported}."
+    size = f" ({row.size} size)" if row.size != FULL else ""
+    return f"{words[row.verdict]} on {row.corpus}{size}, {_here(row)}{reported}."
 
 
 def _here(row: Any) -> str:
