@@ -72,7 +72,7 @@ def by_reference(variant: str, state: str = "best"):
                 rows.draw(panel, y, fall.to_numpy(), style.COLOURS[y])
             rows.name_rows(panel, list(REFERENCES))
             panel.axvline(0, color="black", linewidth=0.8)
-            panel.set_xlabel("fall of the loss, % (left of 0: it grows)")
+            panel.set_xlabel("fall of loss, % (below 0: grows)")
         axes[0].set_ylabel("reference of difficulty")
         style.legend(figure, rows.key(False), columns=3)
         return figure
