@@ -1,18 +1,23 @@
 """What every notebook does at its start and when it shows something."""
 
+import ast
+import inspect
 import os
 import platform
+import textwrap
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 from lib.experiment import Experiment
 from lib.figures import style
 from lib.parameters import ParameterError, Parameters, no_folder
-from lib.results import scoreboard, store, tables
+from lib.results import legible, scoreboard, store, tables
 from lib.results.claims import SEEDS
 from lib.results.store import Results
 from lib.runs import devices
@@ -99,18 +104,36 @@ def _is_plain(name: str, value: Any) -> bool:
     return not hidden and isinstance(value, (bool, int, float, str, list, tuple, dict, type(None)))
 
 
-def show(table: pd.DataFrame) -> None:
-    """Display a table under a line that says what its numbers stand on.
+def source(*parts: Callable[..., Any] | type) -> None:
+    """Display the lines of the library that are a mechanism: functions, methods or classes."""
+    display(Markdown("\n\n".join(quoted(part) for part in parts)))
 
-    Plain HTML that also stands where style sheets are stripped: cells are aligned to the left, line
-    ends in them are kept, empty ones are empty.
+
+def quoted(part: Callable[..., Any] | type) -> str:
+    """Where a function or class stands, and its code as Markdown without docstring and decorators.
+
+    Raises TypeError for what has no source of its own, an object say.
     """
+    part = inspect.unwrap(part)  # without its decorators
+    lines = textwrap.dedent(inspect.getsource(part)).splitlines()
+    tree = ast.parse("\n".join(lines)).body[0]
+    gone = set(range(1, tree.lineno))  # decorators
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            gone |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+            after = node.body[0].end_lineno + 1
+            if after <= len(lines) and not lines[after - 1].strip():
+                gone.add(after)
+    kept = "\n".join(line for number, line in enumerate(lines, 1) if number not in gone)
+    path = Path(inspect.getsourcefile(part)).resolve().relative_to(ROOT).as_posix()
+    return f"`{path}`, `{part.__qualname__}`:\n\n```python\n{kept}\n```"
+
+
+def show(table: pd.DataFrame) -> None:
+    """Display a table (``lib.results.legible``), the line above says what its numbers stand on."""
     if "caption" in table.attrs:
         display(HTML(f"<small>{table.attrs['caption']}</small>"))
-    html = table.to_html(justify="left", border=0, na_rep="")
-    for tag in ("td", "th"):
-        html = html.replace(f"<{tag}>", f'<{tag} align="left">')
-    display(HTML(html.replace("\\n", "<br>")))
+    display(HTML(legible.page(table)))
 
 
 def verdicts(experiment: Experiment, results: Results) -> None:

@@ -14,6 +14,7 @@ from lib.depth.flops import Costs
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.reading import token_losses
 from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
+from lib.figures import alternative
 from lib.runs.key import run_key
 from lib.runs.task import Place, Task, run_one
 from lib.text.corpus import CorpusUnavailable
@@ -279,6 +280,7 @@ def test_figures_are_drawn(results):
     for draw in E20.figures.values():
         figure = draw(results)
         assert any(panel.lines for panel in figure.axes)
+        assert "nan" not in alternative.text(figure).lower()
         plt.close(figure)
 
 

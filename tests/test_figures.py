@@ -1,13 +1,17 @@
 """How figures look: ticks that can be read, colours that stay, legends clear of the data."""
 
+import xml.etree.ElementTree as ElementTree
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from lib import registry
 from lib.context import figures as contexts
-from lib.figures import methods, rows, style, training
+from lib.figures import alternative, forest, gallery, methods, rows, style, training
+from lib.results.claims import REPLICATED, REVERSED, UNDECIDED
 from lib.runs.places import ROOT
 
 matplotlib.use("Agg")
@@ -97,6 +101,108 @@ def test_committed_figures_are_small_and_no_wider_than_a_page():
         height, width = plt.imread(path).shape[:2]
         assert path.stat().st_size < 200_000, path.name
         assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
+
+
+COMMITTED = sorted((ROOT / "figures").glob("*.png"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_committed_figure_says_what_it_shows_and_has_an_svg(path):
+    words = alternative.of(path)
+    assert len(words) >= 40 and "Plotted: " in words and "nan" not in words.lower()
+    drawing = path.with_suffix(".svg")
+    assert drawing.stat().st_size < 300_000
+    text = drawing.read_text(encoding="utf-8")
+    assert "<dc:date>" not in text and "Matplotlib v" not in text
+    tree = ElementTree.fromstring(text)
+    said = [tag.text for tag in tree.iter() if tag.tag.endswith("description")]
+    assert said == [words] and any(tag.tag.endswith("}text") for tag in tree.iter())
+
+
+def test_no_figure_is_left_over():
+    known = {f"{slug}_{what}" for slug in registry.module_names()
+             for what in registry.experiment(slug).figures}  # fmt: skip
+    drawn = {path.stem for path in COMMITTED}
+    assert drawn - known == {"claims"}
+    assert {path.stem for path in (ROOT / "figures").glob("*.svg")} == drawn
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        figure = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "title")
+        style.save(figure, tmp_path / f"{name}.png")
+    for ending in (".png", ".svg"):
+        first, second = ((tmp_path / name).with_suffix(ending).read_bytes() for name in "ab")
+        assert first == second
+
+
+def test_many_points_are_a_picture_inside_the_svg(tmp_path):
+    figure, axes = plt.subplots()
+    axes.scatter(*np.random.default_rng(0).random((2, 20_000)), label="points")
+    style.save(figure, tmp_path / "dense.png")
+    assert (tmp_path / "dense.svg").stat().st_size < 300_000
+
+
+def test_the_words_of_lines_are_their_ends():
+    few = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "Training")
+    assert alternative.text(few) == (
+        "Training. Plotted: validation perplexity against epoch; a line or mark each: “Standard”, "
+        "“IRT”. “Standard” goes from 19.5 to 12; “IRT” goes from 21.5 to 14."
+    )
+    names = ["Standard", "IRT", "LPT", "HRM"]
+    many = training.curves(curve(dict(zip(names, (9, 8, 11, 10), strict=True))), names, "Training")
+    assert alternative.text(many).endswith("“IRT” ends lowest, at 10; “LPT” ends highest, at 13.")
+
+
+def test_the_words_of_rows_are_their_means():
+    figure, axes = plt.subplots()
+    for y, values in enumerate(([3.0, 5.0], [1.0, 2.0])):
+        rows.draw(axes, y, np.array(values), "black")
+    rows.draw_reported(axes, 0, 99.0)
+    rows.name_rows(axes, ["first", "second, of two"])
+    axes.set_xlabel("test perplexity")
+    assert alternative.text(figure) == (
+        "Figure. Plotted: test perplexity; a row each: “first”, “second, of two”. “second, of two” "
+        "is lowest, at 1.5; “first” is highest, at 4."
+    )
+
+
+def test_a_figure_can_have_words_of_its_own_and_must_have_data():
+    figure, axes = plt.subplots()
+    with pytest.raises(ValueError, match="without data"):
+        alternative.text(figure)
+    axes.plot([0, 1, 2], [0, 10, 40], label="gate")
+    alternative.say(figure, alternative.at(figure, 1.5, "three halves"))
+    assert alternative.text(figure).endswith("At three halves: gate 25.")
+
+
+def test_the_forest_is_told_by_its_counts():
+    table = pd.DataFrame(
+        {
+            "own_share": [1.0, 0.1, np.nan],
+            "own_verdict": [REPLICATED, UNDECIDED, "not measurable here"],
+            "real_share": [np.nan, -1.0, np.nan],
+            "real_verdict": [None, REVERSED, None],
+        }
+    )
+    assert forest.spoken(table) == (
+        "Claims drawn on the text of the report: 2, replicated 1, reversed 0, undecided 1. "
+        "Claims drawn on wikipedia: 1, replicated 0, reversed 1, undecided 0."
+    )
+    one_text = table.drop(columns=["real_share", "real_verdict"])
+    assert forest.counted(one_text, "real") == dict.fromkeys(forest.LOOKS, 0)
+
+
+def test_a_notebook_gets_the_picture_with_its_words(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((*a, k)))
+    figure = training.curves(curve({"Standard": 10}), ["Standard"], "Training")
+    words = alternative.text(figure)
+    gallery.present(figure)
+    (bundle, given), (folded, _) = shown
+    assert bundle["image/png"].startswith("iVBOR") and bundle["text/plain"] == words
+    assert given["metadata"] == {"image/png": {"alt": words}} and given["raw"]
+    assert "<details>" in folded.data and not plt.fignum_exists(figure.number)
 
 
 def test_a_ninth_series_is_drawn_too():

@@ -345,7 +345,7 @@ def test_one_slow_second_does_not_move_the_clock_and_the_full_model_keeps_its_ro
     means = e10.batched_table(results)
     assert means.loc[("repeated", 0.5, "recompute")].to_dict() == {"speedup": 4.0}
     table = e10.generated_table(results)
-    assert table["speedup"].tolist() == [2.0, 2.0] and len(table.columns) == 5
+    assert table["speedup"].tolist() == [2.0, 2.0] and len(table.columns) == 4
     assert table.index.get_level_values("method").tolist() == ["full, cache", "recompute"]
 
 

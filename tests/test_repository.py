@@ -11,7 +11,9 @@ import sys
 import nbformat
 import pytest
 
-from lib import registry
+from lib import notebook, registry
+from lib.character.models import growth
+from lib.character.objectives import Segments
 from lib.results import store
 from lib.results.schema import check
 from lib.runs.places import ROOT
@@ -244,6 +246,8 @@ def skeleton(path) -> list[str]:
         found.append("its badge is missing under the title")
     if second.metadata.get("tags") != ["answer"] or "**Asked.**" not in second.source:
         found.append("no answer box stands under the title")
+    if path.name < "20" and path.name > "01" and len(tagged(book, "mechanism")) != 1:
+        found.append("no cell shows the lines of the library that are its mechanism")
     if len(book.cells) > 32:
         found.append(f"{len(book.cells)} cells, 32 are allowed")
     for cell in book.cells:
@@ -274,6 +278,29 @@ def parameters_cell(cell, slug: str) -> list[str]:
     return found
 
 
+def tagged(book, tag: str) -> list:
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+def test_a_notebook_shows_its_mechanism_as_the_library_has_it(path, monkeypatch):
+    for cell in tagged(nbformat.read(path, as_version=4), "mechanism"):
+        shown = []
+        monkeypatch.setattr(notebook, "display", shown.append)
+        exec(cell.source, {"notebook": notebook})
+        made = [output["data"]["text/markdown"] for output in cell.outputs]
+        assert made == [markdown.data for markdown in shown], f"make notebooks NB={path.name[:2]}"
+
+
+def test_quoted_code_says_where_it_stands_and_leaves_out_its_docstring():
+    text = notebook.quoted(Segments.losses)
+    assert text.startswith("`lib/character/objectives.py`, `Segments.losses`:\n\n```python\ndef ")
+    assert '"""' not in text and "yield loss" in text
+    assert "no_grad" not in notebook.quoted(growth.as_identity)  # nor its decorators
+    with pytest.raises(TypeError):
+        notebook.quoted(Segments(2))
+
+
 def test_notebooks_have_one_shape():
     found = [f"{p.name}: {fault}" for p in BOOKS if registry.has(p.stem) for fault in skeleton(p)]
     assert not found, "\n".join(found)
@@ -300,6 +327,12 @@ def test_committed_tables_are_valid_and_whole():
 
 def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in ("a = 1", "a + 1")]
+    table = "<table><tr>" + "<th>val_ppl</th>" * 8 + "</tr><tr><td>NaN</td></tr></table>"
+    picture = {"image/png": "iVBOR"}
+    cells[1].outputs = [
+        nbformat.v4.new_output("display_data", data=data)
+        for data in ({"text/html": table}, picture, picture)
+    ]
     line = "saved\n/" + "home/me/x"  # at the beginning of a line, where such paths stand
     cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=line)]
     cells[0].execution_count = 1
@@ -314,6 +347,10 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
         "its metadata hold a path of the machine",
         "its metadata hold papermill",
         "not every cell",
-        "no figure",
+        "more than 7 columns",
+        "names a column as the code does",
+        "shows NaN",
+        "more than one figure",
+        "no alternative text",
     ):
         assert fault in found, fault

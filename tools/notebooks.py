@@ -33,7 +33,7 @@ from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
 from lib import registry  # noqa: E402
 from lib.parameters import SIZES  # noqa: E402
-from lib.results import front, scoreboard  # noqa: E402
+from lib.results import front, legible, scoreboard  # noqa: E402
 from lib.runs import devices, files  # noqa: E402
 from lib.runs.places import kept_folder, shown  # noqa: E402
 
@@ -218,6 +218,34 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(part)
 
 
+LEAST_WORDS = 40  # characters of an alternative text
+
+
+def pictures_of(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The outputs of a cell that are pictures."""
+    return [output for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+def alternative_text(output: nbformat.NotebookNode) -> str:
+    """What a picture says to a reader who cannot see it; empty where it says nothing."""
+    return output.metadata.get("image/png", {}).get("alt", "")
+
+
+def table_faults(output: nbformat.NotebookNode) -> list[str]:
+    """What keeps a reader from reading a table: too many columns, names of the code, NaN."""
+    page = output.get("data", {}).get("text/html", "")
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+            for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)]  # fmt: skip
+    found = []
+    if any(len(row) > legible.WIDEST for row in rows):
+        found.append(f"a table has more than {legible.WIDEST} columns")
+    if any("_" in name for row in rows[:1] for name in row):
+        found.append("a table names a column as the code does")
+    if any(text.lower() in ("nan", "none", "<na>") for row in rows for text in row):
+        found.append("a table shows NaN")
+    return found
+
+
 def faults(path: Path) -> list[str]:
     """Why a committed notebook may not be shown to a reader; an empty list if it may.
 
@@ -242,8 +270,14 @@ def faults(path: Path) -> list[str]:
     outputs = [output for cell in code for output in cell.outputs]
     if any(output.output_type == "error" for output in outputs):
         found.append("it holds an error")
-    if not any("image/png" in output.get("data", {}) for output in outputs):
+    pictures = [pictures_of(cell) for cell in code]
+    if not any(pictures):
         found.append("it holds no figure")
+    if any(len(shown) > 1 for shown in pictures):
+        found.append("a cell shows more than one figure, and a page of the site names but one")
+    if any(len(alternative_text(one)) < LEAST_WORDS for shown in pictures for one in shown):
+        found.append("a figure has no alternative text")
+    found += sorted({fault for output in outputs for fault in table_faults(output)})
     if any(MACHINE_PATH.search(text) for text in texts(outputs)):
         found.append("an output holds a path of the machine it ran on")
     if path.stat().st_size > 1_000_000:

@@ -128,9 +128,10 @@ def notebook(path: Path) -> str:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, path.parent.relative_to(ROOT), "notebooks")
-        elif any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
-            shown = cell.source.strip().splitlines()[-1]
-            cell.metadata["mystnb"] = {"image": {"alt": f"Figure drawn by {shown}"}}
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):  # one a cell, a test sees to it
+                words = output.metadata.get("image/png", {}).get("alt", "")
+                cell.metadata["mystnb"] = {"image": {"alt": words}}
     book.cells[:] = [cell for cell in book.cells if cell.source.strip()]
     return nbformat.writes(book)
 

@@ -7,21 +7,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lib.results import tables
+from lib.results.statistics import percent_change, percent_interval, sensible
 from lib.results.store import Results
 
-HARD = {
-    "test_ppl": "hard tokens",
-    "base_ppl": "base",
-    "inner_ppl": "hard, no ends",
-    "base_inner_ppl": "base, no ends",
-    "cascade_all_ppl": "all tokens",
-    "base_all_ppl": "base, all",
-    "cascade_all_inner_ppl": "all, no ends",
-    "base_all_inner_ppl": "base, all, no ends",
-    "train_tokens": "train tokens",
-    "updates": "updates",
-    "best_epoch": "best epoch",
-    "seconds": "seconds",
+AGAINST = {  # change against the base: what is measured, and the base's on the same tokens
+    "Δ, hard tokens": ("test_ppl", "base_ppl"),
+    "Δ, without ends": ("inner_ppl", "base_inner_ppl"),
+    "Δ, all tokens": ("cascade_all_ppl", "base_all_ppl"),
 }
 LAST = {
     "val_ppl": "valid, hard tokens",
@@ -56,6 +48,39 @@ def summary(
     return tables.captioned(table, frame)
 
 
+def against_base(results: Results) -> pd.DataFrame:
+    """Changes against the base, then n and perplexities of hard tokens; one row a variant.
+
+    A change is the percent change of perplexity, mean [95 % interval] over seeds: on the hard
+    tokens of the test text, on those that end no record, and on all tokens where a stage answers
+    the hard ones.
+    """
+    frame, labels, rows = one(results)(), results.labels, {}
+    for variant in frame["variant"].unique():
+        own = frame[frame["variant"] == variant]
+        changes = {name: _change(own, *pair) for name, pair in AGAINST.items()}
+        first, *others = changes.items()
+        rows[labels[variant]] = {
+            first[0]: first[1],
+            "n": len(own),
+            "test PPL": str(tables.seeds_interval(frame, variant, "test_ppl") or ""),
+            "valid PPL": str(tables.seeds_interval(frame, variant, "val_ppl") or ""),
+            **dict(others),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+    return tables.captioned(table, frame)
+
+
+def _change(own: pd.DataFrame, column: str, base: str) -> str:
+    """Percent change of a column against another; empty where either was not measured."""
+    if column not in own or base not in own:
+        return ""
+    both = own[[column, base]].dropna()
+    if both.empty:
+        return ""
+    return f"{percent_interval(percent_change(both[column], both[base]))} %"
+
+
 def beside_reported(
     rows: Sequence[tuple[str, float | None, float]], frame: pd.DataFrame
 ) -> pd.DataFrame:
@@ -63,8 +88,8 @@ def beside_reported(
     found = [
         {
             "quantity": name,
-            "report": "" if reported is None else f"{reported:,.5g}",
-            "ours": "" if pd.isna(ours) else f"{ours:,.5g}",
+            "report": "" if reported is None else sensible(reported),
+            "ours": "" if pd.isna(ours) else sensible(ours),
         }
         for name, reported, ours in rows
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.figures.rows import own_values
 from lib.results.statistics import interval
 
@@ -66,7 +66,7 @@ def rank_against_perplexity(frame: pd.DataFrame, variants: list[str], title: str
         axes.set_xlabel(label)
     panels[0].set_ylabel("test perplexity")
     figure.suptitle(title)
-    style.legend(figure, panels[0], "a mark a random seed")
+    style.legend(figure, panels[0], "mark: one random seed")
     return figure
 
 
@@ -157,5 +157,6 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     axes.set_title(title)
     words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
-    style.legend(figure, axes, f"a mark a random seed; {lines}", 1)
+    style.legend(figure, axes, f"mark: one random seed; {lines}", 1)
+    alternative.say(figure, f"Fitted laws: {'; '.join(axes.get_legend_handles_labels()[1])}.")
     return figure

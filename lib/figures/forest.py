@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.figures import style
+from lib.figures import alternative, style
 from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, REVERSED, TRANSFER, UNDECIDED
 
 LOOKS = {  # verdict: colour, marker, filled; legible without colour too
@@ -92,8 +92,28 @@ def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
     ]
     axes[0].set_yticks(range(len(table)), names, fontsize=6.2)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
+    figure.suptitle("Every claim of the reports: how much of its effect is found")
     style.legend(figure, _key(), columns=4)
+    alternative.say(figure, spoken(table, text))
     return figure
+
+
+def counted(table: pd.DataFrame, place: str) -> dict[str, int]:
+    """How many of the ``rows`` drawn in a panel (``own`` or ``real``) have each verdict."""
+    if f"{place}_share" not in table:
+        return dict.fromkeys(LOOKS, 0)
+    verdicts = table.loc[table[f"{place}_share"].notna(), f"{place}_verdict"]
+    return {verdict: int((verdicts == verdict).sum()) for verdict in LOOKS}
+
+
+def spoken(table: pd.DataFrame, text: str = REAL) -> str:
+    """The counts of verdicts in both panels, in words."""
+    parts = []
+    for place, where in (("own", "the text of the report"), ("real", text)):
+        found = counted(table, place)
+        said = ", ".join(f"{verdict} {count}" for verdict, count in found.items())
+        parts.append(f"Claims drawn on {where}: {sum(found.values())}, {said}.")
+    return " ".join(parts)
 
 
 def _panel(panel: Axes, table: pd.DataFrame, place: str) -> None:

@@ -16,6 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 
+from lib.figures import alternative
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (8, 3)))
@@ -45,7 +47,10 @@ SETTINGS = {
     "legend.fontsize": 9,
     "legend.title_fontsize": 9,
     "legend.handlelength": 2.6,
+    "svg.fonttype": "none",  # text stays text: it can be found, read aloud and translated
+    "svg.hashsalt": "depth-adaptive-lm",  # the same figure gives the same bytes
 }
+DENSE = 2_000  # points of one collection from which on an SVG holds it as a picture
 
 
 def use() -> None:
@@ -124,12 +129,26 @@ def level(axes: Axes, name: str, value: float, horizontal: bool = True) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write a figure as PNG. No date and no version in it: the same data give the same bytes."""
+    """Write a figure as PNG and as SVG beside it, both with its words (``alternative.text``).
+
+    No date and no version in them: the same data give the same bytes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    words = alternative.text(figure)
     figure.savefig(
         path,
         dpi=dpi,
         bbox_inches="tight",
-        metadata={"Software": None},
+        metadata={"Software": None, alternative.KEY: words},
         pil_kwargs={"optimize": True},
     )
+    for axes in figure.axes:
+        for collection in axes.collections:
+            if len(collection.get_offsets()) > DENSE:
+                collection.set_rasterized(True)
+    about = {"Title": alternative.title(figure), alternative.KEY: words}
+    unsaid = {"Date": None, "Creator": None}
+    with plt.rc_context({key: SETTINGS[key] for key in SETTINGS if key.startswith("svg.")}):
+        figure.savefig(
+            path.with_suffix(".svg"), dpi=dpi, bbox_inches="tight", metadata=about | unsaid
+        )

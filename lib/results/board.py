@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib.parameters import Parameters, choice
-from lib.results import scoreboard
+from lib.results import legible, scoreboard
 from lib.results.claims import KINDS, VERDICTS
 
 ALL = "all"
@@ -28,7 +28,24 @@ def claims() -> pd.DataFrame:
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
     """Verdicts counted by kind of claim."""
-    return pd.crosstab(frame["kind"], frame["verdict"], margins=True, margins_name="all")
+    found = pd.crosstab(frame["verdict"], frame["kind"], margins=True, margins_name=ALL)
+    return found.rename(index={name: f"{mark} {name}" for name, mark in scoreboard.MARKS.items()})
+
+
+def beside(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``beside_reported.csv``: what a report's table says, and ours on which text."""
+    text = frame["corpus"].fillna("") + ", " + frame["size"].fillna("")
+    return pd.DataFrame(
+        {
+            "row of the report": [f"R{int(r.source)}: {r.row}" for r in frame.itertuples()],
+            "what": frame["metric"].map(legible.named),
+            "report": frame["value"],
+            "ours": frame["ours"],
+            "n": frame["n"],
+            "ours over report": frame["ratio"].map("{:.2f}".format, na_action="ignore"),
+            "text, size": text.str.strip(", "),
+        }
+    ).set_index("row of the report")
 
 
 def chosen(frame: pd.DataFrame, board: Board) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from lib import registry
-from lib.parameters import FULL
+from lib.figures import forest
+from lib.parameters import FULL, SIZES
 from lib.results import scoreboard, store
 from lib.results.beside_reported import PATH as BESIDE
 from lib.results.claims import (
@@ -34,28 +35,26 @@ COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebo
 REAL = "wikipedia"
 WORDS = {
     "en": {
-        "head": ("question", "report", "ours, on its text", "on Wikipedia", "why", "notebook"),
-        "none": "not run yet",
-        "small": "small size",
+        "head": ("question", "report", "ours, on its text", "on Wikipedia", "notebook"),
+        "sized": "size {}",
         REPLICATED: "✔ replicated",
         REVERSED: "✘ reversed",
         UNDECIDED: "? undecided",
         NOT_MEASURABLE: "– not measurable here",
         "supported": "✔ supported",
         "contradicted": "✘ contradicted",
-        "minutes": "{:.0f} core-min",
+        "minutes": "{:.0f} min",
     },
     "ja": {
-        "head": ("問い", "報告", "追試(報告と同じテキスト)", "Wikipedia", "理由", "ノートブック"),
-        "none": "未実行",
-        "small": "小規模",
+        "head": ("問い", "報告", "追試(報告と同じテキスト)", "Wikipedia", "ノートブック"),
+        "sized": "規模{}",
         REPLICATED: "✔ 再現",
         REVERSED: "✘ 逆転",
         UNDECIDED: "? 未決",
         NOT_MEASURABLE: "– ここでは測定不能",
         "supported": "✔ 支持",
         "contradicted": "✘ 否定",
-        "minutes": "{:.0f} コア分",
+        "minutes": "{:.0f}分",
     },
 }
 
@@ -78,6 +77,11 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     if BESIDE.is_file():
         beside = pd.read_csv(BESIDE)
         found |= {"beside": int(beside["ours"].notna().sum()), "numbers": len(beside)}
+    drawn = forest.rows(claims)
+    for place in ("own", "real"):
+        by_verdict = forest.counted(drawn, place)
+        found[f"drawn_{place}"] = sum(by_verdict.values())
+        found |= {f"drawn_{place}_{verdict}": count for verdict, count in by_verdict.items()}
     found["hours"] = round(sum(minutes(slug) for slug in slugs()) / 60)
     return {name: f"{value:,}" for name, value in found.items()}
 
@@ -108,7 +112,7 @@ def question_rows() -> list[dict[str, str]]:
 
 
 def table(claims: pd.DataFrame, language: str) -> str:
-    """The questions with the report's value, ours, and the control that explains it."""
+    """The questions with the report's value and ours; ``because`` is for the notebook's box."""
     words = WORDS[language]
     known = {claim.id: claim for entry in registry.experiments().values() for claim in entry.claims}
     lines = [f"| {' | '.join(words['head'])} |", "|---" * len(words["head"]) + "|"]
@@ -123,7 +127,6 @@ def table(claims: pd.DataFrame, language: str) -> str:
             _valued(claim.reported, claim.unit) if has else "–",
             _cell(first if len(first) else own[own["corpus"] != REAL], words),
             _cell(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], words),
-            _because(claims[claims["id"] == row["because"]], words),
             _link(row["notebook"], words),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -131,21 +134,15 @@ def table(claims: pd.DataFrame, language: str) -> str:
 
 
 def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
-    if rows.empty:
-        return words["none"]
-    row = next(rows.itertuples())
-    value = scoreboard.measured(row)
-    n = f", n = {row.n}" if row.n > 1 else ""
-    size = f" ({words['small']})" if row.kind == TRANSFER and row.size != FULL else ""
-    return f"{words[row.verdict]}{size}<br>{value}{n}" if value else words[row.verdict]
-
-
-def _because(rows: pd.DataFrame, words: dict[str, str]) -> str:
-    """The control's statement with its value, on the text where the claim is the report's own."""
-    if rows.empty:
+    """Mark, value, seeds and, below the full size, the size of the largest row; or a dash."""
+    measured = rows[rows["n"] > 0]
+    if measured.empty:
         return "–"
-    row = next(rows.itertuples())
-    return f"{row.statement}: {words[row.verdict]} {scoreboard.measured(row)}".strip()
+    ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
+    row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
+    n = f" ({row.n})" if row.n > 1 else ""
+    size = f", {words['sized'].format(row.size)}" if row.size != FULL else ""
+    return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{n}{size}"
 
 
 def _valued(value: float, unit: str) -> str:
@@ -154,8 +151,9 @@ def _valued(value: float, unit: str) -> str:
 
 def _link(number: str, words: dict[str, str]) -> str:
     name = _notebooks()[number]
-    spent = words["minutes"].format(minutes(name))
-    return f"[{number}](notebooks/{name}.ipynb) [![Colab]({BADGE})]({COLAB}/{name}.ipynb) {spent}"
+    spent = minutes(name)
+    told = f" {words['minutes'].format(spent)}" if spent else ""
+    return f"[{number}](notebooks/{name}.ipynb) [![Colab]({BADGE})]({COLAB}/{name}.ipynb){told}"
 
 
 def fill(language: str, claims: pd.DataFrame | None = None) -> str:
@@ -180,8 +178,11 @@ def pages() -> dict[str, Any]:
 def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> str:
     """The box under a notebook's title: asked, found, how sure; from the rows of claims.csv.
 
-    ``ids``: the experiment's claims. A notebook without committed claims says so.
+    ``ids``: the experiment's claims. A notebook without any, or without committed ones, says so.
     """
+    if not ids:
+        found = "Nothing is claimed here: this notebook shows how the others are read."
+        return f"> **Asked.** {question}\n>\n> **Found.** {found}"
     head = next((row for row in question_rows() if row["notebook"] == number), None)
     own = claims[claims["id"].isin(ids) & (claims["n"] > 0)]
     lines = [f"> **Asked.** {question}", ">"]
@@ -209,7 +210,8 @@ def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> 
 
 def _found(row: Any, words: dict[str, str]) -> str:
     reported = "" if pd.isna(row.reported) else f" (report: {sensible(row.reported)})"
-    return f"{words[row.verdict]} on {row.corpus}, {_here(row)}{reported}."
+    size = f" ({row.size} size)" if row.size != FULL else ""
+    return f"{words[row.verdict]} on {row.corpus}{size}, {_here(row)}{reported}."
 
 
 def _here(row: Any) -> str:

@@ -84,13 +84,18 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             "claim (kind), and what decides it": [
                 f"{row.statement} ({row.kind})\n{row.reason}" for row in rows
             ],
-            "text, size": [f"{row.corpus}\n{row.size}" if row.corpus else "" for row in rows],
-            "report": ["" if pd.isna(row.reported) else sensible(row.reported) for row in rows],
             "ours": [f"{measured(row)}\n{row.unit}" if row.n else "" for row in rows],
             "n": frame["n"].to_list(),
             "line": [line(row) for row in rows],
+            "report": ["" if pd.isna(row.reported) else sensible(row.reported) for row in rows],
+            "text, size": [_text(row) for row in rows],
         }
     ).set_index("verdict")
+
+
+def _text(row) -> str:
+    """Text and size of a row; empty where nothing was run."""
+    return f"{row.corpus}\n{row.size}" if isinstance(row.corpus, str) and row.corpus else ""
 
 
 def measured(row) -> str:

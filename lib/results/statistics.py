@@ -30,11 +30,18 @@ class Interval:
             return sensible(self.mean)
         # as many digits as the width of the interval makes meaningful
         places = decimals(self.high - self.low, self.mean)
-        return f"{self.mean:,.{places}f} [{self.low:,.{places}f}, {self.high:,.{places}f}]"
+        mean, low, high = (_rounded(value, places) for value in (self.mean, self.low, self.high))
+        return sensible(self.mean) if low == high else f"{mean} [{low}, {high}]"
 
     def excludes(self, value: float) -> bool:
         """True if the interval lies on one side of ``value``."""
         return self.low > value or self.high < value
+
+
+def _rounded(value: float, places: int) -> str:
+    """A number with so many decimal places, and no sign before a zero."""
+    text = f"{value:,.{places}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text
 
 
 def decimals(width: float, mean: float) -> int:

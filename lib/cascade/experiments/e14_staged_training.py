@@ -26,6 +26,7 @@ from lib.cascade.parameters import QUICK_WINDOWS, TINY_BASE, ZERO_START, StagedP
 from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
+from lib.results import tables
 from lib.results.claims import Measure, at_epoch, change, level
 from lib.results.store import Results
 
@@ -81,30 +82,15 @@ VARIANTS = {
     "random_09": _cascade("Random 0.9", 0.9, selection="random"),
     "random_06": _cascade("Random 0.6", 0.6, selection="random"),
 }
-COLUMNS = [
-    "threshold",
-    "train_hard",
-    "test_hard",
-    "epochs",
-    "best_epoch",
-    "val_ppl",
-    "best_val_ppl",
-    "test_ppl",
-    "best_test_ppl",
-    "base_ppl",
-    "base_inner_ppl",
-    "all_ppl",
-    "best_all_ppl",
-    "all_inner_ppl",
-    "all_accuracy",
-]
+COLUMNS = ("test_ppl", "base_ppl", "all_ppl", "val_ppl", "test_hard")
 
 
 def stages_table(results: Results) -> pd.DataFrame:
-    """The ``stages`` table averaged over seeds."""
+    """Every stage on its own tokens of test, the base on the same, and all tokens; means."""
     frame = one(results).named("stages")
     columns = [name for name in COLUMNS if name in frame]
-    return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(4)
+    means = frame.groupby(["variant", "stage"], sort=False)[columns].mean()
+    return tables.captioned(means, one(results)())
 
 
 def reported_table(results: Results) -> pd.DataFrame:

@@ -93,10 +93,11 @@ VARIANTS = {
 
 
 def served_table(results: Results) -> pd.DataFrame:
-    """The ``served`` table averaged over seeds."""
+    """Perplexities by stages served, and the share that stops at the base; means over seeds."""
     frame = one(results).named("served")
-    columns = [c for c in frame if c.endswith(("_ppl", "_accuracy")) or c.startswith("exit_")]
-    return frame.groupby(["variant", "stage"], sort=False)[columns].mean().round(3)
+    columns = ["all_ppl", "easy_ppl", "hard_ppl", "all_accuracy", "exit_0"]
+    means = frame.groupby(["variant", "stage"], sort=False)[columns].mean()
+    return tables.captioned(means, one(results)())
 
 
 def cost_table(results: Results) -> pd.DataFrame:

@@ -556,31 +556,25 @@ def leave_model(dataset: TokenDataset, results: Results, budget: float) -> dict[
 
 
 def decisive_table(results: Results, variants: tuple[str, ...] = DECISIVE) -> pd.DataFrame:
-    """Means [95 % intervals] of trained variants on all tokens, and their cost."""
+    """Change of all tokens against the base, n, perplexities [95 % intervals], and cost."""
     frame = one(results)()
-    columns = {
-        "FLOPs": "flops",
-        "all tokens": "test_ppl",
-        "outside the template": "test_content_ppl",
-        "valid": "val_ppl",
-    }
+    columns = {"all tokens": "test_ppl", "outside the template": "test_content_ppl"}
     if "wikitext_ppl" in frame:
         columns["WikiText-2"] = "wikitext_ppl"
+    columns["FLOPs"] = "flops"
     rows = {}
     for variant in variants:
         own = frame[frame["variant"] == variant]
         if own.empty:
             continue
-        trained = "0" if variant == "base" else f"{own['params'].iloc[0]:,.0f}"
         change_of_base = percent_change(own["test_ppl"], own["base_test_ppl"])
         rows[results.labels[variant]] = {
+            "Δ against base": f"{percent_interval(change_of_base)} %",
             "n": len(own),
-            "trained": trained,
             **{
                 title: str(tables.seeds_interval(frame, variant, column) or "")
                 for title, column in columns.items()
             },
-            "against base": f"{percent_interval(change_of_base)} %",
         }
     return tables.captioned(pd.DataFrame.from_dict(rows, orient="index"), frame)
 
@@ -610,18 +604,25 @@ def study_table(results: Results) -> pd.DataFrame:
     return tables.captioned(table.round(3), own)
 
 
+SHOWN_RULES = {
+    "gate": "gate",
+    "entropy": "entropy",
+    "last_two_layers": "cosine (R2)",
+    "oracle": "oracle (sees the gain)",
+}
+
+
 def routes_table(results: Results, variant: str = "all_1") -> pd.DataFrame:
     """Test perplexity of all tokens by rule and rate of a stage trained on all, mean over seeds;
-    ``chance`` is random routing of as many tokens as the gate routes, ``mixed`` the gate with base
-    and stage averaged."""
+    ``chance`` is random routing of as many tokens as the gate routes. The figure has all rules."""
     frame = one(results)("routes")
     frame = frame[frame["variant"] == variant]
-    table = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")
+    wide = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")
     gate = frame[frame["rule"] == "gate"].groupby("wanted_rate")
-    table["gate, mixed"] = gate["test_mixed_ppl"].mean()
-    table["chance"] = gate["test_chance_ppl"].mean()
+    table = wide[[rule for rule in SHOWN_RULES if rule in wide]].rename(columns=SHOWN_RULES)
+    table.insert(1, "chance", gate["test_chance_ppl"].mean())
     table["FLOPs (gate)"] = gate["flops"].mean()
-    return table.round(3).rename_axis("share routed")
+    return tables.captioned(table.round(3).rename_axis("share routed"), one(results)())
 
 
 def chosen_table(results: Results, budget: float) -> pd.DataFrame:
@@ -647,9 +648,10 @@ def chosen_table(results: Results, budget: float) -> pd.DataFrame:
 
     rows = {
         name: {
-            "FLOPs": f"{part['flops'].mean():.3f}",
-            "valid": str(told(part["val_ppl"])),
             "all test tokens": str(told(part["test_ppl"])),
+            "valid": str(told(part["val_ppl"])),
+            "n": len(part),
+            "FLOPs": f"{part['flops'].mean():.3f}",
         }
         for name, part in found.items()
     }

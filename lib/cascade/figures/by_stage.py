@@ -58,7 +58,7 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
         style.plain_log(panels[0][0], "y")
         panels[0][0].set_ylabel("validation perplexity of its own tokens")
         figure.suptitle(f"{title} ({tables.corpora(curve)})")
-        style.legend(figure, panels[0][0], "a line a seed", 2)
+        style.legend(figure, panels[0][0], "line: one random seed", 2)
         return figure
 
     return draw

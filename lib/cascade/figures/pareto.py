@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.cascade.tables import one
-from lib.figures import rows, style
+from lib.figures import alternative, rows, style
 from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Results
@@ -24,6 +24,7 @@ RULE_NAMES = {
     "last_two_layers": "cosine (R2)",
     "oracle": "oracle (sees the gain)",
 }
+READ = 0.2  # share of tokens at which the words for a figure read its lines
 ORACLE = "oracle"  # cannot be used: it knows the answer
 
 
@@ -132,6 +133,8 @@ def _kept_gain(results: Results, stage: str) -> Figure:
         "line: mean over seeds; band: 95 % interval",
         4,
     )
+    words = alternative.at(figure, READ, f"{100 * READ:.0f} % of the tokens (chance: {READ:g})")
+    alternative.say(figure, words)
     return figure
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.character.analysis.difficulty import ALL, PAIRS, REFERENCES
+from lib.character.analysis.difficulty import ALL, GROUPS, PAIRS, REFERENCES
 from lib.character.claims import on_repeated, probed
 from lib.character.figures import contribution
 from lib.character.figures.exits import reported_split
@@ -44,9 +44,8 @@ def layers_table(results: Results) -> pd.DataFrame:
     wanted = {"variant": "standard", "state": "last", "reference": "own", "split": "valid"}
     for column, value in wanted.items():
         rows = rows[rows[column] == value]
-    return rows.pivot_table(
-        index=["corpus", "layer"], columns="group", values=["loss", "norm"]
-    ).round(2)
+    wide = rows.pivot_table(index=["corpus", "layer"], columns="group", values=["loss", "norm"])
+    return wide.reindex(columns=GROUPS, level="group").round(2)
 
 
 def references_table(results: Results) -> pd.DataFrame:
@@ -226,7 +225,6 @@ CLAIMS = (
     ),
 )
 
-GROUPS = ("easy", "medium", "hard")
 
 # The report's table is of the last epoch on all of valid, difficulty by the same final loss.
 BESIDE = {

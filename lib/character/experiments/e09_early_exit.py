@@ -16,6 +16,7 @@ from lib.character.objectives import LayerLosses, Standard
 from lib.character.parameters import TwoTexts
 from lib.character.variants import Probed, baselines
 from lib.experiment import Experiment
+from lib.results import tables
 from lib.results.claims import Measure, difference, ratio
 from lib.results.store import Results
 
@@ -32,6 +33,10 @@ VARIANTS = {
 }
 
 
+AT_CHOSEN = ("chosen_ppl", "always_last_ppl", "chosen_exit_pct", "chosen_threshold")
+CALIBRATION = ("exit_ece_raw", "exit_ece_tempered", "chosen_exit_temperature")
+
+
 def summary_table(results: Results) -> pd.DataFrame:
     """Always and chosen exits, and calibration (ECE), by corpus, network and epoch.
 
@@ -40,6 +45,12 @@ def summary_table(results: Results) -> pd.DataFrame:
     summary = exits.reported_split(results, "summary")
     shown = [c for c in summary if c.startswith(("chosen_", "always_")) or "ece" in c]
     return summary.groupby(["corpus", "variant", "state"])[shown].mean().T.round(3)
+
+
+def summary_tables(results: Results) -> list[pd.DataFrame]:
+    """What exits at the chosen threshold do, and calibration; a row a text, network and epoch."""
+    rows = summary_table(results).T
+    return [tables.captioned(rows[list(shown)], results()) for shown in (AT_CHOSEN, CALIBRATION)]
 
 
 def gain(state: str, variant: str = "standard") -> Measure:

@@ -22,6 +22,7 @@ from lib.character.routing import Routed
 from lib.character.variants import Probed, Variant, baselines
 from lib.experiment import Experiment, Run
 from lib.parameters import whole
+from lib.results import tables
 from lib.results.claims import Claim, change, claim_maker, difference, ratio
 from lib.results.store import Results
 from lib.text.corpus import Corpus, load_corpus
@@ -130,7 +131,7 @@ def core(results: Results) -> Results:
 
 def scale_table(results: Results) -> pd.DataFrame:
     """The scale check by size of the training text and method, means over seeds."""
-    columns = ["best_epoch", "updates", "val_ppl", "test_ppl", "seconds"]
+    columns = ["test_ppl", "val_ppl", "best_epoch", "updates"]
     frame = results()
     if "scale" not in frame:
         return pd.DataFrame(columns=columns)
@@ -151,6 +152,13 @@ def summary_table(results: Results) -> pd.DataFrame:
     ]
     summary = exits.reported_split(results, "summary")
     return summary.groupby(["corpus", "variant", "state"])[columns].mean().round(3)
+
+
+def summary_tables(results: Results) -> list[pd.DataFrame]:
+    """Calibration of the exit layer, and what was chosen on other text, as two tables."""
+    rows, chosen = summary_table(results), ["chosen_ppl", "chosen_threshold"]
+    parts = (rows.drop(columns=chosen), rows[chosen])
+    return [tables.captioned(part, core(results)()) for part in parts]
 
 
 claim = on_repeated("exp11", "R4, Experiment 11")

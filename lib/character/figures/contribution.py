@@ -41,7 +41,7 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
                     look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
                     band(panel, here, "layer", column, label=shown, **look)
             style.whole_numbers(panel.xaxis)
-            panel.set_xlabel("after layer")
+            panel.set_xlabel("layer")
         axes[0].set_ylabel(label)
         style.legend(figure, axes[-1], NOTE, 3)
         return figure
@@ -72,7 +72,7 @@ def by_reference(variant: str, state: str = "best"):
                 rows.draw(panel, y, fall.to_numpy(), style.COLOURS[y])
             rows.name_rows(panel, list(REFERENCES))
             panel.axvline(0, color="black", linewidth=0.8)
-            panel.set_xlabel("fall of the loss, % (left of 0: it grows)")
+            panel.set_xlabel("fall of loss, % (below 0: grows)")
         axes[0].set_ylabel("reference of difficulty")
         style.legend(figure, rows.key(False), columns=3)
         return figure

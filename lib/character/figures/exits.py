@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels
 from lib.results.statistics import interval
 from lib.results.store import Results
@@ -18,6 +18,9 @@ COLUMNS = {
     "agree_pct": "same prediction as last layer (%)",
     "agree_correct_pct": "both right or both wrong (%)",
 }
+
+
+READ = 0.8  # the reports' threshold, at which the words for a figure read its lines
 
 
 def reported_split(results: Results, table: str) -> pd.DataFrame:
@@ -60,6 +63,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str], repeated: bool):
                 panel.set_title(f"{COLUMNS[column]} (logarithmic)")
         note = "solid: best epoch; dashed: last epoch; band: 95 % interval over seeds"
         style.legend(figure, axes[0], note, len(names))
+        alternative.say(figure, alternative.at(figure, READ, f"confidence {READ}, best epoch"))
         return figure
 
     return draw
@@ -76,6 +80,7 @@ def pareto(variants: Sequence[str], state: str = "best"):
         exits, summary = (reported_split(results, table) for table in ("exits", "summary"))
         title = "Perplexity against compute, best epoch (dotted: as many exits at random)"
         figure, axes = grid_of_panels(counted(exits), title, 4.3)
+        found = []
         for panel, corpus in zip(axes, corpora(exits), strict=True):
             for name, colour in methods.colours(results.names(variants)).items():
                 rows, ends = (
@@ -90,6 +95,12 @@ def pareto(variants: Sequence[str], state: str = "best"):
                     continue
                 mean = rows.groupby("threshold")[["compute_pct", "ppl", "random_ppl"]].mean()
                 whole = interval(ends["always_last_ppl"])
+                best = mean.loc[mean["ppl"].idxmin()]
+                found.append(
+                    f"{name} on {corpus}: {alternative.short(best['ppl'])} at "
+                    f"{best['compute_pct']:.0f} % of the compute, without exit "
+                    f"{alternative.short(whole.mean)}"
+                )
                 label = f"{name}\n{whole}"
                 panel.plot(mean["compute_pct"], mean["ppl"], ".-", color=colour, ms=7)
                 panel.plot(mean["compute_pct"], mean["random_ppl"], ":", color=colour, lw=1.2)
@@ -99,6 +110,7 @@ def pareto(variants: Sequence[str], state: str = "best"):
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title=heading)
             panel.get_legend().get_title().set_color(style.QUIET)
         axes[0].set_ylabel("held-out perplexity")
+        alternative.say(figure, f"Lowest mean perplexity with exits: {'; '.join(found)}.")
         return figure
 
     return draw
@@ -114,6 +126,7 @@ def reliability(variants: Sequence[str], repeated: bool, layer: str = "exit", st
         names = [name for name in names if (own["variant"] == name).any()]
         title = f"Exit layer at the {state} epoch, {corpus}, {style.seeds(own)}"
         figure, axes = grid_of_panels(names, title, 3.9, sharey=True)
+        gaps = []
         for panel, name in zip(axes, names, strict=True):
             panel.plot([0, 1], [0, 1], color=style.QUIET, lw=1, ls=":", label="calibrated")
             for kind, colour, label in (
@@ -122,6 +135,8 @@ def reliability(variants: Sequence[str], repeated: bool, layer: str = "exit", st
             ):
                 rows = own[(own["variant"] == name) & (own["kind"] == kind)]
                 pooled = rows.groupby("bin").apply(_pool, include_groups=False)
+                gap = np.average(pooled["confidence"] - pooled["accuracy"], weights=pooled["count"])
+                gaps.append(f"{name} {label} {gap:+.3f}")
                 area = 8 + 90 * pooled["count"] / pooled["count"].max()
                 look = {"color": colour, "lw": 1.2, "label": label}
                 panel.plot(pooled["confidence"], pooled["accuracy"], **look)
@@ -133,6 +148,7 @@ def reliability(variants: Sequence[str], repeated: bool, layer: str = "exit", st
             "area of a dot: how many"
         )
         style.legend(figure, axes[0], note, 3)
+        alternative.say(figure, f"Mean confidence minus accuracy: {'; '.join(gaps)}.")
         return figure
 
     return draw

@@ -172,8 +172,6 @@ def properties(results: Results) -> pd.DataFrame:
         "covariance_er_pct": "centred covariance rank %",
         "noise_gain": "noise gain",
         "iterations": "Phase 1 iterations",
-        "phase_one_seconds": "Phase 1 seconds",
-        "context_params": "context parameters",
         "test_acc_pct": "test accuracy %",
     }
     known = {column: label for column, label in columns.items() if column in frame}

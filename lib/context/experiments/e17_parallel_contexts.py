@@ -178,16 +178,13 @@ def agreement_table(results: Results) -> pd.DataFrame:
     metrics = {
         "cos_mean": "cosine",
         "cos_min": "lowest",
-        "mse": "squared error",
         "rel_err": "relative error",
-        "noise_gain": "noise gain",
         "iterations": "iterations",
     }
     frame, rows, memory = compared(results), {}, {}
     for variant in frame["variant"].unique():
         own, name = frame[frame["variant"] == variant], results.labels[variant]
-        rows[name] = {label: own[m].mean() for m, label in metrics.items()}
-        rows[name]["n"] = len(own)
+        rows[name] = {label: own[m].mean() for m, label in metrics.items()} | {"n": len(own)}
         memory[name] = remembered(own)
     found = pd.DataFrame(rows).T
     reported = store.reported(REPORT)
@@ -195,14 +192,13 @@ def agreement_table(results: Results) -> pd.DataFrame:
     found.loc["report: every layer, 6 layers (n = 1)"] = {
         "cosine": theirs["cos_mean"],
         "lowest": theirs["cos_min"],
-        "squared error": theirs["mse"],
         "relative error": theirs["rel_err_pct"] / 100,
         "iterations": 7,
         "n": 1,
     }
-    found = found.round(4)
-    found.insert(5, "tokens to cosine 0.99", pd.Series(memory).reindex(found.index).fillna(""))
-    return tables.captioned(found, frame)
+    found["tokens to cosine 0.99"] = pd.Series(memory).reindex(found.index).fillna("")
+    order = ["cosine", "n", "lowest", "relative error", "tokens to cosine 0.99", "iterations"]
+    return tables.captioned(found[order], frame)
 
 
 def positions_table(results: Results) -> pd.DataFrame:
@@ -226,12 +222,12 @@ def cache_table(results: Results) -> pd.DataFrame:
             trained_here = len(own) > 0
             ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")
             rows[f"{label}: {name}"] = {
-                "seconds": f"{own_seconds.mean():.2f}",
                 "times faster": f"{(slow / own_seconds).mean():.1f}",
+                "n": len(own_seconds),
+                "test PPL": str(ppl or ""),
+                "seconds": f"{own_seconds.mean():.2f}",
                 "sweeps": f"{sweeps.mean():.1f}" if sweeps.notna().any() else "",
                 "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if trained_here else "",
-                "test PPL": str(ppl or ""),
-                "n": len(own_seconds),
             }
     return tables.captioned(pd.DataFrame(rows).T, frame)
 

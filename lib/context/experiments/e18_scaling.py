@@ -1,5 +1,6 @@
 """Experiment 18: how does perplexity fall with training tokens; did early stopping distort it?"""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -299,31 +300,27 @@ def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n
     """``law`` and ``floored`` are fitted through all runs at once."""
     return {
         "exponent": exponent,
+        "sizes, n": n,
+        "change by twice the data": f"{100 * (2**law.alpha - 1):.1f} %",
         "R²": f"{law.r2:.3f}",
-        "2x data": f"{100 * (2**law.alpha - 1):.1f} %",
         "exponent with floor": floor_exponent,
         "floor": f"{floored.floor:.0f}",
-        "R² with floor": f"{floored.r2:.3f}",
-        "sizes, n": n,
     }
 
 
 def sizes_table(results: Results) -> pd.DataFrame:
-    """Every size and layout: perplexity, accuracy, rank, epochs and updates by stopping rule."""
+    """Every layout and number of tokens: perplexity, that with patience 1, accuracy, rank."""
     frame, rows = results(), {}
     for variant in frame.loc[frame["contexts"] == "phase 1", "variant"].unique():
         own = frame[frame["variant"] == variant]
-        rows[results.labels[variant]] = {
-            "train tokens": f"{own['tokens'].iloc[0]:,.0f}",
-            "unigram": f"{own['unigram_test_ppl'].mean():.0f}",
+        name = re.sub(r", size \d+$", "", results.labels[variant])
+        rows[f"{name}, {own['tokens'].iloc[0]:,.0f} tokens"] = {
             "test PPL": str(tables.seeds_interval(frame, variant, "test_ppl")),
+            "n": len(own),
+            "unigram": f"{own['unigram_test_ppl'].mean():.0f}",
+            "with patience 1": f"{own[column(FIXED, 1, 'test_ppl')].mean():.0f}",
             "accuracy %": f"{own['test_acc_pct'].mean():.1f}",
             "effective rank %": f"{own['er_pct'].mean():.1f}",
-            "best epoch": f"{own['best_epoch'].mean():.1f}",
-            "PPL, patience 1": f"{own[column(FIXED, 1, 'test_ppl')].mean():.0f}",
-            "epoch, patience 1": f"{own[column(FIXED, 1, 'epoch')].mean():.1f}",
-            "PPL, patience 3": f"{own[column(FIXED, 3, 'test_ppl')].mean():.0f}",
-            "n": len(own),
         }
     return tables.captioned(pd.DataFrame(rows).T, frame)
 

@@ -1,0 +1,110 @@
+"""The front pages: short, in step with the results and with each other, and ready for more rows."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from lib.results import front, scoreboard
+from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, TRANSFER
+from lib.runs.places import ROOT
+
+LIMIT = 1_250  # words of the rendered page; about 1,100 now, room for columns that fill up
+
+
+def rendered(text: str) -> str:
+    """What a reader sees of a page: no addresses, no code of tables and pictures."""
+    text = re.sub(r"!?\[([^\[\]]*)\]\([^()]*\)", r"\1", text)  # pictures, then what links hold
+    text = re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", text)
+    return re.sub(r"^\|[-|]+$|[|#*`]", " ", text, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def claims() -> pd.DataFrame:
+    return pd.read_csv(scoreboard.PATH)
+
+
+@pytest.mark.parametrize("language", front.LANGUAGES)
+def test_the_committed_page_is_what_the_results_give(language):
+    committed = (ROOT / front.LANGUAGES[language]).read_text(encoding="utf-8")
+    assert committed == front.fill(language), "run `.venv/bin/python tools/readme.py`"
+
+
+def test_the_page_is_short():
+    words = rendered(front.fill("en")).split()
+    assert len(words) <= LIMIT, f"{len(words)} words"
+
+
+def test_both_languages_tell_the_same_numbers(claims):
+    names = [
+        set(
+            re.findall(
+                r"\{\{\s*(\w+)\s*\}\}", (front.FOLDER / f"README.{language}.md").read_text("utf-8")
+            )
+        )
+        for language in front.LANGUAGES
+    ]
+    assert names[0] == names[1]
+    tables = [front.table(claims, language).splitlines()[2:] for language in front.LANGUAGES]
+    for row, other in zip(*tables, strict=True):
+        assert re.findall(r"[\d.,-]+", row.split("|")[3]) == re.findall(
+            r"[\d.,-]+", other.split("|")[3]
+        )
+
+
+def test_every_picture_has_words(claims):
+    for language in front.LANGUAGES:
+        for words in re.findall(r"!\[([^\[\]]*)\]\(figures", front.fill(language, claims)):
+            assert len(words) >= 40 and "nan" not in words.lower()
+
+
+def test_the_sentence_counts_reported_claims_only(claims):
+    found = front.numbers(claims)
+    own = claims[claims["kind"] == REPORTED]
+    assert int(found["reported"]) == len(own)
+    assert int(found["reported_replicated"]) == (own["verdict"] == REPLICATED).sum()
+    assert int(found["drawn_own"]) <= len(own)
+
+
+def row_of(**own) -> dict:
+    row = {
+        "id": "exp03-irt-beats-standard", "kind": TRANSFER, "corpus": front.REAL, "size": "full",
+        "ours": -4.9, "ci_low": -6.1, "ci_high": -3.7, "n": 10, "verdict": REPLICATED,
+    }  # fmt: skip
+    return row | own
+
+
+def table_of(rows: list[dict]) -> list[str]:
+    """The cells of notebook 03's row."""
+    made = front.table(pd.DataFrame(rows), "en").splitlines()
+    (line,) = [line for line in made if "[03](" in line]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_cells_hold_mark_value_seeds_and_what_is_not_there_is_a_dash():
+    own = row_of(kind=REPORTED, corpus="wikitext-2-standin", n=5)
+    assert table_of([own, row_of()])[1:4] == ["-5.3 %", "✔ -4.9 [-6.1, -3.7] (5)",
+                                              "✔ -4.9 [-6.1, -3.7] (10)"]  # fmt: skip
+    absent = row_of(n=0, verdict=NOT_MEASURABLE, ours=None, ci_low=None, ci_high=None)
+    assert table_of([own, absent])[3] == "–"
+    assert table_of([row_of(id="another")])[2:4] == ["–", "–"]
+
+
+def test_the_largest_size_is_shown_and_a_smaller_one_says_so():
+    rows = [row_of(size="small", ours=1.0), row_of(size="third", ours=2.0)]
+    assert table_of(rows)[3] == "✔ 2.0 [-6.1, -3.7] (10), size third"
+    assert table_of([*rows, row_of()])[3] == "✔ -4.9 [-6.1, -3.7] (10)"
+
+
+def test_a_new_question_stands_in_the_table_before_it_has_rows(monkeypatch, claims):
+    rows = front.question_rows()
+    new = {"notebook": "20", "claim": "exp20-new", "because": "", "en": "A new one?", "ja": "新?"}
+    monkeypatch.setattr(front, "question_rows", lambda: [*rows, new])
+    line = front.table(claims, "en").splitlines()[-1]
+    assert line.startswith("| A new one? | – | – | – | [20](notebooks/20_") and " min" not in line
+
+
+def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(claims):
+    assert "Nothing is claimed here" in front.answer("00", "How?", [], claims)
+    box = front.answer("03", "Does it?", ["exp03-irt-beats-standard"], claims.assign(size="small"))
+    assert "(small size)" in box
