@@ -154,7 +154,9 @@ def test_a_training_killed_within_an_epoch_goes_on_with_the_same_bits(make, tmp_
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
-def test_foreign_checkpoints_are_refused_and_damaged_ones_set_aside(tmp_path, capsys):
+def test_foreign_checkpoints_are_refused_and_damaged_ones_set_aside(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
     path, training = tmp_path / "c.safetensors", recipe(10, 1e-3, 1, patience=0)
     fit(model(), features(), features(seed=1), training, path)
     with pytest.raises(ValueError, match="other settings"):

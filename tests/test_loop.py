@@ -404,7 +404,7 @@ def test_the_time_between_checkpoints_follows_their_cost(tmp_path, monkeypatch):
             yield from super().losses(batch)
 
     train(Slow(count=100), Training(epochs=1), path=tmp_path / "x")
-    assert written == [6, 47, 88, 100], "first after 5 s, then at most a twentieth of the time"
+    assert written == [11, 52, 93], "first after 10 s, then at most a twentieth of the time"
 
 
 KILLED = """
@@ -451,6 +451,8 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_stays(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
         patch.setattr(files.os, "fsync", full)
         with pytest.raises(files.NoRoom, match="the disk is full"):
             train(Regression(), t, path=path, identity="mine")

@@ -22,7 +22,13 @@ class CharacterParameters(Parameters):
     patience: int = whole(5, 1, 10_000)
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
 
-    QUICK = {"train_chars": 10_000, "test_chars": 10_000, "seeds": 2, "epochs": 3}
+    QUICK = {
+        "train_chars": 4_000,
+        "valid_chars": 2_000,
+        "test_chars": 4_000,
+        "seeds": 2,
+        "epochs": 3,
+    }
     TINY = {
         "train_chars": 2_000,
         "valid_chars": 1_000,

@@ -21,7 +21,7 @@ from lib.runs.key import described, digest
 from lib.runs.task import Diverged
 from lib.runs.tensors import load_tensors, save_tensors
 
-CHECKPOINT_SECONDS = 5.0  # the least time between two checkpoints, and
+CHECKPOINT_SECONDS = 10.0  # the least time between two checkpoints, and
 CHECKPOINT_SHARE = 0.05  # the most of the time that writing them may take
 WORDS = {
     "restore": ("best", "last"),
@@ -243,7 +243,7 @@ class _Loop:
             if not t.validations:
                 self._validate(self.began)
             fit.place = 0
-            if self._over() or self._due():
+            if self._due():
                 self._save()
         fit.last = {name: v.detach().clone() for name, v in self._weights().items()}
         if t.restore == "best" and fit.best:

@@ -19,12 +19,7 @@ class Exp01(CharacterParameters):
     seeds: int = whole(6, 1, 1_000)
     shaping_epochs: int = whole(10, 1, 1_000)
 
-    QUICK = {
-        **CharacterParameters.QUICK,
-        "train_chars": 5_000,
-        "test_chars": 5_000,
-        "shaping_epochs": 2,
-    }
+    QUICK = {**CharacterParameters.QUICK, "seeds": 1, "shaping_epochs": 2}
     TINY = {**CharacterParameters.TINY, "shaping_epochs": 1}
 
 

@@ -19,8 +19,6 @@ class Exp02(CharacterParameters):
     seeds: int = whole(6, 1, 1_000)
     patience: int = whole(3, 1, 10_000)
 
-    QUICK = {**CharacterParameters.QUICK, "train_chars": 5_000, "test_chars": 5_000}
-
 
 HIDDEN, INPUT = HRMConfig(memory="hidden"), HRMConfig(memory="input")
 RESET, CARRY = Segments(2), Segments(2, carry=True)

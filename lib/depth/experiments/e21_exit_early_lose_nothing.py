@@ -28,8 +28,8 @@ class Exp21(DepthParameters):
     written: int = whole(128, 2, 1_000)
     rounds: int = whole(2, 1, 20)
 
-    QUICK = {**DepthParameters.QUICK, "written": 32, "rounds": 1}
     TINY = {**TINY, "test_tokens": 1_024, "written": 12, "rounds": 1}
+    QUICK = {**TINY, "written": 32}
 
 
 @dataclass(frozen=True)
