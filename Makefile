@@ -5,6 +5,9 @@ NB ?=
 SIZE ?=
 NAME ?=
 STUDY ?=
+COLAB_PYTHON ?=
+TORCH ?=
+EXACT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := pip>=25,<27
@@ -13,9 +16,12 @@ PIP := pip>=25,<27
 # through the environment.
 override NB := $(value NB)
 override SIZE := $(value SIZE)
+override COLAB_PYTHON := $(value COLAB_PYTHON)
+override TORCH := $(value TORCH)
+override EXACT := $(value EXACT)
 override NAME := $(value NAME)
 override STUDY := $(value STUDY)
-export NB SIZE NAME STUDY
+export NB SIZE NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
@@ -32,7 +38,7 @@ ifneq ($(filter-out $(SIZES),$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif
 
-.PHONY: help setup run test new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
+.PHONY: help setup run test test-colab new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +63,9 @@ test: $(READY) ## everything CI runs: lint, notebook gate, unit tests, all noteb
 	$(BIN)/python tools/notebooks.py check
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
+
+test-colab: ## the first cell, unit tests and 3 notebooks on the versions of Colab's image, in .venv-colab
+	@$(PYTHON) tools/colab.py
 
 new-experiment: $(READY) ## begin an experiment that runs at once (NAME=my_idea STUDY=character)
 	@$(BIN)/python tools/new_experiment.py

@@ -125,6 +125,7 @@ class Experiment:
         if places.shows_committed():
             return self._shown()
         device = devices.choose(parameters.device)
+        places.begin_keeping()
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts)
         keys = [task.key(device.type) for task in tasks]

@@ -29,7 +29,14 @@ sys.path.insert(0, str(ROOT))
 
 from lib.training import loop  # noqa: E402
 
-loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = 0.0, 1.0  # in worker processes too
+
+def often() -> None:
+    """Checkpoints after every batch in this process."""
+    loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = 0.0, 1.0
+
+
+if __name__ in ("__main__", "__mp_main__"):  # in worker processes too
+    often()
 ONE_A_STUDY = ("03", "14", "16")
 WANTED = {"corpus": "embedded", "seeds": 2, "epochs": 3, "device": "cpu"}
 CLOCKS = ("second", "speed", "time", "milliseconds", "commit")

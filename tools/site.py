@@ -144,7 +144,9 @@ def front_page(text: str, page: str, notebooks: list[Path]) -> str:
     parts = [_contents("Start", ["how", "ja"] if (ROOT / "README.ja.md").is_file() else ["how"])]
     parts.append(_contents("Claims", ["claims/index", "pareto"]))
     known = registry.module_names()
-    for study, title in pages.STUDIES.items():
+    studies = dict.fromkeys([*pages.STUDIES, *(name.split(".")[1] for name in known.values())])
+    for study in studies:
+        title = pages.STUDIES.get(study, study.capitalize())
         own = [p.stem for p in notebooks if known.get(p.stem, "").startswith(f"lib.{study}.")]
         parts.append(_contents(title, [f"notebooks/{name}" for name in own]))
     rest = [p.stem for p in notebooks if p.stem not in known]

@@ -40,8 +40,11 @@ class CascadeCache(DynamicCache):
             stage.reorder(beam_idx)
 
     def reset(self) -> None:
-        """Forget everything, in base and stages."""
+        """Forget everything, in base and stages; some releases only fill the base's with zeros."""
         super().reset()
+        for layer in self.layers:
+            layer.keys = layer.values = None
+            layer.is_initialized = False
         self.stages = []
 
     def _unsupported(self, *_, **__):

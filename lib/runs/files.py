@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lib.runs.places import shown
+from lib.runs.places import is_gone, shown
 
 
 class Damaged(RuntimeError):
@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` in one move. Raises NoRoom if the folder takes no more."""
     with _spoken(path, len(data)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -93,7 +93,7 @@ def whole_folder(place: Path) -> Iterator[Path]:
     Its files are flushed first. Readers that hold the lock of ``locked`` see one or the other.
     """
     with _spoken(place, 0):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(place.parent)
         about = {"dir": place.parent, "prefix": f".{place.name}."}
         partial = Path(tempfile.mkdtemp(**about, suffix=".part"))
         try:
@@ -129,7 +129,7 @@ def clear_partial(folder: Path, name: str = "") -> None:
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``path``. With ``wait`` False raises BlockingIOError if it is held."""
     with _spoken(path, 0):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         lock = path.open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -166,9 +166,17 @@ def budgeted(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder, but not that of a Drive which was cut off."""
+    if is_gone(folder):
+        raise FileNotFoundError(errno.ENOENT, "gone", str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def _spoken(path: Path, size: int) -> Iterator[None]:
-    """Turn a full or read-only disk, or a file where a folder should be, into one sentence."""
+    """Turn a disk that is full, read-only or gone, or a file where a folder should be, into one
+    sentence."""
     try:
         yield
     except OSError as error:
@@ -176,6 +184,8 @@ def _spoken(path: Path, size: int) -> Iterator[None]:
         reasons |= {errno.EACCES: "the folder is read-only", errno.EDQUOT: "the quota is used up"}
         blocked = "a file is where a folder should be"
         reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), blocked)
+        if is_gone(path):
+            reasons[errno.ENOENT], size = "the folder of DEPTH_KEEP (keep_in) is gone", 0
         if isinstance(error, NoRoom) or error.errno not in reasons:
             raise
         need = f", {size:,} bytes are needed" if size else ""

@@ -4,10 +4,12 @@
 ``DEPTH_KEEP`` holds runs and results. A notebook in Colab may point the second one at Drive.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BEGUN = "DEPTH_KEEP_BEGUN"  # set by begin_keeping alone
 
 
 def cache_folder() -> Path:
@@ -19,6 +21,23 @@ def cache_folder() -> Path:
 def kept_folder() -> Path:
     """Runs and sets of results: ``$DEPTH_KEEP`` or ``results/`` of the repository."""
     return Path(os.environ.get("DEPTH_KEEP") or ROOT / "results").expanduser()
+
+
+def begin_keeping() -> None:
+    """Make the folder of runs and sets; from now on, here and in worker processes, it is not made
+    again if it vanishes (a Drive that was cut off): what is kept elsewhere would be lost."""
+    kept = kept_folder()
+    with contextlib.suppress(OSError):  # the first file that cannot be written says why
+        kept.mkdir(parents=True, exist_ok=True)
+        os.environ[BEGUN] = str(kept)
+
+
+def is_gone(path: Path) -> bool:
+    """Whether ``path`` belongs into a folder of runs and sets that has vanished since it was
+    begun."""
+    kept = kept_folder()
+    begun = os.environ.get(BEGUN) == str(kept)
+    return begun and path.is_relative_to(kept) and not kept.is_dir()
 
 
 def runs_folder() -> Path:
