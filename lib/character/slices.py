@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lib.character.objectives import Objective
 from lib.character.parameters import CharacterParameters, TwoTexts
@@ -39,7 +40,7 @@ class SliceParameters(Parameters):
     test_chars: int = whole(20_000, 100, 900_000)
     slices: int = whole(SLICES, 1, SLICES)
     apart: int = whole(80_000, 100, 10_000_000)
-    seeds: int = whole(3, 1, 1_000)
+    seeds: int = whole(2, 1, 1_000)
     epochs: int = whole(30, 1, 10_000)
 
     QUICK = {
@@ -180,12 +181,21 @@ def mean(changes: np.ndarray) -> float:
 
 
 def over_seeds(found: Mapping[int, np.ndarray]) -> Interval:
-    """The interval that seeds alone would give: a value a seed, its mean over the slices (by
-    logarithms), with as many seeds as every slice has."""
-    seeds = min(len(values) for values in found.values())
-    return statistics.percent_interval(
-        [mean(np.array([values[s] for values in found.values()])) for s in range(seeds)]
-    )
+    """The same mean with the interval that random seeds alone leave, were these slices all text.
+
+    The variance of seeds within a slice, pooled over slices, by Student's t with as many degrees of
+    freedom; n is the number of runs. With one seed a slice both ends are the mean.
+    """
+    logs = [np.log1p(np.asarray(values) / 100) for values in found.values()]
+    middle, runs = float(np.mean([v.mean() for v in logs])), sum(map(len, logs))
+    freedom = runs - len(logs)
+    width = 0.0
+    if freedom:
+        pooled = sum(float(((v - v.mean()) ** 2).sum()) for v in logs) / freedom
+        error = (pooled * sum(1 / len(v) for v in logs)) ** 0.5 / len(logs)
+        width = float(stats.t.ppf(0.5 + statistics.LEVEL / 2, freedom)) * error
+    ends = (100 * float(np.expm1(x)) for x in (middle, middle - width, middle + width))
+    return Interval(*ends, runs)
 
 
 def spreads(found: Mapping[int, np.ndarray]) -> tuple[float, float]:
@@ -195,12 +205,13 @@ def spreads(found: Mapping[int, np.ndarray]) -> tuple[float, float]:
     or one seed leaves nothing to measure.
     """
     logs = [100 * np.log1p(np.asarray(values) / 100) for values in found.values()]
-    inside = float(np.mean([v.var(ddof=1) for v in logs])) if len(logs[0]) > 1 else np.nan
-    if len(logs) < 2:
-        return np.nan, inside**0.5
-    each = float(np.mean([1 / len(v) for v in logs]))
-    between = float(np.var([v.mean() for v in logs], ddof=1)) - inside * each
-    return max(between, 0.0) ** 0.5 if np.isfinite(between) else np.nan, inside**0.5
+    freedom = sum(map(len, logs)) - len(logs)
+    inside = sum(float(((v - v.mean()) ** 2).sum()) for v in logs) / freedom if freedom else np.nan
+    between = np.nan
+    if len(logs) > 1 and freedom:
+        added = inside * float(np.mean([1 / len(v) for v in logs]))
+        between = max(float(np.var([v.mean() for v in logs], ddof=1)) - added, 0.0)
+    return between**0.5, inside**0.5
 
 
 def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
@@ -221,7 +232,7 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
                 "below 0": signs[1],
                 "above 0": signs[0],
                 "Δ over seeds": f"{over} %",
-                "seeds": over.n,
+                "runs": over.n,
                 "spread of slices": _points(between[0]),
                 "spread of seeds": _points(between[1]),
             }
@@ -230,8 +241,8 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else columns).set_index("comparison")
     said = (
         "percent change of test perplexity; over slices: Student's t over the slices' means, each a"
-        " mean over seeds; over seeds: Student's t over the seeds' means, each a mean over slices;"
-        " spreads: standard deviations in points of the log ratio, of slices without what seeds add"
+        " mean over seeds; over seeds: what seeds alone leave, pooled within slices; spreads:"
+        " standard deviations in points of the log ratio, of slices without what seeds add"
     )
     frame.attrs["caption"] = f"{tables.caption(results()).rsplit('; ', 1)[0]}; {said}"
     return frame

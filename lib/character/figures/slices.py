@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lib.character.slices import Headline, mean, over_seeds
 from lib.figures import methods, style
@@ -60,6 +61,7 @@ def _panel(axes: Axes, values: dict[int, np.ndarray], colour: str) -> None:
     axes.set_yticks([*range(end), end + 0.3, end + 1.3], [*labels, "over slices", "over seeds"])
     axes.set_ylim(end + 1.8, -0.6)
     axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("% change of test perplexity")
 
 

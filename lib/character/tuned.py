@@ -1,0 +1,124 @@
+"""Methods as their reports ran them and with numbers chosen on validation text, side by side."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lib.character.choices import chosen
+from lib.character.objectives import Objective
+from lib.character.parameters import CharacterParameters
+from lib.character.run import CharacterRun, run
+from lib.character.variants import Variant
+from lib.experiment import Run
+from lib.parameters import whole
+from lib.text.corpus import Corpus, TooShort, load_corpus
+
+
+class TunedParameters(CharacterParameters):
+    """Sizes of the training text beyond the report's own, up to ``largest_chars`` characters.
+
+    A larger text is trained on for ``larger_symbols`` characters, at least one pass and at most
+    ``epochs``, with ``larger_seeds`` random seeds. ``learning_rate`` is that of rows that are not
+    tuned.
+    """
+
+    largest_chars: int = whole(2_000_000, 100, 10_000_000)
+    larger_seeds: int = whole(5, 1, 1_000)
+    larger_symbols: int = whole(10_000_000, 1, 1_000_000_000)
+
+    QUICK = {
+        "train_chars": 2_200,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
+        "seeds": 2,
+        "epochs": 1,
+        "largest_chars": 2_200,
+    }
+    TINY = {
+        "train_chars": 1_100,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
+        "seeds": 1,
+        "epochs": 1,
+        "largest_chars": 1_100,
+        "workers": 1,
+    }
+
+    def of(self, schema: type[CharacterParameters]) -> CharacterParameters:
+        """The parameters of an experiment whose method is trained."""
+        own = self.model_dump()
+        return schema.checked({name: own[name] for name in own if name in schema.names()})
+
+    def passes(self, chars: int) -> int:
+        """The limit of epochs on a larger training text."""
+        return min(max(self.larger_symbols // chars, 1), self.epochs)
+
+    def text_of(self, corpus: Corpus, chars: int) -> Corpus | None:
+        """The text with so many training characters; None, said aloud, where it is shorter."""
+        name = corpus.name if self.corpus == "auto" else self.corpus
+        return _text_of(name, self.data_dir, chars, self.valid_chars, self.test_chars)
+
+
+@functools.cache
+def _text_of(name: str, folder: str, train: int, valid: int, test: int) -> Corpus | None:
+    try:
+        return load_corpus(name, folder, train, valid, test)
+    except TooShort as short:
+        print(f"left out are {train:,} characters: {short}", flush=True)
+        return None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A variant of an experiment whose parameters are ``schema``, by a name of its own."""
+
+    label: str
+    variant: Variant
+    schema: type[CharacterParameters]
+
+    def config(self, parameters: TunedParameters, corpus: Corpus) -> CharacterRun:
+        """What is trained on a corpus, as its report ran it."""
+        return Variant.config(self.variant, parameters.of(self.schema), corpus)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A method on a text: ``tuned`` or as reported; on ``chars`` characters (0: as parameters say).
+
+    It is trained and tested only, also where its experiment takes it apart by depth. A method that
+    was tuned nowhere has no tuned row. ``turn`` as in Run.
+    """
+
+    name: str
+    method: Method
+    label: str = ""
+    tuned: bool = True
+    chars: int = 0
+    turn: int = 0
+    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.method.variant.network
+
+    def runs(self, parameters: TunedParameters, corpus: Corpus) -> Iterator[Run]:
+        text, seeds = corpus, parameters.seeds
+        if self.chars:
+            if not parameters.train_chars < self.chars <= parameters.largest_chars:
+                return
+            text, seeds = parameters.text_of(corpus, self.chars), parameters.larger_seeds
+            if text is None:
+                return
+        config = self.method.config(parameters, text)
+        if self.tuned:
+            choice = chosen(self.name, text.name, len(text.train))
+            if choice is None:
+                return
+            config = choice.apply(config)
+        if self.chars:
+            limit = parameters.passes(self.chars)
+            config = replace(config, training=replace(config.training, epochs=limit))
+        for seed in range(seeds):
+            yield Run(run, config, seed, turn=self.turn)
