@@ -127,12 +127,16 @@ class Sliced:
 
 @dataclass(frozen=True)
 class Headline:
-    """A comparison of ``treatment`` with ``baseline`` in the experiment ``name``, such as exp03."""
+    """A comparison of ``treatment`` with ``baseline`` in the experiment ``name``, such as exp03.
+
+    ``reported``: the report's percent change, of one run.
+    """
 
     name: str
     words: str
     treatment: str
     baseline: str
+    reported: float | None = None
 
     def variant(self, arm: str, number: int) -> str:
         """The id of an arm on a slice."""
@@ -235,6 +239,7 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
                 "runs": over.n,
                 "spread of slices": _points(between[0]),
                 "spread of seeds": _points(between[1]),
+                "report's": "" if headline.reported is None else f"{headline.reported:.1f} %",
             }
         )
     columns = ["comparison", "Δ over slices", "slices"]

@@ -5,13 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lib.character.choices import chosen
+import numpy as np
+import pandas as pd
+
+from lib.character import choices
+from lib.character.choices import GRID, chosen
+from lib.character.figures.common import metric
 from lib.character.objectives import Objective
 from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
 from lib.character.variants import Variant
 from lib.experiment import Run
 from lib.parameters import whole
+from lib.results import statistics, tables
+from lib.results.claims import change
+from lib.results.store import Absent, Results
 from lib.text.corpus import Corpus, TooShort, load_corpus
 
 
@@ -122,3 +130,68 @@ class Tuned:
             config = replace(config, training=replace(config.training, epochs=limit))
         for seed in range(seeds):
             yield Run(run, config, seed, turn=self.turn)
+
+
+def compared(results: Results, pairs: Mapping[tuple[str, str], float | None]) -> pd.DataFrame:
+    """Percent change from the second to the first of each pair, as reported and both tuned.
+
+    ``pairs`` with the report's own change, of one run. One text.
+    """
+    rows, labels = [], results.labels
+    for (treatment, baseline), reported in pairs.items():
+        found = {}
+        for name, end in (("as reported", ""), ("both tuned", "_tuned")):
+            try:
+                values = change(treatment + end, baseline + end, metric(results.corpus))(results)
+            except Absent:
+                continue
+            found[name] = statistics.percent_interval(values)
+        if found:
+            row = {"comparison": f"{labels[treatment]} against {labels[baseline]}"}
+            row |= {f"Δ {name}": f"{interval} %" for name, interval in found.items()}
+            row["n"] = "/".join(str(interval.n) for interval in found.values())
+            rows.append(row | {"report's": "" if reported is None else f"{reported:.1f} %"})
+    columns = ["comparison", "Δ as reported", "Δ both tuned", "n", "report's"]
+    frame = pd.DataFrame(rows, columns=columns).fillna("").set_index("comparison")
+    return tables.captioned(frame, results())
+
+
+def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
+    """What was chosen for each method on validation text, by text and size."""
+    rows = choices.known().copy()
+    rows["method"] = rows["method"].map(lambda name: methods[name].label)
+    rows["valid PPL"] = np.exp(rows.pop("valid_loss").astype(float)).round(2)
+    frame = rows.rename(columns=lambda name: name.replace("_", " ")).set_index("method")
+    seeds = len(choices.SEEDS)
+    frame.attrs["caption"] = f"chosen on validation text; means over {seeds} random seeds"
+    return frame
+
+
+def grid_table(methods: Mapping[str, Method], corpus: str, chars: int) -> pd.DataFrame:
+    """Validation perplexity at every point of the grid, a column a method; empty if not tuned.
+
+    A row is a value of the stage, the others as chosen in the stages before, without and with the
+    average of the weights; the chosen point of a stage bears a star.
+    """
+    table = choices.kept()
+    table = table[(table["corpus"] == corpus) & (table["train_chars"] == chars)]
+    found: dict[str, dict[tuple, str]] = {}
+    for name, losses in table.groupby("method", sort=False):
+        path, _ = choices.follow(losses)
+        for stage, fixed, won in zip(GRID, path, path[1:], strict=False):
+            for point in choices.candidates(stage, fixed):
+                own = losses
+                for number in choices.NUMBERS:
+                    own = own[own[number] == getattr(point, number)]
+                value = float(np.exp(own["valid_loss"].mean()))
+                where = (stage.replace("_", " "), getattr(point, stage), point.average)
+                star = " *" if point == won else ""
+                found.setdefault(methods[name].label, {})[where] = f"{value:.2f}{star}"
+    frame = pd.DataFrame(found)
+    if len(frame):
+        frame.index = frame.index.set_names(["number", "value", "average"])
+    frame.attrs["caption"] = (
+        f"validation perplexity on {corpus} at {chars:,} training characters, mean over"
+        f" {len(choices.SEEDS)} random seeds; * chosen in its stage"
+    )
+    return frame

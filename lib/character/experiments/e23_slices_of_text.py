@@ -22,27 +22,28 @@ class Exp23(SliceParameters):
     TINY = {**SliceParameters.TINY, "shaping_epochs": 1}
 
 
-# The comparison that each experiment is about, the cheap ones first: they are trained in turns.
+# The claim that each experiment is about, the cheap ones first: they are trained in turns.
 HEADLINES = {
-    "exp03": (E03, 0, Headline("exp03", "IRT against standard, 1 layer", "irt", "standard")),
-    "exp04": (E04, 0, Headline("exp04", "LPT against standard, 4 layers", "lpt", "standard")),
-    "exp10": (E10, 0, Headline("exp10", "Routed against standard, 4 layers", "routed", "full")),
-    "exp07": (E07, 1, Headline("exp07", "Grown with LPT or without", "lpt_4", "standard_4")),
-    "exp02": (E02, 2, Headline("exp02", "HRM with memory or without", "infini_reset", "hrm")),
-    "exp01": (E01, 3, Headline("exp01", "HRM against LCT+OACD, 2 blocks", "hrm", "oacd_2")),
+    "exp03": (E03, 0, "irt-beats-standard", "IRT against standard, 1 layer", "irt", "standard"),
+    "exp04": (E04, 0, "lpt-beats-standard", "LPT against standard, 4 layers", "lpt", "standard"),
+    "exp10": (E10, 0, "routed-beats-full", "Routed against standard, 4 layers", "routed", "full"),
+    "exp07": (E07, 1, "lpt-grows-better", "Grown with LPT or without", "lpt_4", "standard_4"),
+    "exp02": (E02, 2, "infini-beats-hrm", "HRM with memory or without", "infini_reset", "hrm"),
+    "exp01": (E01, 3, "hrm-beats-lct-2", "HRM against LCT+OACD, 2 blocks", "hrm", "oacd_2"),
 }
-EXPLAINED = {
-    "exp03": "irt-beats-standard",
-    "exp04": "lpt-beats-standard",
-    "exp10": "routed-beats-full",
-    "exp07": "lpt-grows-better",
-    "exp02": "infini-beats-hrm",
-    "exp01": "hrm-beats-lct-2",
+CLAIMED = {
+    name: next(claim for claim in origin.claims if claim.id == f"{name}-{claimed}")
+    for name, (origin, _, claimed, *_) in HEADLINES.items()
+}
+COMPARED = {
+    name: Headline(name, *said, CLAIMED[name].reported)
+    for name, (_, _, _, *said) in HEADLINES.items()
 }
 
 
 def _variants():
-    for name, (origin, turn, headline) in HEADLINES.items():
+    for name, (origin, turn, *_) in HEADLINES.items():
+        headline = COMPARED[name]
         for arm in (headline.baseline, headline.treatment):
             for number in range(1, SLICES + 1):
                 variant = origin.variants[arm]
@@ -60,14 +61,13 @@ def _variants():
 
 
 def _claims():
-    for name, (origin, _, headline) in HEADLINES.items():
-        claimed = next(c for c in origin.claims if c.id == f"{name}-{EXPLAINED[name]}")
+    for name, claimed in CLAIMED.items():
         yield Claim(
-            f"exp23-{EXPLAINED[name]}",
+            f"exp23-{HEADLINES[name][2]}",
             "exp23",
             "this repository",
             f"{claimed.statement}, whichever slice of the text was trained on",
-            headline.over_slices(),
+            COMPARED[name].over_slices(),
             "one value a slice, the mean over its seeds; Student's t over slices that share no"
             " character, the same valid and test; undecided where slices differ in sign; otherwise"
             f" as in Experiment {int(name[3:])}: {claimed.control}",
@@ -80,10 +80,9 @@ def _claims():
         )
 
 
-COMPARED = tuple(headline for *_, headline in HEADLINES.values())
 TREATMENTS = {
-    name: origin.variants[headline.treatment].label
-    for name, (origin, _, headline) in HEADLINES.items()
+    name: origin.variants[COMPARED[name].treatment].label
+    for name, (origin, *_) in HEADLINES.items()
 }
 
 E23 = Experiment(
@@ -94,7 +93,7 @@ E23 = Experiment(
     variants=dict(_variants()),
     baseline="exp03_standard_slice_1",
     report="exp23",
-    figures={"slices": figures.by_slice(COMPARED, TREATMENTS)},
+    figures={"slices": figures.by_slice(tuple(COMPARED.values()), TREATMENTS)},
     claims=tuple(_claims()),
     pending="not all of its runs are made",
 )
