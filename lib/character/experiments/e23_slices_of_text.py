@@ -32,7 +32,7 @@ HEADLINES = {
     "exp01": (E01, 3, "hrm-beats-lct-2", "HRM against LCT+OACD, 2 blocks", "hrm", "oacd_2"),
 }
 CLAIMED = {
-    name: next(claim for claim in origin.claims if claim.id == f"{name}-{claimed}")
+    name: next(claim for claim in origin.claims if claim.id == "-".join((name, claimed)))
     for name, (origin, _, claimed, *_) in HEADLINES.items()
 }
 COMPARED = {
