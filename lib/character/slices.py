@@ -249,7 +249,8 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
         " mean over seeds; over seeds: what seeds alone leave, pooled within slices; spreads:"
         " standard deviations in points of the log ratio, of slices without what seeds add"
     )
-    frame.attrs["caption"] = f"{tables.caption(results()).rsplit('; ', 1)[0]}; {said}"
+    stands_on = tables.caption(results()).split("; mean over")[0]
+    frame.attrs["caption"] = f"{stands_on.replace('sha256', 'slice 1: sha256')}; {said}"
     return frame
 
 

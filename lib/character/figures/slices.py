@@ -18,8 +18,8 @@ PALE = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
 def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
     """Draw the change on each slice, a panel a headline; ``treatments``: the label of its arm.
 
-    Above, a row a slice: its mean and the interval over its seeds. Below, the interval over all
-    slices and that over seeds.
+    Above, a row a slice: its seeds and their mean. Below, the interval over all slices and that
+    which seeds alone leave.
     """
 
     def draw(results: Results) -> Figure:
@@ -49,9 +49,8 @@ def title(found: dict[Headline, dict[int, np.ndarray]], results: Results) -> str
 
 def _panel(axes: Axes, values: dict[int, np.ndarray], colour: str) -> None:
     for y, changes in enumerate(values.values()):
-        found = percent_interval(changes)
-        axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1)
-        axes.plot(found.mean, y, "o", color=colour)
+        axes.plot(changes, [y] * len(changes), "o", color=colour, markersize=3, alpha=0.5)
+        axes.plot(mean(changes), y, "o", color=colour)
     end = len(values)
     slices = percent_interval([mean(changes) for changes in values.values()])
     _bar(axes, end + 0.3, slices, colour)
@@ -73,7 +72,16 @@ def _bar(axes: Axes, y: float, found: Interval, colour: str) -> None:
 def _key() -> list[Line2D]:
     return [
         Line2D([], [], marker="o", linestyle="none", color="black", label="mean of a slice"),
-        Line2D([], [], linewidth=1, color="black", label="its 95 % interval over seeds"),
+        Line2D(
+            [],
+            [],
+            marker="o",
+            markersize=3,
+            alpha=0.5,
+            linestyle="none",
+            color="black",
+            label="one seed",
+        ),
         Line2D([], [], color="black", label="95 % interval over slices", **PALE),
         Line2D([], [], color=methods.GREY, label="95 % interval over seeds alone", **PALE),
     ]
