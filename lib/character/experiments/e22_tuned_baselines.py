@@ -8,7 +8,7 @@ from lib.character.experiments.e11_lpt_routing import E11
 from lib.character.figures import tuned as figures
 from lib.character.tuned import Method, Tuned, TunedParameters
 from lib.experiment import Experiment
-from lib.results.claims import EXPLANATION, OWN, Claim, change, claim_maker, difference
+from lib.results.claims import OWN, Claim, change, claim_maker, difference
 from lib.text.corpus import Corpus
 
 
@@ -131,14 +131,12 @@ COMPARED = {  # name of the claim: what it compares, whose claim it checks, and 
 
 
 def _compared():
-    for name, (treatment, baseline, parent, words) in COMPARED.items():
+    for name, (treatment, baseline, checked, words) in COMPARED.items():
         yield claim(
             name,
             words,
             change(f"{treatment}_tuned", f"{baseline}_tuned"),
-            ALIKE,
-            kind=EXPLANATION,
-            parent=parent,
+            f"{ALIKE}; checks {checked}",
             expect="above" if "spoils" in name else "below",
         )
 
@@ -194,8 +192,8 @@ def _larger():
 CLAIMS: tuple[Claim, ...] = (*_compared(), *_gaps(), *_tuning(), *_larger())
 REPORTED = {c.id: c.reported for origin in (E03, E04, E10, E11) for c in origin.claims}
 PAIRS = {  # what is compared, with the report's own change where it has one
-    (treatment, baseline): None if baseline == "looped_1" else REPORTED[parent]
-    for treatment, baseline, parent, _ in COMPARED.values()
+    (treatment, baseline): None if baseline == "looped_1" else REPORTED[checked]
+    for treatment, baseline, checked, _ in COMPARED.values()
 }
 
 E22 = Experiment(

@@ -10,7 +10,7 @@ from lib.character.figures import slices as figures
 from lib.character.slices import SLICES, Headline, Sliced, SliceParameters
 from lib.experiment import Experiment
 from lib.parameters import whole
-from lib.results.claims import EXPLANATION, Claim
+from lib.results.claims import OWN, Claim
 
 
 class Exp23(SliceParameters):
@@ -71,8 +71,7 @@ def _claims():
             "one value a slice, the mean over its seeds; Student's t over slices that share no"
             " character, the same valid and test; undecided where slices differ in sign; otherwise"
             f" as in Experiment {int(name[3:])}: {claimed.control}",
-            kind=EXPLANATION,
-            parent=claimed.id,
+            kind=OWN,
             unit=claimed.unit,
             expect=claimed.expect,
             over="slices",
@@ -95,5 +94,4 @@ E23 = Experiment(
     report="exp23",
     figures={"slices": figures.by_slice(tuple(COMPARED.values()), TREATMENTS)},
     claims=tuple(_claims()),
-    pending="not all of its runs are made",
 )
