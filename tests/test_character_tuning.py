@@ -232,6 +232,8 @@ def test_tuning_sees_no_test_text_and_goes_on_where_it_stopped(no_choices, kept,
     shown = tuned.grid_table(METHODS, "python-docs", 1_100)
     assert len(shown) == 20 and shown["IRT, 1 layer"].str.endswith("*").sum() == 3
     assert tuned.choices_table(METHODS).index.tolist() == ["IRT, 1 layer"]
+    assert tuned.edges(vars(Choice(3e-3, 0.1, 0.0))) == ["learning rate"]
+    assert tuned.edges(vars(Choice(1e-3, 1.0, 0.2))) == ["weight decay", "dropout"]
 
 
 def test_the_command_refuses_a_method_or_a_value_in_a_sentence():

@@ -156,11 +156,22 @@ def compared(results: Results, pairs: Mapping[tuple[str, str], float | None]) ->
     return tables.captioned(frame, results())
 
 
+def edges(choice: Mapping[str, Any]) -> list[str]:
+    """Numbers of a choice that lie at an end of their grid where the search might have gone on."""
+    found = []
+    for name, values in GRID.items():
+        ends = {values[-1]} if values[0] == 0 else {values[0], values[-1]}
+        if choice[name] in ends:
+            found.append(name.replace("_", " "))
+    return found
+
+
 def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
     """What was chosen for each method on validation text, by text and size."""
     rows = choices.known().copy()
     rows["method"] = rows["method"].map(lambda name: methods[name].label)
     rows["valid PPL"] = np.exp(rows.pop("valid_loss").astype(float)).round(2)
+    rows["at the edge of the grid"] = [", ".join(edges(row)) for row in rows.to_dict("records")]
     frame = rows.rename(columns=lambda name: name.replace("_", " ")).set_index("method")
     seeds = len(choices.SEEDS)
     frame.attrs["caption"] = f"chosen on validation text; means over {seeds} random seeds"
