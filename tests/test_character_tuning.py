@@ -24,7 +24,7 @@ from lib.character.experiments.e22_tuned_baselines import (
     REPORTED,
     VARIANTS,
 )
-from lib.results.store import Results
+from lib.results.store import Absent, Results
 from lib.text.corpus import load_corpus
 
 TINY = ["train_chars", "1100", "valid_chars", "1100", "test_chars", "1100", "largest_chars", "1100"]
@@ -282,6 +282,16 @@ def test_tables_and_figures_show_what_is_there():
     assert gains.axes[0].get_title().startswith("Tuning alone improves 3 of 3 methods")
     assert sizes.axes[0].get_title().startswith("At 50,000 characters 1 of 1 tuned methods beat")
     plt.close("all")
+
+
+def test_a_gap_is_measured_on_the_seeds_that_all_have():
+    given = results()
+    frame = given()
+    frame = frame[(frame["variant"] != "irt_1_tuned") | (frame["seed"] < 2)]
+    values = tuned.gap("irt_1", "standard_1")(replace(given, frames={"": frame}))
+    assert len(values) == 2 and values[0] == pytest.approx(0 - 100 * (13 / 14 - 1))
+    with pytest.raises(Absent, match="'lpt_4_tuned' has no test_ppl"):
+        tuned.gap("lpt_4", "standard_4")(given)
 
 
 def test_comparisons_check_reported_claims_and_hold_every_method():

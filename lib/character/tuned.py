@@ -18,7 +18,7 @@ from lib.character.variants import Variant
 from lib.experiment import Run
 from lib.parameters import whole
 from lib.results import statistics, tables
-from lib.results.claims import change
+from lib.results.claims import Measure, by_seed, change
 from lib.results.store import Absent, Results
 from lib.text.corpus import Corpus, TooShort, load_corpus
 
@@ -130,6 +130,25 @@ class Tuned:
             config = replace(config, training=replace(config.training, epochs=limit))
         for seed in range(seeds):
             yield Run(run, config, seed, turn=self.turn)
+
+
+def gap(treatment: str, baseline: str) -> Measure:
+    """The percent change of two tuned methods minus that of the same as reported, seed by seed.
+
+    Of the seeds that all four have: an unfinished sweep may hold more of one. Raises Absent if
+    there is none.
+    """
+    names = (f"{treatment}_tuned", f"{baseline}_tuned", treatment, baseline)
+
+    def measure(results: Results) -> np.ndarray:
+        found = [by_seed(results, name, metric(results.corpus)) for name in names]
+        shared = functools.reduce(pd.Index.intersection, (values.index for values in found))
+        if shared.empty:
+            raise Absent(f"no seed that {', '.join(names)} all have")
+        one, two, three, four = (values[shared].to_numpy() for values in found)
+        return statistics.percent_change(one, two) - statistics.percent_change(three, four)
+
+    return measure
 
 
 def compared(results: Results, pairs: Mapping[tuple[str, str], float | None]) -> pd.DataFrame:
