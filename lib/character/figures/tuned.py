@@ -40,8 +40,6 @@ def pairs(compared: tuple[tuple[str, str], ...]):
             tuned = _change(results, f"{treatment}_tuned", f"{baseline}_tuned")
             if plain or tuned:
                 found[f"{labels[treatment]}\nagainst {labels[baseline]}"] = (plain, tuned)
-        kept = sum(_apart(one) and _apart(two) and _same(one, two) for one, two in found.values())
-        decided = sum(_apart(one) for one, _ in found.values())
         figure, axes = plt.subplots(figsize=(8.2, 0.62 * len(found) + 1.5))
         for y, (name, both) in enumerate(found.items()):
             colour = _colour(name.split("\n")[0])
@@ -49,22 +47,26 @@ def pairs(compared: tuple[tuple[str, str], ...]):
         rows.name_rows(axes, list(found))
         axes.axvline(0, color=style.QUIET, linewidth=1, linestyle=":")
         axes.set_xlabel("% change of test perplexity (below 0: the first named is better)")
-        axes.set_title(
-            f"Of {decided} differences seen without tuning, {kept} remain when both are tuned "
-            f"({tables.corpora(results())})"
-        )
+        axes.set_title(f"{fate(list(found.values()))} ({tables.corpora(results())})")
         style.legend(figure, _key(), columns=2)
         return figure
 
     return draw
 
 
+def fate(found: list[tuple[Interval | None, Interval | None]]) -> str:
+    """What becomes of the differences seen as reported when both methods are tuned, in words.
+
+    ``found``: intervals as reported and tuned; only pairs that have both count.
+    """
+    both = [(one, two) for one, two in found if _apart(one) and two is not None]
+    still = [(one.mean > 0) == (two.mean > 0) for one, two in both if _apart(two)]
+    seen = f"Of {len(both)} difference{'' if len(both) == 1 else 's'} seen as reported"
+    return f"{seen}, tuning keeps {sum(still)} and turns {len(still) - sum(still)} round"
+
+
 def _apart(found: Interval | None) -> bool:
     return found is not None and found.n > 1 and found.excludes(0)
-
-
-def _same(one: Interval, other: Interval) -> bool:
-    return (one.mean > 0) == (other.mean > 0)
 
 
 def _rows(axes: Axes, y: float, both: tuple[Interval | None, Interval | None], colour: str) -> None:
