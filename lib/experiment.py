@@ -32,7 +32,8 @@ from lib.runs.task import Task
 class Run:
     """One computation of a variant: a declared function, its configuration and a random seed.
 
-    ``side`` and ``alone`` as in Task.
+    ``side`` and ``alone`` as in Task. Runs of a later ``turn`` come after all of an earlier one,
+    whatever their seeds: what is dear waits for what is cheap and decides.
     """
 
     function: Callable
@@ -40,6 +41,7 @@ class Run:
     seed: int
     side: bool = False
     alone: bool = False
+    turn: int = 0
 
 
 class Variant(Protocol):
@@ -98,7 +100,8 @@ class Experiment:
         return {variant: self.label(variant) for variant in self.variants}
 
     def tasks(self, parameters: Parameters, texts: Sequence[Any]) -> list[Task]:
-        """Every run, seeds outermost, so that an interrupted sweep has whole comparisons."""
+        """Every run, turn by turn and in it seed by seed, so that an interrupted sweep has whole
+        comparisons."""
         found = []
         for order, text in enumerate(texts):
             for variant, entry in self.variants.items():
@@ -106,8 +109,8 @@ class Experiment:
                 labels |= {"label": self.label(variant), **entry.factors}
                 for run in entry.runs(parameters, text):
                     task = Task(run.function, run.config, run.seed, labels, run.side, run.alone)
-                    found.append((run.seed, order, task))
-        found.sort(key=lambda item: item[:2])
+                    found.append((run.turn, run.seed, order, task))
+        found.sort(key=lambda item: item[:3])
         return [task for *_, task in found]
 
     def run(

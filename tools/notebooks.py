@@ -113,7 +113,11 @@ def place_answer(book: nbformat.NotebookNode, slug: str) -> None:
     experiment = registry.experiment(slug)
     ids = [claim.id for claim in experiment.claims]
     claims = pd.read_csv(scoreboard.PATH)
-    box = nbformat.v4.new_markdown_cell(front.answer(slug[:2], experiment.question, ids, claims))
+    over = experiment.claims[0].over if ids else "seeds"
+    said = "random seeds" if over == "seeds" else f"{over} of the text"
+    box = nbformat.v4.new_markdown_cell(
+        front.answer(slug[:2], experiment.question, ids, claims, said)
+    )
     box.metadata["tags"] = ["answer"]
     rest = [cell for cell in book.cells if "answer" not in cell.metadata.get("tags", [])]
     book.cells = [rest[0], box, *rest[1:]]

@@ -107,7 +107,8 @@ class WindowWork(Work):
         return {"valid_loss": held_out_loss(self.model, self.objective, self.valid_windows)}
 
     def measures(self) -> dict[str, float]:
-        return {name: value / self.seen for name, value in self.objective.measures.items()}
+        batches = max(self.seen, 1)  # a run may end within its first batch
+        return {name: value / batches for name, value in self.objective.measures.items()}
 
     def carried(self) -> tuple[dict[str, Tensor], Any]:
         return {}, {"seen": self.seen, "measures": self.objective.measures}

@@ -45,7 +45,8 @@ class Claim:
     measured it; elsewhere the row is a ``transfer`` and shows no reported value. ``only``: the
     claim is decided on corpora that begin so (none named: all). ``control`` says in words what is
     compared and held equal. ``bounds`` of a share or accuracy keep its interval inside.
-    ``deterministic`` comparisons have no interval.
+    ``deterministic`` comparisons have no interval. ``over``: what the measure has a value of each
+    for. ``unanimous``: undecided too where the single values lie on both sides of the line.
     """
 
     id: str
@@ -64,6 +65,8 @@ class Claim:
     only: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
     deterministic: bool = False
+    over: str = "seeds"
+    unanimous: bool = False
 
     def __post_init__(self):
         if self.expect not in EXPECTATIONS:
@@ -269,9 +272,13 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
         verdict, why = place(found.mean, found.mean, claim, p)
         return row | {"verdict": verdict, "reason": f"{why} (deterministic); {claim.control}"}
     if found.n < least:
-        reason = f"{found.n} seeds, {least} needed; {claim.control}"
+        reason = f"{found.n} {claim.over}, {least} needed; {claim.control}"
         return row | {"verdict": UNDECIDED, "reason": reason}
     verdict, why = place(found.low, found.high, claim, p)
+    sides = {"above" if value > claim.threshold else "below" for value in values}
+    if claim.unanimous and len(sides) == 2:
+        verdict = UNDECIDED
+        why = f"{claim.over} lie on both sides of {claim.threshold:g}; {why}"
     return row | {"verdict": verdict, "reason": f"{why}; {claim.control}"}
 
 

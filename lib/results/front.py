@@ -122,11 +122,14 @@ def table(claims: pd.DataFrame, language: str) -> str:
         has = claim is not None and claim.reported is not None
         # a claim whose own size is outstanding shows the smaller one, and says so
         first = own[own["kind"] != TRANSFER]
+        real = own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)]
+        if claim is not None and claim.kind != REPORTED:  # of no report: each text where it belongs
+            first, real = own[own["corpus"] != REAL], own[own["corpus"] == REAL]
         cells = [
             row[language],
             _valued(claim.reported, claim.unit) if has else "–",
             _cell(first if len(first) else own[own["corpus"] != REAL], words),
-            _cell(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], words),
+            _cell(real, words),
             _link(row["notebook"], words),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -175,10 +178,13 @@ def pages() -> dict[str, Any]:
     return {LANGUAGES[language]: fill(language) for language in LANGUAGES}
 
 
-def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> str:
+def answer(
+    number: str, question: str, ids: list[str], claims: pd.DataFrame, over: str = "random seeds"
+) -> str:
     """The box under a notebook's title: asked, found, how sure; from the rows of claims.csv.
 
-    ``ids``: the experiment's claims. A notebook without any, or without committed ones, says so.
+    ``ids``: the experiment's claims; ``over``: what its intervals are over. A notebook without any,
+    or without committed ones, says so.
     """
     if not ids:
         found = "Nothing is claimed here: this notebook shows how the others are read."
@@ -204,7 +210,7 @@ def answer(number: str, question: str, ids: list[str], claims: pd.DataFrame) -> 
     ]
     n = int(main["n"].max()) if len(main) else 0
     sure = "; ".join(text for text in counted if text) or "no reported claim is decided"
-    lines.append(f"> **How sure.** {n} random seeds, 95 % intervals. {sure[0].upper()}{sure[1:]}.")
+    lines.append(f"> **How sure.** {n} {over}, 95 % intervals. {sure[0].upper()}{sure[1:]}.")
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ class FilledMemory(Segments):
 
 
 def memories_look_ahead(variants: Mapping[str, Any]) -> None:
-    """Which of the networks with memory see later symbols, said aloud.
+    """Which of the networks with memory see later symbols, said aloud; those without see none.
 
     With ``memory_off`` or ``causal_memory`` none may, the latter also with a filled memory; those
     with neither do, as R4 ran them. Raises CheckFailed where one does not do as said.
@@ -43,7 +43,7 @@ def memories_look_ahead(variants: Mapping[str, Any]) -> None:
         model, objective = getattr(variant, "network", (None, None))
         if model is None:
             continue
-        if model.memory == "none" or model.memory_off:
+        if getattr(model, "memory", "none") == "none" or model.memory_off:
             checks.causal(model, objective, variant.label)
         elif model.causal_memory:
             filled = FilledMemory(objective.segments)

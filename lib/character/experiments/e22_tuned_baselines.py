@@ -1,0 +1,213 @@
+"""Experiment 22: do refinement, a loss at every layer and routing win when everybody is tuned?"""
+
+from lib.character.choices import tuned_on
+from lib.character.experiments.e03_iterative_refinement import E03
+from lib.character.experiments.e04_layerwise_progressive import E04
+from lib.character.experiments.e10_confidence_routing import E10
+from lib.character.experiments.e11_lpt_routing import E11
+from lib.character.figures import tuned as figures
+from lib.character.tuned import Method, Tuned, TunedParameters, gap
+from lib.experiment import Experiment
+from lib.results.claims import OWN, Claim, change, claim_maker
+from lib.text.corpus import Corpus
+
+
+class Exp22(TunedParameters):
+    """Nothing beyond the shared parameters."""
+
+    def texts(self) -> list[Corpus]:
+        """The named text; says where what its tuned rows are trained with was chosen."""
+        (corpus,) = found = super().texts()
+        rows = [tuned_on(name, corpus.name, len(corpus.train)) for name in METHODS]
+        places = {f"{row['corpus']} at {row['train_chars']:,} characters" for row in rows if row}
+        if places:
+            print(f"numbers of tuned rows were chosen on {' and '.join(sorted(places))}")
+        if missing := [name for name, row in zip(METHODS, rows, strict=True) if row is None]:
+            print(f"not tuned yet, so without a tuned row: {', '.join(missing)}", flush=True)
+        return found
+
+
+# The arms of the claims of Experiments 3, 4, 10 and 11. Experiments 10 and 11 keep batches in their
+# order and use whole ones only; what they compare with does the same.
+METHODS = {
+    name: Method(label, origin.variants[variant], origin.parameters)
+    for name, label, origin, variant in (
+        ("standard_1", "Standard, 1 layer", E03, "standard"),
+        ("irt_1", "IRT, 1 layer", E03, "irt"),
+        ("looped_1", "Looped twice, 1 layer, batches of 8", E03, "looped_batch_8"),
+        ("standard_4", "Standard, 4 layers", E04, "standard"),
+        ("lpt_4", "LPT, 4 layers", E04, "lpt"),
+        ("full", "Standard, 4 layers, order kept", E10, "full"),
+        ("routed", "Routed, 4 layers", E10, "routed"),
+        ("half", "Standard, 2 layers, order kept", E10, "half"),
+        ("lpt_routed", "Full LPT, routed", E11, "lpt"),
+        ("aware_routed", "LPT + Routing Aware, routed", E11, "aware"),
+    )
+}
+TURNS = {
+    **dict.fromkeys(("standard_1", "irt_1", "looped_1"), 0),
+    **dict.fromkeys(("standard_4", "lpt_4"), 1),
+}
+LARGER = {50_000: "50k", 200_000: "200k", 2_000_000: "2M"}
+ON_LARGER = ("standard_1", "irt_1", "looped_1", "standard_4", "lpt_4", "full", "routed", "half")
+
+VARIANTS = {
+    **{
+        f"{name}{'_tuned' if tuned else ''}": Tuned(
+            name,
+            method,
+            f"{method.label}{', tuned' if tuned else ''}",
+            tuned,
+            turn=TURNS.get(name, 2),
+            factors={"method": name, "tuned": tuned},
+        )
+        for name, method in METHODS.items()
+        for tuned in (False, True)
+    },
+    **{
+        f"{name}_tuned_{size}": Tuned(
+            name,
+            METHODS[name],
+            f"{METHODS[name].label}, tuned, {size} characters",
+            chars=chars,
+            turn=turn,
+            factors={"method": name, "tuned": True},
+        )
+        for turn, (chars, size) in enumerate(LARGER.items(), 3)
+        for name in ON_LARGER
+    },
+}
+
+claim = claim_maker("exp22", "this repository", kind=OWN)
+
+ALIKE = (
+    "learning rate, weight decay, dropout and average of the weights chosen for both alike on"
+    " validation text, with two random seeds that are used for nothing else"
+)
+COMPARED = {  # name of the claim: what it compares, whose claim it checks, and in words
+    "tuned-irt-beats-tuned-standard": (
+        "irt_1",
+        "standard_1",
+        "exp03-irt-beats-standard",
+        "Refinement training beats standard training in one layer when both are tuned",
+    ),
+    "tuned-irt-beats-tuned-loop": (
+        "irt_1",
+        "looped_1",
+        "exp03-irt-beats-standard",
+        "Tuned refinement training beats the tuned loop with one loss and as many updates",
+    ),
+    "tuned-lpt-beats-tuned-standard": (
+        "lpt_4",
+        "standard_4",
+        "exp04-lpt-beats-standard",
+        "A loss at every layer beats standard training in four layers when both are tuned",
+    ),
+    "tuned-routing-beats-tuned-full": (
+        "routed",
+        "full",
+        "exp10-routed-beats-full",
+        "The confidence-routed transformer beats the standard four layers when both are tuned",
+    ),
+    "tuned-routing-beats-tuned-half": (
+        "routed",
+        "half",
+        "exp10-routed-beats-half",
+        "The confidence-routed transformer beats the standard two layers when both are tuned",
+    ),
+    "tuned-lpt-spoils-tuned-routing": (
+        "lpt_routed",
+        "routed",
+        "exp11-lpt-spoils-routing",
+        "Training every layer (LPT) makes the routed network worse when both are tuned",
+    ),
+    "tuned-aware-spoils-tuned-routing": (
+        "aware_routed",
+        "routed",
+        "exp11-aware-spoils-routing",
+        "Routing-aware LPT makes the routed network worse when both are tuned",
+    ),
+}
+
+
+def _compared():
+    for name, (treatment, baseline, checked, words) in COMPARED.items():
+        yield claim(
+            name,
+            words,
+            change(f"{treatment}_tuned", f"{baseline}_tuned"),
+            f"{ALIKE}; checks {checked}",
+            expect="above" if "spoils" in name else "below",
+        )
+
+
+def _gaps():
+    """Whether tuning takes from what a method gains over its baseline, or adds to it."""
+    for name in (
+        "irt-beats-tuned-standard",
+        "lpt-beats-tuned-standard",
+        "routing-beats-tuned-full",
+    ):
+        treatment, baseline, *_ = COMPARED[f"tuned-{name}"]
+        yield claim(
+            f"tuning-shrinks-{name.split('-')[0]}-gain",
+            f"Tuning both shrinks what {METHODS[treatment].label} gains over"
+            f" {METHODS[baseline].label}",
+            gap(treatment, baseline),
+            f"tuned change minus untuned change, the same random seeds; {ALIKE}",
+            expect="above",
+            unit="points of the percent change of perplexity",
+        )
+
+
+def _tuning():
+    for name, method in METHODS.items():
+        yield claim(
+            f"tuning-helps-{name.replace('_', '-')}",
+            f"Tuning improves {method.label}",
+            change(f"{name}_tuned", name),
+            "the same random seeds, as reported and tuned; chosen on validation text with others",
+        )
+
+
+def _larger():
+    for chars, size in LARGER.items():
+        for treatment, baseline, words in (
+            ("irt_1", "standard_1", "Tuned refinement beats tuned standard training in one layer"),
+            ("irt_1", "looped_1", "Tuned refinement beats the tuned loop with one loss"),
+            ("lpt_4", "standard_4", "A tuned loss at every layer beats tuned standard training"),
+            ("routed", "full", "Tuned routing beats the tuned standard four layers"),
+        ):
+            yield claim(
+                f"larger-{treatment.split('_')[0]}-{baseline.replace('_', '-')}-{size}",
+                f"{words} at {chars:,} training characters",
+                change(f"{treatment}_tuned_{size}", f"{baseline}_tuned_{size}"),
+                "equal limit of epochs and stopping; numbers chosen for both alike at the size of"
+                " text nearest to it for which that was done",
+            )
+
+
+CLAIMS: tuple[Claim, ...] = (*_compared(), *_gaps(), *_tuning(), *_larger())
+REPORTED = {c.id: c.reported for origin in (E03, E04, E10, E11) for c in origin.claims}
+PAIRS = {  # what is compared, with the report's own change where it has one
+    (treatment, baseline): None if baseline == "looped_1" else REPORTED[checked]
+    for treatment, baseline, checked, _ in COMPARED.values()
+}
+
+E22 = Experiment(
+    slug="22_tuned_baselines",
+    question=(
+        "Do refinement, a loss at every layer and routing still win when every method is tuned?"
+    ),
+    parameters=Exp22,
+    texts=Exp22.texts,
+    variants=VARIANTS,
+    baseline="standard_1",
+    report="exp22",
+    figures={
+        "pairs": figures.pairs(tuple(PAIRS)),
+        "gains": figures.gains(tuple(METHODS)),
+        "sizes": figures.sizes(tuple(PAIRS), tuple(LARGER.values())),
+    },
+    claims=CLAIMS,
+)

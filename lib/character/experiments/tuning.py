@@ -1,0 +1,181 @@
+"""Tune every method of Experiment 22 alike, on validation text only.
+
+python -m lib.character.experiments.tuning                          on wikipedia, 20,000 characters
+python -m lib.character.experiments.tuning --only irt_1,standard_1  some methods
+python -m lib.character.experiments.tuning -p corpus wikitext-2 -p train_chars 50000
+--plan    print what it costs and train nothing
+
+For each method in turn the learning rate, then the weight decay, then the dropout, each with and
+without an average of the weights (``lib.character.choices`` has the grid). Says first what it
+costs. An interrupted tuning goes on where it stopped; after each stage of a method
+``results/22_tuning.csv`` and the choices that follow from it are written.
+"""
+
+import argparse
+import ast
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from lib.character import choices
+from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
+from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
+from lib.character.run import CharacterRun, WindowWork, run
+from lib.parameters import ParameterError
+from lib.runs.sweep import SweepFailed, spoken, sweep
+from lib.runs.task import Task
+from lib.text.corpus import Corpus
+from lib.training.loop import train
+from lib.training.seeding import seed_weights
+
+TIMED = 12  # updates that are timed to say what a run costs
+RUNS = len(SEEDS) * len(AVERAGES) * (sum(map(len, GRID.values())) - len(GRID) + 1)  # of a method
+
+
+def config_of(method: str, parameters: Exp22, corpus: Corpus) -> CharacterRun:
+    """What is tuned: the method as reported, on a corpus whose test text it cannot see."""
+    return METHODS[method].config(parameters, replace(corpus, test=""))
+
+
+def seconds_of(config: CharacterRun) -> float:
+    """Processor seconds of a run that lasts all its epochs, from a few updates on this machine."""
+    seed_weights(0)
+    windows = config.windows("train"), config.windows("valid")
+    for few in (2, TIMED):  # the first updates of a process take longer
+        training = replace(config.training, max_updates=few, validations=1)
+        work = WindowWork(config.build(), config.objective, windows, training, 0)
+        started = time.process_time()
+        train(work, training)
+    spent = time.process_time() - started
+    return spent / TIMED * config.training.epochs * work.updates_an_epoch()
+
+
+def stage_tasks(
+    method: str, config: CharacterRun, stage: str, fixed: Choice
+) -> list[tuple[Task, Choice]]:
+    """The runs of a stage, with what each is trained with."""
+    return [
+        (Task(run, choice.apply(config), seed, {"variant": f"{method}, {spelled(choice)}"}), choice)
+        for seed in SEEDS
+        for choice in choices.candidates(stage, fixed)
+    ]
+
+
+def spelled(choice: Choice) -> str:
+    """A choice in a few words."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(choice).items()
+    )
+
+
+def rows_of(
+    method: str, corpus: Corpus, stage: str, pairs: Sequence[tuple[Choice, int, dict | None]]
+) -> list[dict[str, Any]]:
+    """Rows of the table of tuning; a run that failed has no loss."""
+    rows = []
+    for choice, seed, record in pairs:
+        row = record["row"] if record else {}
+        loss = math.log(row["val_ppl"]) if row and math.isfinite(row["val_ppl"]) else None
+        rows.append(
+            {
+                "corpus": corpus.name,
+                "train_chars": len(corpus.train),
+                "method": method,
+                "corpus_sha256": corpus.sha256,
+                "stage": stage,
+                **asdict(choice),
+                "seed": seed,
+                "valid_loss": loss,
+                "best_epoch": row.get("best_epoch"),
+                "seconds": row.get("seconds"),
+                "run_id": record["key"] if record else "",
+            }
+        )
+    return rows
+
+
+def merged(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table with rows added; a run that it holds already is not repeated."""
+    own = pd.DataFrame(rows)
+    both = pd.concat([table, own], ignore_index=True) if len(table) else own
+    return both.drop_duplicates([*KEYS, *NUMBERS, "seed"], keep="first", ignore_index=True)
+
+
+def tune(method: str, parameters: Exp22, corpus: Corpus) -> Choice:
+    """Go through the grid with one method; returns what was chosen."""
+    blind = replace(corpus, test="")
+    config, fixed, table = config_of(method, parameters, corpus), Choice(), choices.kept()
+    for stage in GRID:
+        known = stage_tasks(method, config, stage, fixed)
+        tasks = [task for task, _ in known]
+        try:
+            records = {id(task): record for task, record in sweep(tasks, parameters.workers)}
+        except SweepFailed as failed:
+            print(f"{failed}\nthese lose", flush=True)
+            records = {id(task): _alone(task, parameters.workers) for task in tasks}
+        found = [(choice, task.seed, records[id(task)]) for task, choice in known]
+        table = merged(table, rows_of(method, blind, stage, found))
+        choices.write(table)
+        same = (table["method"] == method) & (table["corpus"] == blind.name)
+        same &= table["train_chars"] == len(blind.train)
+        fixed = choices.best(table[same], choices.candidates(stage, fixed))
+        print(f"{method}, {stage}: {spelled(fixed)}", flush=True)
+    return fixed
+
+
+def _alone(task: Task, workers: int) -> dict | None:
+    try:
+        ((_, record),) = sweep([task], workers)
+    except SweepFailed:
+        return None
+    return record
+
+
+def value(text: str) -> object:
+    """A parameter's value as it was typed: a number, True or False, else text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Say what it costs, then tune."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="methods, such as irt_1,standard_1")
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[])
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    methods = [part.strip() for part in given.only.split(",") if part.strip()] or list(METHODS)
+    if unknown := [name for name in methods if name not in METHODS]:
+        sys.exit(f"no method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
+    try:
+        parameters = Exp22.checked({name: value(text) for name, text in given.parameter})
+    except ParameterError as refusal:
+        sys.exit(str(refusal))
+    corpus = parameters.load()
+    costs = {name: RUNS * seconds_of(config_of(name, parameters, corpus)) for name in methods}
+    for name, cost in costs.items():
+        print(f"{name}: {RUNS} runs, at most {spoken(cost)} on one core")
+    print(
+        f"at most {spoken(sum(costs.values()))} in all, {parameters.workers} at a time; runs that"
+        " are finished cost nothing, and early stopping ends most sooner",
+        flush=True,
+    )
+    if given.plan:
+        return
+    for name in methods:
+        tune(name, parameters, corpus)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Figures of comparisons on several slices of the training text."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from lib.character.slices import Headline, mean, over_seeds
+from lib.figures import methods, style
+from lib.figures.panels import grid_of_panels
+from lib.results.statistics import Interval, percent_interval
+from lib.results.store import Results
+
+PALE = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
+
+
+def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
+    """Draw the change on each slice, a panel a headline; ``treatments``: the label of its arm.
+
+    Above, a row a slice: its seeds and their mean. Below, the interval over all slices and that
+    which seeds alone leave.
+    """
+
+    def draw(results: Results) -> Figure:
+        found = {h: values for h in headlines if (values := h.shown(results))}
+        names = [headline.words for headline in found]
+        figure, axes = grid_of_panels(names, title(found, results), 2.5)
+        for panel, (headline, values) in zip(axes, found.items(), strict=True):
+            colour = methods.method_of(treatments[headline.name]) or methods.BLUE
+            _panel(panel, values, colour)
+        style.legend(figure, _key(), columns=4)
+        return figure
+
+    return draw
+
+
+def title(found: dict[Headline, dict[int, np.ndarray]], results: Results) -> str:
+    """What was found, in words: in how many comparisons all slices agree in sign."""
+    agree = sum(
+        len({mean(values) > 0 for values in by_slice.values()}) == 1 for by_slice in found.values()
+    )
+    slices = max((len(by_slice) for by_slice in found.values()), default=0)
+    return (
+        f"All {slices} slices agree in sign in {agree} of {len(found)} comparisons "
+        f"({', '.join(results.corpora)})"
+    )
+
+
+def _panel(axes: Axes, values: dict[int, np.ndarray], colour: str) -> None:
+    for y, changes in enumerate(values.values()):
+        axes.plot(changes, [y] * len(changes), "o", color=colour, markersize=3, alpha=0.5)
+        axes.plot(mean(changes), y, "o", color=colour)
+    end = len(values)
+    slices = percent_interval([mean(changes) for changes in values.values()])
+    _bar(axes, end + 0.3, slices, colour)
+    _bar(axes, end + 1.3, over_seeds(values), methods.GREY)
+    axes.axvline(0, color=style.QUIET, linewidth=1, linestyle=":")
+    labels = [f"slice {number}" for number in values]
+    axes.set_yticks([*range(end), end + 0.3, end + 1.3], [*labels, "over slices", "over seeds"])
+    axes.set_ylim(end + 1.8, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("% change of test perplexity")
+
+
+def _bar(axes: Axes, y: float, found: Interval, colour: str) -> None:
+    axes.plot([found.low, found.high], [y, y], color=colour, **PALE)
+    axes.plot(found.mean, y, "|", color=colour, markersize=12, markeredgewidth=2)
+
+
+def _key() -> list[Line2D]:
+    return [
+        Line2D([], [], marker="o", linestyle="none", color="black", label="mean of a slice"),
+        Line2D(
+            [],
+            [],
+            marker="o",
+            markersize=3,
+            alpha=0.5,
+            linestyle="none",
+            color="black",
+            label="one seed",
+        ),
+        Line2D([], [], color="black", label="95 % interval over slices", **PALE),
+        Line2D([], [], color=methods.GREY, label="95 % interval over seeds alone", **PALE),
+    ]

@@ -1,0 +1,227 @@
+"""Methods as their reports ran them and with numbers chosen on validation text, side by side."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.character import choices
+from lib.character.choices import GRID, chosen
+from lib.character.figures.common import metric
+from lib.character.objectives import Objective
+from lib.character.parameters import CharacterParameters
+from lib.character.run import CharacterRun, run
+from lib.character.variants import Variant
+from lib.experiment import Run
+from lib.parameters import whole
+from lib.results import statistics, tables
+from lib.results.claims import Measure, by_seed, change
+from lib.results.store import Absent, Results
+from lib.text.corpus import Corpus, TooShort, load_corpus
+
+
+class TunedParameters(CharacterParameters):
+    """Sizes of the training text beyond the report's own, up to ``largest_chars`` characters.
+
+    A larger text is trained on for ``larger_symbols`` characters, at least one pass and at most
+    ``epochs``, with ``larger_seeds`` random seeds. ``learning_rate`` is that of rows that are not
+    tuned.
+    """
+
+    largest_chars: int = whole(2_000_000, 100, 10_000_000)
+    larger_seeds: int = whole(5, 1, 1_000)
+    larger_symbols: int = whole(10_000_000, 1, 1_000_000_000)
+
+    QUICK = {
+        "train_chars": 2_200,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
+        "seeds": 2,
+        "epochs": 1,
+        "largest_chars": 2_200,
+    }
+    TINY = {
+        "train_chars": 1_100,
+        "valid_chars": 1_100,
+        "test_chars": 1_100,
+        "seeds": 1,
+        "epochs": 1,
+        "largest_chars": 1_100,
+        "workers": 1,
+    }
+
+    def of(self, schema: type[CharacterParameters]) -> CharacterParameters:
+        """The parameters of an experiment whose method is trained."""
+        own = self.model_dump()
+        return schema.checked({name: own[name] for name in own if name in schema.names()})
+
+    def passes(self, chars: int) -> int:
+        """The limit of epochs on a larger training text."""
+        return min(max(self.larger_symbols // chars, 1), self.epochs)
+
+    def text_of(self, corpus: Corpus, chars: int) -> Corpus | None:
+        """The text with so many training characters; None, said aloud, where it is shorter."""
+        name = corpus.name if self.corpus == "auto" else self.corpus
+        return _text_of(name, self.data_dir, chars, self.valid_chars, self.test_chars)
+
+
+@functools.cache
+def _text_of(name: str, folder: str, train: int, valid: int, test: int) -> Corpus | None:
+    try:
+        return load_corpus(name, folder, train, valid, test)
+    except TooShort as short:
+        print(f"left out are {train:,} characters: {short}", flush=True)
+        return None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A variant of an experiment whose parameters are ``schema``, by a name of its own."""
+
+    label: str
+    variant: Variant
+    schema: type[CharacterParameters]
+
+    def config(self, parameters: TunedParameters, corpus: Corpus) -> CharacterRun:
+        """What is trained on a corpus, as its report ran it."""
+        return Variant.config(self.variant, parameters.of(self.schema), corpus)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A method on a text: ``tuned`` or as reported; on ``chars`` characters (0: as parameters say).
+
+    It is trained and tested only, also where its experiment takes it apart by depth. A method that
+    was tuned nowhere has no tuned row. ``turn`` as in Run.
+    """
+
+    name: str
+    method: Method
+    label: str = ""
+    tuned: bool = True
+    chars: int = 0
+    turn: int = 0
+    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        return self.method.variant.network
+
+    def runs(self, parameters: TunedParameters, corpus: Corpus) -> Iterator[Run]:
+        text, seeds = corpus, parameters.seeds
+        if self.chars:
+            if not parameters.train_chars < self.chars <= parameters.largest_chars:
+                return
+            text, seeds = parameters.text_of(corpus, self.chars), parameters.larger_seeds
+            if text is None:
+                return
+        config = self.method.config(parameters, text)
+        if self.tuned:
+            choice = chosen(self.name, text.name, len(text.train))
+            if choice is None:
+                return
+            config = choice.apply(config)
+        if self.chars:
+            limit = parameters.passes(self.chars)
+            config = replace(config, training=replace(config.training, epochs=limit))
+        for seed in range(seeds):
+            yield Run(run, config, seed, turn=self.turn)
+
+
+def gap(treatment: str, baseline: str) -> Measure:
+    """The percent change of two tuned methods minus that of the same as reported, seed by seed.
+
+    Of the seeds that all four have: an unfinished sweep may hold more of one. Raises Absent if
+    there is none.
+    """
+    names = (f"{treatment}_tuned", f"{baseline}_tuned", treatment, baseline)
+
+    def measure(results: Results) -> np.ndarray:
+        found = [by_seed(results, name, metric(results.corpus)) for name in names]
+        shared = functools.reduce(pd.Index.intersection, (values.index for values in found))
+        if shared.empty:
+            raise Absent(f"no seed that {', '.join(names)} all have")
+        one, two, three, four = (values[shared].to_numpy() for values in found)
+        return statistics.percent_change(one, two) - statistics.percent_change(three, four)
+
+    return measure
+
+
+def compared(results: Results, pairs: Mapping[tuple[str, str], float | None]) -> pd.DataFrame:
+    """Percent change from the second to the first of each pair, as reported and both tuned.
+
+    ``pairs`` with the report's own change, of one run. One text.
+    """
+    rows, labels = [], results.labels
+    for (treatment, baseline), reported in pairs.items():
+        found = {}
+        for name, end in (("as reported", ""), ("both tuned", "_tuned")):
+            try:
+                values = change(treatment + end, baseline + end, metric(results.corpus))(results)
+            except Absent:
+                continue
+            found[name] = statistics.percent_interval(values)
+        if found:
+            row = {"comparison": f"{labels[treatment]} against {labels[baseline]}"}
+            row |= {f"Δ {name}": f"{interval} %" for name, interval in found.items()}
+            row["n"] = "/".join(str(interval.n) for interval in found.values())
+            rows.append(row | {"report's": "" if reported is None else f"{reported:.1f} %"})
+    columns = ["comparison", "Δ as reported", "Δ both tuned", "n", "report's"]
+    frame = pd.DataFrame(rows, columns=columns).fillna("").set_index("comparison")
+    return tables.captioned(frame, results())
+
+
+def edges(choice: Mapping[str, Any]) -> list[str]:
+    """Numbers of a choice that lie at an end of their grid where the search might have gone on."""
+    found = []
+    for name, values in GRID.items():
+        ends = {values[-1]} if values[0] == 0 else {values[0], values[-1]}
+        if choice[name] in ends:
+            found.append(name.replace("_", " "))
+    return found
+
+
+def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
+    """What was chosen for each method on validation text, by text and size."""
+    rows = choices.known().copy()
+    rows["method"] = rows["method"].map(lambda name: methods[name].label)
+    rows["valid PPL"] = np.exp(rows.pop("valid_loss").astype(float)).round(2)
+    rows["at the edge of the grid"] = [", ".join(edges(row)) for row in rows.to_dict("records")]
+    frame = rows.rename(columns=lambda name: name.replace("_", " ")).set_index("method")
+    seeds = len(choices.SEEDS)
+    frame.attrs["caption"] = f"chosen on validation text; means over {seeds} random seeds"
+    return frame
+
+
+def grid_table(methods: Mapping[str, Method], corpus: str, chars: int) -> pd.DataFrame:
+    """Validation perplexity at every point of the grid, a column a method; empty if not tuned.
+
+    A row is a value of the stage, the others as chosen in the stages before, without and with the
+    average of the weights; the chosen point of a stage bears a star.
+    """
+    table = choices.kept()
+    table = table[(table["corpus"] == corpus) & (table["train_chars"] == chars)]
+    found: dict[str, dict[tuple, str]] = {}
+    for name, losses in table.groupby("method", sort=False):
+        path, _ = choices.follow(losses)
+        for stage, fixed, won in zip(GRID, path, path[1:], strict=False):
+            for point in choices.candidates(stage, fixed):
+                own = losses
+                for number in choices.NUMBERS:
+                    own = own[own[number] == getattr(point, number)]
+                value = float(np.exp(own["valid_loss"].mean()))
+                where = (stage.replace("_", " "), getattr(point, stage), point.average)
+                star = " *" if point == won else ""
+                found.setdefault(methods[name].label, {})[where] = f"{value:.2f}{star}"
+    frame = pd.DataFrame(found)
+    if len(frame):
+        frame.index = frame.index.set_names(["number", "value", "average"])
+    frame.attrs["caption"] = (
+        f"validation perplexity on {corpus} at {chars:,} training characters, mean over"
+        f" {len(choices.SEEDS)} random seeds; * chosen in its stage"
+    )
+    return frame
