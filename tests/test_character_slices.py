@@ -173,7 +173,7 @@ def test_table_and_figure_say_over_what_their_intervals_are():
     table = slices.table(given, tuple(COMPARED.values()))
     assert table.index.tolist() == [IRT.words], "comparisons without runs are left out"
     row = table.iloc[0]
-    assert (row["slices"], row["below 0"], row["above 0"], row["runs"]) == (5, 4, 1, 10)
+    assert (row["slices below/above 0"], row["runs"]) == ("4/1", 10)
     assert (
         row["report's"] == "-5.3 %"
         and "Student's t over the slices' means" in table.attrs["caption"]

@@ -229,7 +229,7 @@ def test_tuning_sees_no_test_text_and_goes_on_where_it_stopped(no_choices, kept,
     pd.testing.assert_frame_equal(choices.kept(), table)
     text = load_corpus("python-docs", "", 1_100, 1_100, 1_100)
     assert tuning.config_of("irt_1", E22.parameters(), text).corpus.test == ""
-    shown = tuned.grid_table(METHODS, "python-docs", 1_100)
+    (shown,) = tuned.grid_tables(METHODS, "python-docs", 1_100)
     assert len(shown) == 20 and shown["IRT, 1 layer"].str.endswith("*").sum() == 3
     assert tuned.choices_table(METHODS).index.tolist() == ["IRT, 1 layer"]
     assert tuned.edges(vars(Choice(3e-3, 0.1, 0.0))) == ["learning rate"]

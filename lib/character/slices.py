@@ -232,17 +232,14 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
             {
                 "comparison": headline.words,
                 "Δ over slices": f"{statistics.percent_interval(means)} %",
-                "slices": len(means),
-                "below 0": signs[1],
-                "above 0": signs[0],
+                "slices below/above 0": f"{signs[1]}/{signs[0]}",
                 "Δ over seeds": f"{over} %",
                 "runs": over.n,
-                "spread of slices": _points(between[0]),
-                "spread of seeds": _points(between[1]),
+                "spread slices/seeds": "/".join(map(_points, between)),
                 "report's": "" if headline.reported is None else f"{headline.reported:.1f} %",
             }
         )
-    columns = ["comparison", "Δ over slices", "slices"]
+    columns = ["comparison", "Δ over slices", "slices below/above 0"]
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else columns).set_index("comparison")
     said = (
         "percent change of test perplexity; over slices: Student's t over the slices' means, each a"
@@ -255,4 +252,4 @@ def table(results: Results, headlines: tuple[Headline, ...]) -> pd.DataFrame:
 
 
 def _points(value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value:.1f}"
+    return "–" if not np.isfinite(value) else f"{value:.1f}"

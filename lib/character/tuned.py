@@ -22,6 +22,8 @@ from lib.results.claims import Measure, by_seed, change
 from lib.results.store import Absent, Results
 from lib.text.corpus import Corpus, TooShort, load_corpus
 
+BESIDE = 4  # methods in one table of the grid
+
 
 class TunedParameters(CharacterParameters):
     """Sizes of the training text beyond the report's own, up to ``largest_chars`` characters.
@@ -189,7 +191,9 @@ def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
     """What was chosen for each method on validation text, by text and size."""
     rows = choices.known().copy()
     rows["method"] = rows["method"].map(lambda name: methods[name].label)
-    rows["valid PPL"] = np.exp(rows.pop("valid_loss").astype(float)).round(2)
+    texts = zip(rows.pop("corpus"), rows.pop("train_chars"), strict=True)
+    rows.insert(0, "text", [f"{name}, {chars:,} characters" for name, chars in texts])
+    rows = rows.drop(columns="valid_loss")  # it stands in the table of the grid
     rows["at the edge of the grid"] = [", ".join(edges(row)) for row in rows.to_dict("records")]
     frame = rows.rename(columns=lambda name: name.replace("_", " ")).set_index("method")
     seeds = len(choices.SEEDS)
@@ -197,11 +201,11 @@ def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
     return frame
 
 
-def grid_table(methods: Mapping[str, Method], corpus: str, chars: int) -> pd.DataFrame:
-    """Validation perplexity at every point of the grid, a column a method; empty if not tuned.
+def grid_tables(methods: Mapping[str, Method], corpus: str, chars: int) -> list[pd.DataFrame]:
+    """Validation perplexity at every point of the grid, a column a method; none if not tuned.
 
     A row is a value of the stage, the others as chosen in the stages before, without and with the
-    average of the weights; the chosen point of a stage bears a star.
+    average of the weights; the chosen point of a stage bears a star. ``BESIDE`` methods a table.
     """
     table = choices.kept()
     table = table[(table["corpus"] == corpus) & (table["train_chars"] == chars)]
@@ -220,8 +224,10 @@ def grid_table(methods: Mapping[str, Method], corpus: str, chars: int) -> pd.Dat
     frame = pd.DataFrame(found)
     if len(frame):
         frame.index = frame.index.set_names(["number", "value", "average"])
-    frame.attrs["caption"] = (
-        f"validation perplexity on {corpus} at {chars:,} training characters, mean over"
-        f" {len(choices.SEEDS)} random seeds; * chosen in its stage"
-    )
-    return frame
+    parts = [frame.iloc[:, i : i + BESIDE] for i in range(0, frame.shape[1], BESIDE)]
+    for part in parts:
+        part.attrs["caption"] = (
+            f"validation perplexity on {corpus} at {chars:,} training characters, mean over"
+            f" {len(choices.SEEDS)} random seeds; * chosen in its stage"
+        )
+    return parts
