@@ -27,6 +27,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib.results.verify import TIMES  # noqa: E402
 from lib.training import loop  # noqa: E402
 
 
@@ -39,7 +40,7 @@ if __name__ in ("__main__", "__mp_main__"):  # in worker processes too
     often()
 ONE_A_STUDY = ("03", "14", "16")
 WANTED = {"corpus": "embedded", "seeds": 2, "epochs": 3, "device": "cpu"}
-CLOCKS = ("second", "speed", "time", "milliseconds", "commit")
+CLOCKS = (*TIMES, "commit")
 PATIENCE = 10.0  # seconds for orphans to end
 
 
