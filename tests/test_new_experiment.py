@@ -118,7 +118,8 @@ for name, study, sentence in {REFUSED!r}:
 
 
 def test_make_hands_on_text_and_never_a_command(repository):
-    command = ["make", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}"]
+    command = ["make", "--no-print-directory", "-o", ".venv/.ready"]
+    command += [f"BIN={Path(sys.executable).parent}"]
     command += ["new-experiment", "STUDY=character", "NAME=$(shell touch x)`touch x`;touch x"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode and done.stdout == ""

@@ -130,21 +130,32 @@ VARIANTS = {
 
 
 def reported_table(results: Results) -> pd.DataFrame:
-    """R0's two conditions beside ours, and the line that it did not draw."""
+    """R0's two conditions beside ours, and the line that it did not draw.
+
+    A condition whose runs are outstanding has an empty cell.
+    """
     frame = one(results)()
-    mean = frame.groupby("variant").mean(numeric_only=True)
-    hard, first, random = (mean.loc[name] for name in ("hard", "first", "random"))
+    means = frame.groupby("variant").mean(numeric_only=True)
+
+    def mean(variant: str, column: str) -> float | None:
+        return float(means.loc[variant, column]) if variant in means.index else None
+
+    hard, first = mean("hard", "val_ppl"), mean("first", "val_ppl")
     return beside_reported(
         [
-            ("training tokens of each condition", 10_082, hard["train_tokens"]),
-            ("hard tokens: PPL of hard validation tokens", 1252, hard["val_ppl"]),
-            ("first N tokens: PPL of hard validation tokens", 3115, first["val_ppl"]),
-            ("ratio of the two", 0.402, hard["val_ppl"] / first["val_ppl"]),
-            ("hard tokens: PPL of hard test tokens", None, hard["test_ppl"]),
-            ("first N tokens: PPL of hard test tokens", None, first["test_ppl"]),
-            ("N random tokens of the same text: PPL of hard test tokens", None, random["test_ppl"]),
-            ("base's own head, untouched: PPL of hard test tokens", None, hard["base_ppl"]),
-            ("... without the ends of records", None, hard["base_inner_ppl"]),
+            ("training tokens of each condition", 10_082, mean("hard", "train_tokens")),
+            ("hard tokens: PPL of hard validation tokens", 1252, hard),
+            ("first N tokens: PPL of hard validation tokens", 3115, first),
+            ("ratio of the two", 0.402, hard / first if hard and first else None),
+            ("hard tokens: PPL of hard test tokens", None, mean("hard", "test_ppl")),
+            ("first N tokens: PPL of hard test tokens", None, mean("first", "test_ppl")),
+            (
+                "N random tokens of the same text: PPL of hard test tokens",
+                None,
+                mean("random", "test_ppl"),
+            ),
+            ("base's own head, untouched: PPL of hard test tokens", None, mean("hard", "base_ppl")),
+            ("... without the ends of records", None, mean("hard", "base_inner_ppl")),
         ],
         frame,
     )
