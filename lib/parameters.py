@@ -198,6 +198,11 @@ class Parameters(BaseModel):
         """These parameters with some values replaced, checked again."""
         return type(self).checked({**self.model_dump(), **changes})
 
+    def of(self, schema: type["Parameters"]) -> "Parameters":
+        """The parameters of another experiment: these where it has them too, else its own."""
+        own = self.model_dump()
+        return schema.checked({name: own[name] for name in own if name in schema.names()})
+
     def numbers(self, name: str) -> list[float]:
         """The list that a ``wholes`` or ``reals`` parameter spells."""
         kind = type(self).model_fields[name].json_schema_extra["kind"]

@@ -99,7 +99,7 @@ def test_committed_figures_are_small_and_no_wider_than_a_page():
     assert found
     for path in found:
         height, width = plt.imread(path).shape[:2]
-        assert path.stat().st_size < 250_000, path.name
+        assert path.stat().st_size < 200_000, path.name
         assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
 
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from lib import golden
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.runs.places import ROOT
@@ -62,4 +64,6 @@ def test_the_kept_numbers_hold():
     command = [sys.executable, "tools/golden.py", "check", "--only", "03"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "numbers of 11 runs, 0 complaints" in done.stdout or "compared" in done.stdout
+    if "compared" in done.stdout:
+        pytest.skip(done.stdout.strip())
+    assert "numbers of 11 runs, 0 complaints" in done.stdout

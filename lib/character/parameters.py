@@ -1,9 +1,10 @@
 """Parameters of the character experiments, and the texts that they name."""
 
+import functools
 from typing import Any
 
 from lib.parameters import ParameterError, Parameters, choice, folder, real, whole
-from lib.text.corpus import NAMES, Corpus, load_corpus
+from lib.text.corpus import NAMES, Corpus, TooShort, load_corpus
 from lib.training.loop import Training
 
 WINDOW = 64  # symbols
@@ -46,6 +47,11 @@ class CharacterParameters(Parameters):
         print(corpus.describe(), flush=True)
         return corpus
 
+    def longer(self, train_chars: int) -> Corpus | None:
+        """The same text with more training characters; None, said aloud, where it is shorter."""
+        numbers = (train_chars, self.valid_chars, self.test_chars)
+        return _longer(self.corpus, self.data_dir, *numbers)
+
     def texts(self) -> list[Corpus]:
         """What the variants are trained on."""
         return [self.load()]
@@ -58,6 +64,15 @@ class CharacterParameters(Parameters):
             "learning_rate": self.learning_rate,
         }
         return Training(**{**numbers, **changes})
+
+
+@functools.cache
+def _longer(name: str, data_dir: str, train: int, valid: int, test: int) -> Corpus | None:
+    try:
+        return load_corpus(name, data_dir, train, valid, test)
+    except TooShort as short:
+        print(f"left out are {train:,} characters: {short}", flush=True)
+        return None
 
 
 class TwoTexts(CharacterParameters):

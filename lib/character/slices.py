@@ -43,24 +43,8 @@ class SliceParameters(Parameters):
     seeds: int = whole(2, 1, 1_000)
     epochs: int = whole(30, 1, 10_000)
 
-    QUICK = {
-        "train_chars": 2_200,
-        "valid_chars": 1_100,
-        "test_chars": 1_100,
-        "slices": 2,
-        "seeds": 1,
-        "epochs": 2,
-    }
-    TINY = {
-        "train_chars": 1_100,
-        "valid_chars": 1_100,
-        "test_chars": 1_100,
-        "slices": 2,
-        "apart": 1_100,
-        "seeds": 1,
-        "epochs": 1,
-        "workers": 1,
-    }
+    QUICK = {**TwoTexts.QUICK, "train_chars": 2_200, "slices": 2}
+    TINY = {**TwoTexts.TINY, "slices": 2, "apart": 1_100}
 
     def check(self) -> None:
         if self.apart < self.train_chars:
@@ -69,11 +53,6 @@ class SliceParameters(Parameters):
                 f"{self.train_chars}, or slices would share characters"
             )
         self.of(TwoTexts)
-
-    def of(self, schema: type[CharacterParameters]) -> CharacterParameters:
-        """The parameters of an experiment whose comparison is made: its own beyond these."""
-        own = self.model_dump()
-        return schema.checked({name: own[name] for name in own if name in schema.names()})
 
     def slice(self, number: int, name: str) -> Corpus:
         """The slice of a number, counted from 1, of the text of that name.
@@ -123,6 +102,11 @@ class Sliced:
         runs = Variant.runs if isinstance(self.variant, Probed) else type(self.variant).runs
         for run in runs(self.variant, parameters.of(self.schema), text):
             yield replace(run, turn=self.turn)
+
+
+def of_first(variants: Mapping[str, Any]) -> dict[str, Any]:
+    """The variants on the first slice and those of no slice: every network once."""
+    return {name: v for name, v in variants.items() if getattr(v, "slice", 1) == 1}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lib.character import choices
 from lib.character.choices import GRID, chosen
 from lib.character.figures.common import metric
 from lib.character.objectives import Objective
-from lib.character.parameters import CharacterParameters
+from lib.character.parameters import CharacterParameters, TwoTexts
 from lib.character.run import CharacterRun, run
 from lib.character.variants import Variant
 from lib.experiment import Run
@@ -20,7 +20,7 @@ from lib.parameters import whole
 from lib.results import statistics, tables
 from lib.results.claims import Measure, by_seed, change
 from lib.results.store import Absent, Results
-from lib.text.corpus import Corpus, TooShort, load_corpus
+from lib.text.corpus import Corpus
 
 BESIDE = 4  # methods in one table of the grid
 
@@ -37,46 +37,13 @@ class TunedParameters(CharacterParameters):
     larger_seeds: int = whole(5, 1, 1_000)
     larger_symbols: int = whole(10_000_000, 1, 1_000_000_000)
 
-    QUICK = {
-        "train_chars": 2_200,
-        "valid_chars": 1_100,
-        "test_chars": 1_100,
-        "seeds": 2,
-        "epochs": 1,
-        "largest_chars": 2_200,
-    }
-    TINY = {
-        "train_chars": 1_100,
-        "valid_chars": 1_100,
-        "test_chars": 1_100,
-        "seeds": 1,
-        "epochs": 1,
-        "largest_chars": 1_100,
-        "workers": 1,
-    }
-
-    def of(self, schema: type[CharacterParameters]) -> CharacterParameters:
-        """The parameters of an experiment whose method is trained."""
-        own = self.model_dump()
-        return schema.checked({name: own[name] for name in own if name in schema.names()})
+    TINY = {**TwoTexts.TINY, "largest_chars": 1_100}
+    QUICK = {**TwoTexts.QUICK, "train_chars": 2_200, "seeds": 2, "epochs": 1,
+             "largest_chars": 2_200}  # fmt: skip
 
     def passes(self, chars: int) -> int:
         """The limit of epochs on a larger training text."""
         return min(max(self.larger_symbols // chars, 1), self.epochs)
-
-    def text_of(self, corpus: Corpus, chars: int) -> Corpus | None:
-        """The text with so many training characters; None, said aloud, where it is shorter."""
-        name = corpus.name if self.corpus == "auto" else self.corpus
-        return _text_of(name, self.data_dir, chars, self.valid_chars, self.test_chars)
-
-
-@functools.cache
-def _text_of(name: str, folder: str, train: int, valid: int, test: int) -> Corpus | None:
-    try:
-        return load_corpus(name, folder, train, valid, test)
-    except TooShort as short:
-        print(f"left out are {train:,} characters: {short}", flush=True)
-        return None
 
 
 @dataclass(frozen=True)
@@ -118,7 +85,7 @@ class Tuned:
         if self.chars:
             if not parameters.train_chars < self.chars <= parameters.largest_chars:
                 return
-            text, seeds = parameters.text_of(corpus, self.chars), parameters.larger_seeds
+            text, seeds = parameters.longer(self.chars), parameters.larger_seeds
             if text is None:
                 return
         config = self.method.config(parameters, text)

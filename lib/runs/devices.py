@@ -51,6 +51,4 @@ def environment(processes: int) -> dict[str, str]:
     """Environment variables that keep ``processes`` children within the cores."""
     threads = str(threads_each(processes))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DEPTH_CORES")
-    # large pages: tables of 49,152 logits a token are allocated and given back all the time
-    kept = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
-    return {**dict.fromkeys(names, threads), **kept}
+    return {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}

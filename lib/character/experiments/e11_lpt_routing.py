@@ -1,6 +1,5 @@
 """Experiment 11: does LPT spoil confidence routing, and what survives more text?"""
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from lib.character.claims import (
 from lib.character.figures import common, exits, scale
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import LayerLosses, Segments, Standard
-from lib.character.parameters import CharacterParameters, TwoTexts
+from lib.character.parameters import TwoTexts
 from lib.character.routing import Routed
 from lib.character.variants import Probed, Variant, baselines
 from lib.experiment import Experiment, Run
@@ -25,7 +24,7 @@ from lib.parameters import whole
 from lib.results import tables
 from lib.results.claims import Claim, change, claim_maker, difference, ratio
 from lib.results.store import Results
-from lib.text.corpus import Corpus, load_corpus
+from lib.text.corpus import Corpus
 
 
 class Exp11(TwoTexts):
@@ -61,27 +60,12 @@ class Scaled(Variant):
         chars = self.scale * parameters.train_chars
         if corpus.name == "repeated" or self.scale > parameters.largest_scale:
             return
-        larger = corpus if self.scale == 1 else text_of(chars, parameters)
+        larger = corpus if self.scale == 1 else parameters.longer(chars)
         if larger is None:
             return
         numbers = {"shuffle": True, "epochs": parameters.passes(chars), **self.training}
         own = Variant(self.model, self.objective, training=numbers)
         yield from own.runs(parameters.changed(seeds=parameters.scale_seeds), larger)
-
-
-def text_of(chars: int, parameters: CharacterParameters) -> Corpus | None:
-    """The named text with so many training characters; None, said aloud, where it is shorter."""
-    p = parameters
-    return _text_of(p.corpus, p.data_dir, chars, p.valid_chars, p.test_chars)
-
-
-@functools.cache
-def _text_of(name: str, folder: str, train: int, valid: int, test: int) -> Corpus | None:
-    try:
-        return load_corpus(name, folder, train, valid, test)
-    except ValueError as short:
-        print(f"the scale check leaves out {train:,} characters: {short}", flush=True)
-        return None
 
 
 MODEL = TransformerConfig(layers=4)

@@ -23,7 +23,7 @@ def stages(variants: Sequence[str], title: str = "Validation perplexity by stage
 
     def draw(results: Results) -> Figure:
         curve, names = results.named("curve"), results.names(variants)
-        figure, axes = grid_of_panels(counted(curve), title, 3.7)
+        figure, axes = grid_of_panels(counted(curve), title, 3.2)
         for panel, corpus in zip(axes, corpora(curve), strict=True):
             later = []
             for name, colour in methods.colours(names).items():

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lib.character.slices import Headline, mean, over_seeds
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.figures.panels import grid_of_panels
 from lib.results.statistics import Interval, percent_interval
 from lib.results.store import Results
@@ -30,6 +30,12 @@ def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
             colour = methods.method_of(treatments[headline.name]) or methods.BLUE
             _panel(panel, values, colour)
         style.legend(figure, _key(), columns=4)
+        told = (
+            f"{headline.words} {percent_interval([mean(v) for v in values.values()])} % over"
+            f" slices, {over_seeds(values)} % over seeds"
+            for headline, values in found.items()
+        )
+        alternative.say(figure, f"Change and interval: {'; '.join(told)}.")
         return figure
 
     return draw

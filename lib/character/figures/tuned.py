@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from lib.character.figures.common import metric
-from lib.figures import methods, rows, style
+from lib.figures import alternative, methods, rows, style
 from lib.results import tables
 from lib.results.claims import change
 from lib.results.statistics import Interval, percent_interval
@@ -49,9 +49,17 @@ def pairs(compared: tuple[tuple[str, str], ...]):
         axes.set_xlabel("% change of test perplexity (below 0: the first named is better)")
         axes.set_title(f"{fate(list(found.values()))} ({tables.corpora(results())})")
         style.legend(figure, _key(), columns=2)
+        told = (f"{' '.join(name.split())}: {_said(*both)}" for name, both in found.items())
+        alternative.say(figure, f"Change in %: {'; '.join(told)}.")
         return figure
 
     return draw
+
+
+def _said(plain: Interval | None, tuned: Interval | None) -> str:
+    """Both means in words, or what there is of them."""
+    pairs = (("as reported", plain), ("both tuned", tuned))
+    return ", ".join(f"{words} {alternative.short(i.mean)}" for words, i in pairs if i is not None)
 
 
 def fate(found: list[tuple[Interval | None, Interval | None]]) -> str:
@@ -81,8 +89,8 @@ def _rows(axes: Axes, y: float, both: tuple[Interval | None, Interval | None], c
 def _key() -> list[Line2D]:
     bar = {"lw": 5, "alpha": 0.45, "solid_capstyle": "butt"}
     return [
-        Line2D([], [], color=methods.GREY, label="as reported: mean, 95 % interval", **bar),
-        Line2D([], [], color=methods.BLACK, label="both tuned: mean, 95 % interval", **bar),
+        Line2D([], [], color=methods.GREY, label="grey: as reported; mean, 95 % interval", **bar),
+        Line2D([], [], color=methods.BLACK, label="in colour: both tuned", **bar),
     ]
 
 
@@ -93,6 +101,7 @@ def gains(names: tuple[str, ...]):
         results = results.on(results.corpora[0])
         frame, labels = results(), results.labels
         held = [name for name in names if name in labels and f"{name}_tuned" in labels]
+        means = frame.groupby("variant")[metric(results.corpus)].mean()
         changes = [found for name in held if (found := _change(results, f"{name}_tuned", name))]
         better = sum(_apart(found) and found.mean < 0 for found in changes)
         figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(held) + 1.5))
@@ -111,6 +120,12 @@ def gains(names: tuple[str, ...]):
         )
         tuned = Line2D([], [], color="black", marker="s", ls="none", label="in colour: tuned")
         plain = Line2D([], [], color=methods.GREY, marker="s", ls="none", label="grey: as reported")
+        told = (
+            f"{labels[name]} {alternative.short(means[name])}, tuned"
+            f" {alternative.short(means[f'{name}_tuned'])}"
+            for name in held
+        )
+        alternative.say(figure, f"Mean test perplexity: {'; '.join(told)}.")
         style.legend(figure, [plain, tuned, *rows.key(False)], columns=3)
         return figure
 
