@@ -81,3 +81,12 @@ def test_an_interval_without_width_is_one_number_and_zero_has_no_sign():
     assert str(Interval(7.3366, 7.33660001, 7.33660002, 3)) == "7.337"
     assert str(Interval(-0.0367, -0.8976, 0.8315, 5)) == "0.0 [-0.9, 0.8]"
     assert str(Interval(0.7165, -0.09662, 1.53, 5)) == "0.7 [-0.1, 1.5]"
+
+
+def test_a_table_without_rows_or_columns_is_a_page_all_the_same():
+    assert rows(legible.page(pd.DataFrame())) == [[""]]
+    assert rows(legible.page(pd.DataFrame(columns=["rate", "test_ppl"]).set_index("rate"))) == [
+        ["share routed", "test PPL"]
+    ]
+    names = pd.DataFrame(index=pd.Index(["a", "b"], name="variant"))
+    assert rows(legible.page(names)) == [["variant"], ["a"], ["b"]]

@@ -202,7 +202,7 @@ def test_a_text_that_is_too_short_for_a_scale_is_left_out_aloud(capsys):
     (named, _) = parameters.texts()
     variant = e11.Scaled(e11.MODEL, Standard(), scale=1_000)
     assert not list(variant.runs(parameters, named))
-    assert "leaves out 1,100,000 characters" in capsys.readouterr().out
+    assert "left out are 1,100,000 characters" in capsys.readouterr().out
 
 
 def test_equal_compute_scores_the_path_within_the_budget_of_scratch():

@@ -85,7 +85,9 @@ def cell(value: Any) -> str:
 
 def legible(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text."""
-    made = table.astype(object).apply(lambda values: _column(list(values)))
+    made = table.astype(object)  # ``apply`` would make a series of a table without columns
+    for place in range(made.shape[1]):
+        made.isetitem(place, _column(list(made.iloc[:, place])))
     made.index = _words(table.index, values=cell)
     made.columns = _words(table.columns, values=named)
     made.attrs = dict(table.attrs)
