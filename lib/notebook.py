@@ -130,7 +130,13 @@ def quoted(part: Callable[..., Any] | type) -> str:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Display a table (``lib.results.legible``), the line above says what its numbers stand on."""
+    """Display a table (``lib.results.legible``), the line above says what its numbers stand on.
+
+    A sentence stands in place of a table without rows.
+    """
+    if table.empty:
+        print("no table here: this run made no rows for it")
+        return
     if "caption" in table.attrs:
         display(HTML(f"<small>{table.attrs['caption']}</small>"))
     display(HTML(legible.page(table)))

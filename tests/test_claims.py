@@ -1,6 +1,7 @@
 """Claims: what decides them, in which words, and what must never decide one."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -259,3 +260,18 @@ def test_a_number_is_rounded_once():
     one = scoreboard.shown(scoreboard.score([(claim(), results(seeds=1))]))
     assert one["ours"].tolist()[0].startswith("-10")
     assert decide(claim(), results())[0]["verdict"] == REPLICATED
+
+
+def test_a_claim_whose_sign_changes_with_the_slice_is_undecided_on_that_text():
+    elsewhere, own = results(corpus="wikipedia"), claim()
+    judge = replace(own, id="slices", kind="own", over="slices", unanimous=True, judges="x")
+    both = replace(judge, measure=lambda _: np.array([-9.0, -8.0, -9.0, -8.0, 1.0]))
+    (alone,) = scoreboard.score([(own, elsewhere)]).itertuples()
+    assert alone.verdict == REPLICATED
+    for pair in ([(own, elsewhere), (both, elsewhere)], [(both, elsewhere), (own, elsewhere)]):
+        row = scoreboard.score(pair).set_index("id").loc["x"]
+        assert row["verdict"] == UNDECIDED
+        assert row["reason"].startswith("the sign changes with the slices (claim slices); the int")
+    for pair in ([(own, results()), (both, elsewhere)], [(own, elsewhere), (judge, elsewhere)]):
+        row = scoreboard.score(pair).set_index("id").loc["x"]
+        assert row["verdict"] == REPLICATED, "another text, or slices that agree"

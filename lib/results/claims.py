@@ -31,6 +31,7 @@ EXPECTATIONS = ("below", "above", "within")
 SIGNIFICANT = 0.05
 SEEDS = 5  # at least so many for a decided row of the committed results
 PERCENT = "% change of perplexity"
+BOTH_SIDES = "lie on both sides of"
 
 Measure = Callable[[Results], np.ndarray]
 
@@ -47,6 +48,7 @@ class Claim:
     compared and held equal. ``bounds`` of a share or accuracy keep its interval inside.
     ``deterministic`` comparisons have no interval. ``over``: what the measure has a value of each
     for. ``unanimous``: undecided too where the single values lie on both sides of the line.
+    ``judges``: the claim that is undecided on a text and size where this one's values do so.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Claim:
     deterministic: bool = False
     over: str = "seeds"
     unanimous: bool = False
+    judges: str = ""
 
     def __post_init__(self):
         if self.expect not in EXPECTATIONS:
@@ -275,11 +278,28 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
         reason = f"{found.n} {claim.over}, {least} needed; {claim.control}"
         return row | {"verdict": UNDECIDED, "reason": reason}
     verdict, why = place(found.low, found.high, claim, p)
-    sides = {"above" if value > claim.threshold else "below" for value in values}
-    if claim.unanimous and len(sides) == 2:
+    if claim.unanimous and divided(claim, values):
         verdict = UNDECIDED
-        why = f"{claim.over} lie on both sides of {claim.threshold:g}; {why}"
+        why = f"{claim.over} {BOTH_SIDES} {claim.threshold:g}; {why}"
     return row | {"verdict": verdict, "reason": f"{why}; {claim.control}"}
+
+
+def divided(claim: Claim, values: np.ndarray) -> bool:
+    """Whether single values lie on both sides of the line."""
+    return len({bool(value > claim.threshold) for value in values}) == 2
+
+
+def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
+    """Make undecided what ``judge`` judges, on the texts where the judge's own values are divided.
+
+    ``judged``: the rows of the judge.
+    """
+    cases = {(row["corpus"], row["size"]) for row in judged if BOTH_SIDES in row["reason"]}
+    for row in rows:
+        here = row["id"] == judge.judges and (row["corpus"], row["size"]) in cases
+        if here and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
+            why = f"the sign changes with the {judge.over} (claim {judge.id})"
+            row |= {"verdict": UNDECIDED, "reason": f"{why}; {row['reason']}"}
 
 
 def _runs(results: Results) -> dict[str, str]:

@@ -15,6 +15,7 @@ from lib.results.claims import (
     Claim,
     corrected,
     decide,
+    overruled,
 )
 from lib.results.statistics import Interval, sensible
 from lib.results.store import Results
@@ -58,7 +59,11 @@ PATH = ROOT / "results" / "claims.csv"
 
 def score(decided: Iterable[tuple[Claim, Results | None]], least: int = SEEDS) -> pd.DataFrame:
     """One row a claim, text and size, in the columns of ``claims.csv``."""
-    rows = [row for claim, results in decided for row in decide(claim, results, least)]
+    made = [(claim, decide(claim, results, least)) for claim, results in decided]
+    rows = [row for _, own in made for row in own]
+    for claim, own in made:
+        if claim.judges:
+            overruled(rows, claim, own)
     frame = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "q"])
     return corrected(frame.astype({"p": float}))[list(COLUMNS)]
 

@@ -114,13 +114,13 @@ def core(results: Results) -> Results:
 
 
 def scale_table(results: Results) -> pd.DataFrame:
-    """The scale check by size of the training text and method, means over seeds."""
+    """The scale check by text, its size and method, means over seeds."""
     columns = ["test_ppl", "val_ppl", "best_epoch", "updates"]
     frame = results()
     if "scale" not in frame:
         return pd.DataFrame(columns=columns)
     frame = frame[frame["scale"].notna()]
-    return frame.groupby(["train_chars", "method"])[columns].mean().round(2)
+    return frame.groupby(["corpus", "train_chars", "method"])[columns].mean().round(2)
 
 
 def summary_table(results: Results) -> pd.DataFrame:

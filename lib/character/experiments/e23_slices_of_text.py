@@ -76,6 +76,7 @@ def _claims():
             expect=claimed.expect,
             over="slices",
             unanimous=True,
+            judges=claimed.id,
         )
 
 
