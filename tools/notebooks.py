@@ -22,16 +22,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pandas as pd
+from IPython.display import Markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
-from lib import registry  # noqa: E402
+from lib import notebook, registry  # noqa: E402
 from lib.parameters import SIZES  # noqa: E402
 from lib.results import front, legible, scoreboard  # noqa: E402
 from lib.runs import devices, files  # noqa: E402
@@ -92,6 +94,8 @@ def prepare(path: Path) -> None:
     rest = [line for line in rest if "colab-badge" not in line]
     words = "\n".join(rest).strip()
     book.cells[0].source = "\n\n".join(part for part in (title, badge, words) if part)
+    if registry.has(path.stem) and registry.experiment(path.stem).pending:
+        show_mechanism(book)
     book.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -104,6 +108,26 @@ def prepare(path: Path) -> None:
         for key in TRACES:
             cell.metadata.pop(key, None)
     write(book, path)
+
+
+def show_mechanism(book: nbformat.NotebookNode) -> None:
+    """Quote the library in a notebook that has not been run: code, no results."""
+    for cell in mechanisms(book):
+        shown: list[Markdown] = []
+        with patch.object(notebook, "display", shown.append):
+            exec(cell.source, {"notebook": notebook})
+        cell.outputs = [
+            nbformat.v4.new_output(
+                "display_data",
+                {"text/markdown": part.data, "text/plain": "<IPython.core.display.Markdown object>"},
+            )
+            for part in shown
+        ]
+
+
+def mechanisms(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells that show lines of the library."""
+    return [cell for cell in book.cells if "mechanism" in cell.metadata.get("tags", [])]
 
 
 def place_answer(book: nbformat.NotebookNode, slug: str) -> None:
@@ -253,7 +277,8 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
 def faults(path: Path) -> list[str]:
     """Why a committed notebook may not be shown to a reader; an empty list if it may.
 
-    The notebook of a pending experiment holds no output: there are no committed rows to show.
+    The notebook of a pending experiment holds no output but quoted code: there are no committed
+    rows to show.
     """
     book = nbformat.read(path, as_version=4)
     notes = [book.metadata, *(cell.metadata for cell in book.cells)]
@@ -262,7 +287,7 @@ def faults(path: Path) -> list[str]:
         found.append("its metadata hold a path of the machine it ran on")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
     if registry.has(path.stem) and registry.experiment(path.stem).pending:
-        shown = any(cell.outputs for cell in code)
+        shown = any(cell.outputs for cell in code if cell not in mechanisms(book))
         return [*found, "its experiment is pending, yet it holds outputs"] if shown else found
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):
