@@ -39,13 +39,22 @@ def results_of(frame: pd.DataFrame, table: str, **tables) -> Results:
 
 
 def test_stages_show_what_follows_the_first_stage():
-    rows = [(seed, epoch, 10 + 9 / epoch + seed) for seed in (0, 1) for epoch in range(1, 7)]
-    own = pd.DataFrame(rows, columns=["seed", "epoch", "val_ppl"])
-    own["operations"] = own["epoch"] * 1e12
-    later = own.assign(operations=own["operations"] + 6e12, val_ppl=11.0)
+    rows = [(seed, epoch, 10 + 30 / epoch + seed) for seed in (0, 1) for epoch in range(1, 7)]
+    own = pd.DataFrame(rows, columns=["seed", "epoch", "val_ppl"]).assign(stage=1)
+    later = own[own["epoch"] < 5].assign(stage=2, val_ppl=30.0 + own["seed"])
     figure = growth.stages(["a"])(results_of(pd.concat([own, later]), "curve"))
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.15 * 11.0)
-    assert figure.axes[0].get_title() == "text, 2 seeds"
+    (panel,) = figure.axes
+    assert panel.get_ylim()[1] == pytest.approx(1.1 * 30.5), "the first epochs reach 40"
+    assert panel.get_title() == "text, 2 seeds"
+    first, second = panel.lines
+    assert (first.get_ydata()[0], first.get_ydata()[-1]) == pytest.approx((40.5, 15.5))
+    assert set(second.get_ydata()) == {30.5} and 1 < second.get_xdata()[0] < 1.1
+
+
+def test_seeds_that_stop_at_other_epochs_are_compared_by_shares_of_the_stage():
+    rows = [(0, 1, 9.0), (0, 2, 8.0), (0, 3, 7.0), (1, 1, 6.0), (2, 1, 5.0), (2, 2, 4.0)]
+    found = growth.over_stage(pd.DataFrame(rows, columns=["seed", "epoch", "val_ppl"]))
+    assert found[:, [0, 10, 20]].tolist() == [[9.0, 8.0, 7.0], [6.0] * 3, [5.0, 4.5, 4.0]]
 
 
 def test_a_band_of_percentages_ends_at_a_hundred():

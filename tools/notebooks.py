@@ -119,7 +119,10 @@ def show_mechanism(book: nbformat.NotebookNode) -> None:
         cell.outputs = [
             nbformat.v4.new_output(
                 "display_data",
-                {"text/markdown": part.data, "text/plain": "<IPython.core.display.Markdown object>"},
+                {
+                    "text/markdown": part.data,
+                    "text/plain": "<IPython.core.display.Markdown object>",
+                },
             )
             for part in shown
         ]

@@ -12,42 +12,61 @@ from lib.results.store import Results
 
 COMPUTE = "training compute so far (10¹² operations)"
 CUT = 1.5  # times the lowest perplexity
+SHARES = np.linspace(0.0, 1.0, 21)  # of the way from a stage's first to its last epoch
 
 
 def stages(variants: Sequence[str], title: str = "Validation perplexity by stages"):
-    """Draw the validation perplexity of every seed against compute; a dot: a stage's first epoch.
+    """Draw validation perplexity over the stages, mean over seeds, the band from lowest to highest.
 
-    The axis of a panel ends above the highest value of any stage but the first: what is shown is
-    what adding layers does, not the first epochs.
+    Every stage is equally wide: what is compared are shares of a stage, since seeds stop at other
+    epochs. The axis of a panel ends above the highest mean of any stage but the first, or at one
+    and a half times the lowest: what is shown is what adding layers does, not the first epochs.
     """
 
     def draw(results: Results) -> Figure:
         curve, names = results.named("curve"), results.names(variants)
         figure, axes = grid_of_panels(counted(curve), title, 3.2)
         for panel, corpus in zip(axes, corpora(curve), strict=True):
-            later = []
+            here, means = curve[curve["corpus"] == corpus], []
             for name, colour in methods.colours(names).items():
-                own = curve[(curve["corpus"] == corpus) & (curve["variant"] == name)]
-                for seed, rows in own.groupby("seed"):
-                    x, y = rows["operations"] / 1e12, rows["val_ppl"]
-                    label = name if seed == own["seed"].min() else None
-                    panel.plot(x, y, color=colour, linewidth=1, alpha=0.75, label=label)
-                    first = rows["epoch"] == 1
-                    panel.plot(x[first], y[first], ".", color=colour, markersize=6)
-                    later += list(y[first.cumsum() > 1])
+                own = here[here["variant"] == name]
+                for stage, rows in own.groupby("stage"):
+                    values = over_stage(rows)
+                    x, mean = stage - 0.97 + 0.94 * SHARES, values.mean(0)
+                    label = name if stage == own["stage"].min() else None
+                    panel.plot(x, mean, color=colour, label=label)
+                    low, high = values.min(0), values.max(0)
+                    panel.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+                    means.append((stage, mean))
             style.plain_log(panel, "y")
-            if later:
-                panel.set_ylim(top=1.15 * max(later))
-            panel.set_xlabel(COMPUTE)
+            if means:
+                later = [mean.max() for stage, mean in means if stage > 1]
+                lowest = min(mean.min() for _, mean in means)
+                panel.set_ylim(0.93 * lowest, max(1.1 * max(later, default=0), CUT * lowest))
+            count = max((int(stage) for stage, _ in means), default=1)
+            for stage in range(1, count, 2):  # every other one
+                panel.axvspan(stage, stage + 1, color="black", alpha=0.05, linewidth=0)
+            panel.set_xlim(0, count)
+            panel.set_xticks([stage + 0.5 for stage in range(count)], range(1, count + 1))
+            panel.tick_params(axis="x", length=0)
+            panel.grid(False, axis="x")
+            panel.set_xlabel("stage")
         axes[0].set_ylabel("validation perplexity (logarithmic)")
-        note = (
-            "line: one random seed; dot: after the first epoch of a stage; a part that variants "
-            "share is drawn more than once"
-        )
+        note = "line: mean over seeds, a stage from its first to its last epoch; band: all seeds"
         style.legend(figure, axes[-1], note)
         return figure
 
     return draw
+
+
+def over_stage(rows: pd.DataFrame) -> np.ndarray:
+    """Validation perplexity of each seed [seeds, shares] at equal shares of one stage."""
+    found = []
+    for _, own in rows.groupby("seed"):
+        own = own.sort_values("epoch")
+        way = (own["epoch"] - 1) / max(own["epoch"].max() - 1, 1)
+        found.append(np.interp(SHARES, way, own["val_ppl"]))
+    return np.array(found)
 
 
 def against_compute(
