@@ -356,7 +356,7 @@ def test_the_scale_check_is_kept_apart_from_the_reports_comparison():
     results = Results("11", {"": pd.concat([core, larger], ignore_index=True)})
     tables = against_report(e11.core(results), e11.E11)
     assert [list(table.index) for table in tables] == [["Standard Routing", "Full LPT"]] * 2
-    row = e11.scale_table(results).loc[(100_000, "LPT")]
+    row = e11.scale_table(results).loc[("wikitext-2", 100_000, "LPT")]
     assert (row["updates"], row["val_ppl"], row["test_ppl"]) == (5, 10, 10)
 
 

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lib.figures import style
+from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Results
 
@@ -26,7 +27,7 @@ def speed(results: Results) -> Figure:
         panel.set(title=f"batch {batch}", xlabel="times as fast as plain generation")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
-    figure.suptitle(f"Drafting from an exit, {style.seeds(frame)}")
+    figure.suptitle(f"Drafting from an exit, {tables.seeds(frame)}")
     style.legend(figure, axes[0][0], "mean over seeds and texts; bar: 95 % interval", 2)
     return figure
 
@@ -43,7 +44,7 @@ def acceptance(results: Results) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlim=(0, 1), xlabel="share of drafted tokens accepted")
-    axes.set_title(f"Agreement with the whole network, {style.seeds(frame)}")
+    axes.set_title(f"Agreement with the whole network, {tables.seeds(frame)}")
     style.legend(figure, axes, "mean over seeds; bar: 95 % interval", 2)
     return figure
 

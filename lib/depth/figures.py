@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lib.depth import fronts
 from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
+from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Absent, Results
 
@@ -37,7 +38,7 @@ def front(results: Results) -> Figure:
             own = _of(fronts.single(variant), results)
             _draw(panel, own, text, name, style.COLOURS[7], "", marker)
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"Adaptive and fixed depth, {style.seeds(results())}")
+    figure.suptitle(f"Adaptive and fixed depth, {tables.seeds(results())}")
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
     return figure
 
@@ -57,7 +58,7 @@ def rules_against_random(results: Results) -> Figure:
         _band(axes, by_seed, "gain", rule.replace("_", " "), style.COLOURS[i % 8], "-")
     axes.axhline(0, color=style.QUIET, linewidth=1)
     axes.set(xlabel=X, ylabel="% change of perplexity against random exits")
-    axes.set_title(f"Rules against random exits at the same rates, {style.seeds(results())}")
+    axes.set_title(f"Rules against random exits at the same rates, {tables.seeds(results())}")
     style.legend(figure, axes, "exact states; mean of both texts; band: 95 % interval", 4)
     return figure
 
@@ -77,7 +78,7 @@ def second_pass(results: Results) -> Figure:
             own = _of(fronts.single(*variants), results)
             _draw(panel, own, text, name, style.COLOURS[colour], line, "" if line else "s")
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"A second pass through layers, {style.seeds(results())}")
+    figure.suptitle(f"A second pass through layers, {tables.seeds(results())}")
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 4)
     return figure
 
@@ -93,7 +94,7 @@ def losses_by_depth(results: Results) -> Figure:
             _draw(panel, own, text, name, style.COLOURS[colour], "-")
         _draw(panel, _of(fronts.fixed, results), text, "cut and healed", style.COLOURS[0], "--")
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"One network for all depths, or one each, {style.seeds(results())}")
+    figure.suptitle(f"One network for all depths, or one each, {tables.seeds(results())}")
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
     return figure
 
@@ -118,7 +119,7 @@ def time_against_cost(results: Results) -> Figure:
         ends = [0.3, 1.2]
         panel.plot(ends, ends, color=style.QUIET, linewidth=1, linestyle=":", label="as counted")
         panel.set(title=title, xlabel=X, ylabel="time a token, relative to the base")
-    figure.suptitle(f"Counted and measured cost, one core, {style.seeds(frame)}")
+    figure.suptitle(f"Counted and measured cost, one core, {tables.seeds(frame)}")
     style.legend(figure, axes[0], "mean over seeds; base and network take turns", 5)
     return figure
 

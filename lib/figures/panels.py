@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures import methods, rows, style
+from lib.results import tables
 from lib.results.statistics import interval
 
 
@@ -19,7 +20,7 @@ def corpora(frame: pd.DataFrame) -> list[str]:
 
 def counted(frame: pd.DataFrame) -> list[str]:
     """Corpora in the order of the table, each with its number of seeds, as titles of panels."""
-    return [f"{name}, {style.seeds(rows)}" for name, rows in frame.groupby("corpus", sort=False)]
+    return [f"{name}, {tables.seeds(rows)}" for name, rows in frame.groupby("corpus", sort=False)]
 
 
 def grid_of_panels(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -56,12 +55,6 @@ DENSE = 2_000  # points of one collection from which on an SVG holds it as a pic
 def use() -> None:
     """Apply the look to every figure made from here on."""
     plt.rcParams.update(SETTINGS)
-
-
-def seeds(frame: pd.DataFrame) -> str:
-    """The number of seeds of a table in words, for titles."""
-    count = frame["seed"].nunique()
-    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 class PlainLog(Locator):

@@ -302,7 +302,7 @@ class _Loop:
         row["train_loss"] = fit.total / fit.weight if fit.weight else None
         row |= {"valid_loss": loss, "val_ppl": perplexity(loss), **found, **self.work.measures()}
         if began is not None:
-            row["epoch_seconds"] = round(time.perf_counter() - began, 3)
+            row["epoch_seconds"] = round(time.perf_counter() - began, 6)
         fit.curve.append(row)
         fit.total = fit.weight = 0.0
         if self.report is not None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lib.figures import alternative, methods, style
 from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels
+from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Results
 
@@ -47,7 +48,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str], repeated: bool):
         layer = int(results("summary")["exit_layer"].iloc[0])
         own = table[table["corpus"] == corpus]
         panels = [COLUMNS[column] for column in columns]
-        title = f"Exit after layer {layer}, {corpus}, {style.seeds(own)}"
+        title = f"Exit after layer {layer}, {corpus}, {tables.seeds(own)}"
         figure, axes = grid_of_panels(panels, title, 3.0)
         for panel, column in zip(axes, columns, strict=True):
             for name, colour in methods.colours(names).items():
@@ -124,7 +125,7 @@ def reliability(variants: Sequence[str], repeated: bool, layer: str = "exit", st
         corpus = text(results, repeated)
         own = bins[(bins["corpus"] == corpus) & (bins["layer"] == layer) & (bins["state"] == state)]
         names = [name for name in names if (own["variant"] == name).any()]
-        title = f"Exit layer at the {state} epoch, {corpus}, {style.seeds(own)}"
+        title = f"Exit layer at the {state} epoch, {corpus}, {tables.seeds(own)}"
         figure, axes = grid_of_panels(names, title, 3.9, sharey=True)
         gaps = []
         for panel, name in zip(axes, names, strict=True):
@@ -171,7 +172,7 @@ def speed(title: str):
     def draw(results: Results) -> Figure:
         batched, generated, wider = (results(name) for name in ("batched", "generated", "wider"))
         names = ["whole windows", "generation with cache", "wider models, exits at random"]
-        figure, axes = grid_of_panels(names, f"{title}, {style.seeds(generated)}", 3.9)
+        figure, axes = grid_of_panels(names, f"{title}, {tables.seeds(generated)}", 3.9)
         for panel, frame, key in (
             (axes[0], batched, "keep"),
             (axes[1], generated[generated["threshold"].notna()], "method"),
