@@ -14,10 +14,13 @@ import logging
 import re
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -138,20 +141,41 @@ def _identity(model: LlamaForCausalLM, *weights: str) -> str:
 
 def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Model and tokenizer of a folder; only safetensors and only Llama are accepted."""
-    family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    with _spoken(folder, "configuration"):
+        family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if family != "llama":
         raise ValueError(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
-    model, found = LlamaForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with _spoken(folder, "weights"):
+        model, found = LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     amiss = {kind: sorted(keys)[:3] for kind, keys in found.items() if keys}
     if amiss:  # transformers would draw what is missing at random
         raise BaseUnavailable(f"The weights in {folder} do not fit its configuration: {amiss}.")
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with _spoken(folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) > model.config.vocab_size:
+        raise BaseUnavailable(
+            f"The tokenizer in {folder} has {len(tokenizer):,} tokens, its model "
+            f"{model.config.vocab_size:,}: they do not belong together."
+        )
+    return model, tokenizer
+
+
+@contextmanager
+def _spoken(folder: Path, what: str) -> Iterator[None]:
+    """One sentence for what transformers cannot read. Raises BaseUnavailable."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise BaseUnavailable(
+            f"The {what} in {folder} cannot be read ({type(error).__name__}: {reason})."
+        ) from error
 
 
 # --------------------------------------------------------------------------- the hub

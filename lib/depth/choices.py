@@ -7,7 +7,7 @@ follows.
 
 from __future__ import annotations
 
-GRID = (1e-3, 2e-3, 4e-3)
+GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 CHOSEN = {
     "adapted": 2e-3,
     "exits": 2e-3,
