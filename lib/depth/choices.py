@@ -2,7 +2,8 @@
 
 ``python -m lib.depth.experiments.tuning`` trains each family at every rate of GRID with random seed
 0 at the size ``tenth``, looks at the watched part of valid only, and prints the losses that CHOSEN
-follows.
+must follow. It does not yet: 20 updates of that size favour the largest rates (docs/LOG.md), and
+the grid is to be run where there are more.
 """
 
 from __future__ import annotations
