@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from lib import notebook
 from lib.results import legible
 from lib.results.statistics import Interval
 
@@ -90,3 +91,12 @@ def test_a_table_without_rows_or_columns_is_a_page_all_the_same():
     ]
     names = pd.DataFrame(index=pd.Index(["a", "b"], name="variant"))
     assert rows(legible.page(names)) == [["variant"], ["a"], ["b"]]
+
+
+def test_a_notebook_says_so_where_a_table_has_no_rows(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    notebook.show(pd.DataFrame(columns=["test_ppl"]))
+    assert shown == [] and capsys.readouterr().out.startswith("no table here")
+    notebook.show(pd.DataFrame({"test_ppl": [1.5]}))
+    assert len(shown) == 1 and capsys.readouterr().out == ""

@@ -31,7 +31,6 @@ EXPECTATIONS = ("below", "above", "within")
 SIGNIFICANT = 0.05
 SEEDS = 5  # at least so many for a decided row of the committed results
 PERCENT = "% change of perplexity"
-BOTH_SIDES = "lie on both sides of"
 
 Measure = Callable[[Results], np.ndarray]
 
@@ -278,15 +277,11 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
         reason = f"{found.n} {claim.over}, {least} needed; {claim.control}"
         return row | {"verdict": UNDECIDED, "reason": reason}
     verdict, why = place(found.low, found.high, claim, p)
-    if claim.unanimous and divided(claim, values):
+    row["divided"] = claim.unanimous and len({bool(v > claim.threshold) for v in values}) == 2
+    if row["divided"]:
         verdict = UNDECIDED
-        why = f"{claim.over} {BOTH_SIDES} {claim.threshold:g}; {why}"
+        why = f"{claim.over} lie on both sides of {claim.threshold:g}; {why}"
     return row | {"verdict": verdict, "reason": f"{why}; {claim.control}"}
-
-
-def divided(claim: Claim, values: np.ndarray) -> bool:
-    """Whether single values lie on both sides of the line."""
-    return len({bool(value > claim.threshold) for value in values}) == 2
 
 
 def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
@@ -294,7 +289,7 @@ def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
 
     ``judged``: the rows of the judge.
     """
-    cases = {(row["corpus"], row["size"]) for row in judged if BOTH_SIDES in row["reason"]}
+    cases = {(row["corpus"], row["size"]) for row in judged if row.get("divided")}
     for row in rows:
         here = row["id"] == judge.judges and (row["corpus"], row["size"]) in cases
         if here and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
