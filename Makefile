@@ -3,6 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 NB ?=
 SIZE ?=
+VARIANTS ?=
 NAME ?=
 STUDY ?=
 COLAB_PYTHON ?=
@@ -16,12 +17,13 @@ PIP := pip>=25,<27
 # through the environment.
 override NB := $(value NB)
 override SIZE := $(value SIZE)
+override VARIANTS := $(value VARIANTS)
 override COLAB_PYTHON := $(value COLAB_PYTHON)
 override TORCH := $(value TORCH)
 override EXACT := $(value EXACT)
 override NAME := $(value NAME)
 override STUDY := $(value STUDY)
-export NB SIZE NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
+export NB SIZE VARIANTS NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
@@ -76,8 +78,8 @@ reproduce: $(READY) ## train again at the full size, compare with the committed 
 verify: $(READY) ## what was run here against the committed tables, line by line (NB=03)
 	@$(BIN)/python tools/results.py verify --only "$$NB"
 
-outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full)
-	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB"
+outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full VARIANTS=..)
+	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB" --variants "$$VARIANTS"
 
 table: $(READY) ## every set of parameters that was run here, with its means
 	@$(BIN)/python tools/results.py table --size "$$SIZE"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
-from lib.parameters import Parameters
+from lib.parameters import ParameterError, Parameters
 from lib.results import store
 from lib.results.claims import Claim, Measure
 from lib.results.schema import THEIRS
@@ -99,12 +99,21 @@ class Experiment:
         """Names of all variants by id."""
         return {variant: self.label(variant) for variant in self.variants}
 
-    def tasks(self, parameters: Parameters, texts: Sequence[Any]) -> list[Task]:
+    def tasks(
+        self, parameters: Parameters, texts: Sequence[Any], only: Sequence[str] = ()
+    ) -> list[Task]:
         """Every run, turn by turn and in it seed by seed, so that an interrupted sweep has whole
-        comparisons."""
+        comparisons. ``only`` takes some variants, all if empty. Raises ParameterError for
+        an unknown one."""
+        if unknown := [name for name in only if name not in self.variants]:
+            raise ParameterError(
+                f"{self.slug} has no variant {', '.join(unknown)}; allowed: "
+                f"{', '.join(self.variants)}"
+            )
         found = []
         for order, text in enumerate(texts):
-            for variant, entry in self.variants.items():
+            for variant in only or self.variants:
+                entry = self.variants[variant]
                 labels = {"experiment": self.report or f"exp{self.number}", "variant": variant}
                 labels |= {"label": self.label(variant), **entry.factors}
                 for run in entry.runs(parameters, text):
@@ -118,10 +127,11 @@ class Experiment:
         parameters: Parameters,
         texts: Sequence[Any] | None = None,
         published: Callable[[Results], Any] | None = None,
+        only: Sequence[str] = (),
     ) -> Results:
         """Run what is not finished, write the tables of this set of parameters, return them.
 
-        ``published`` is called with the tables so far, while runs end.
+        ``published`` is called with the tables so far, while runs end. ``only`` as in ``tasks``.
         Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
         device and what is to be done before anything is trained.
         """
@@ -130,7 +140,7 @@ class Experiment:
         device = devices.choose(parameters.device)
         places.begin_keeping()
         texts = self.texts(parameters) if texts is None else texts
-        tasks = self.tasks(parameters, texts)
+        tasks = self.tasks(parameters, texts, only)
         keys = [task.key(device.type) for task in tasks]
         known = store.recorded(self.slug) if places.recorded_counts() else {}
         order = {variant: place for place, variant in enumerate(self.variants)}
@@ -153,7 +163,7 @@ class Experiment:
                     published(results)
 
         print(
-            f"{len(set(keys))} runs of {len(self.variants)} variants on {len(texts)} text"
+            f"{len(set(keys))} runs of {len(only or self.variants)} variants on {len(texts)} text"
             f"{'s' if len(texts) > 1 else ''}, device {devices.spoken(device)}",
             flush=True,
         )

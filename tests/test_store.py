@@ -12,6 +12,8 @@ import pytest
 from small_experiment import SmallVariant, experiment
 from small_runs import Text, task
 
+from lib import registry
+from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.schema import COLUMNS, SchemaError, check
 from lib.results.store import Absent, Results, assemble, save_set
@@ -139,6 +141,35 @@ def test_publishing_replaces_the_same_text_and_size_and_nothing_else(tables):
     assert sorted(p.name for p in tables.glob("*")) == [
         f".{SLUG}.lock", f"{SLUG}.csv", f"{SLUG}_curve.csv"
     ]  # fmt: skip
+
+
+def test_some_variants_take_the_place_of_themselves_alone(tables, monkeypatch):
+    """Rows of variants that were not run again stay; those of a variant that is gone go."""
+    e = experiment(base=SmallVariant(1.0), worse=SmallVariant(2.0), gone=SmallVariant(3.0))
+    order, full = tuple(e.variants), e.parameters.at("full")
+    store.publish(e.run(full), order)
+    before = store.committed(SLUG)()
+    e.variants["base"] = SmallVariant(9.0)
+    some = e.run(full, only=("base",))
+    assert set(some()["variant"]) == {"base"}
+    store.publish(some, order)
+    shown = store.committed(SLUG)()
+    assert list(shown["variant"].unique()) == ["base", "worse", "gone"]
+    moved = (shown["val_ppl"] != before["val_ppl"]).groupby(shown["variant"]).any()
+    assert moved.to_dict() == {"base": True, "worse": False, "gone": False}
+    store.publish(some, order[:2])
+    assert list(store.committed(SLUG)()["variant"].unique()) == ["base", "worse"]
+    with pytest.raises(ParameterError, match="no variant bse; allowed: base, worse, gone"):
+        e.run(full, only=("bse",))
+
+
+@pytest.mark.parametrize("slug", registry.module_names())
+def test_committed_rows_are_of_variants_that_exist(slug, monkeypatch):
+    monkeypatch.undo()  # the repository's own tables
+    if store.has_committed(slug):
+        for table, frame in store.committed(slug).frames.items():
+            strange = set(frame["variant"]) - set(registry.experiment(slug).variants)
+            assert not strange, f"{slug} {table}: rows of {strange}"
 
 
 def test_a_publisher_that_is_killed_half_way_leaves_no_mix(tables, monkeypatch):

@@ -2,6 +2,7 @@
 
 python tools/experiments.py run --only 14 --size full               what is not finished yet
 python tools/experiments.py run --only 03 -p corpus wikitext-2      any parameter, checked
+--variants exits,gated   some variants of one experiment; published rows of the others stay
 --recorded   rows that are committed count as finished
 --publish    merge the tables into results/, as runs end (a report's sizes only)
 
@@ -13,6 +14,7 @@ import argparse
 import ast
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,11 +40,16 @@ REFUSALS = (
 def chosen(only: str) -> list[str]:
     """Slugs of the experiments that ``only`` lists by number. Exits for one that is not there."""
     slugs = list(registry.module_names())
-    wanted = [part.strip().zfill(2) for part in only.split(",") if part.strip()]
+    wanted = [part.zfill(2) for part in names(only)]
     numbers = {slug[:2]: slug for slug in slugs}
     if missing := [number for number in wanted if number not in numbers]:
         sys.exit(f"no experiment {', '.join(missing)}; allowed: {', '.join(numbers)}")
     return [numbers[number] for number in wanted] or slugs
+
+
+def names(listed: str) -> list[str]:
+    """The parts of ``a,b``, without spaces and empty ones."""
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def value(text: str) -> object:
@@ -67,9 +74,11 @@ def run(slugs: list[str], given: argparse.Namespace) -> None:
     for slug, own in asked.items():
         print(f"\n{slug}, size {own.size}", flush=True)
         experiment = registry.experiment(slug)
-        published = store.publish if given.publish else None
-        results = experiment.run(own, published=published)
-        if published:
+        published = partial(store.publish, variants=tuple(experiment.variants))
+        results = experiment.run(
+            own, published=published if given.publish else None, only=names(given.variants)
+        )
+        if given.publish:
             print(f"published: {', '.join(published(results))}", flush=True)
 
 
@@ -80,6 +89,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers, such as 03,14")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[])
+    parser.add_argument("--variants", default="", help="ids, such as exits,gated")
     parser.add_argument("--recorded", action="store_true")
     parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()

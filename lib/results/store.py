@@ -234,15 +234,17 @@ def all_sets() -> list[dict[str, Any]]:
     return found
 
 
-def publish(results: Results) -> list[str]:
-    """Merge a set into the committed tables: its sizes and texts take the place of the same ones.
+def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
+    """Merge a set into the committed tables: each of its variants takes the place of the same
+    variant at the same size on the same text; rows of other variants stay.
 
-    Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size.
+    ``variants``: those that the experiment has, in their order. Rows of one that it has no more
+    go. Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size.
     """
     unfit = [size for size in results.sizes if size in ("custom", "quick", "tiny")]
     if unfit:
         raise ValueError(f"{results.slug}: size {unfit[0]} is not published; allowed: a report's")
-    own = set(zip(results()["corpus"], results()["size"], strict=True))
+    own = set(_places(results()))
     with files.locked(_lock(results.slug)):
         _finish(results.slug)
         files.clear_partial(TABLES, _ready(results.slug).name)
@@ -252,22 +254,32 @@ def publish(results: Results) -> list[str]:
             parts = []
             if name in held:
                 old = held[name]
-                named = pd.Series(list(zip(old["corpus"], old["size"], strict=True)), old.index)
-                parts.append(old[~named.isin(own)])
+                if variants:
+                    old = old[old["variant"].isin(variants)]
+                parts.append(old[~_places(old).isin(own)])
             if name in results.frames:
                 parts.append(results.frames[name])
             parts = [part for part in parts if len(part)]
             if parts:
                 merged[name] = pd.concat(parts, ignore_index=True)
+        rank = {name: place for place, name in enumerate(variants)}
         for name, frame in merged.items():
-            order = frame.assign(_size=frame["size"].map(SIZES.index))
-            order = order.sort_values(["corpus", "_size"], kind="stable")
-            merged[name] = order.drop(columns="_size")
+            order = frame.assign(
+                _size=frame["size"].map(SIZES.index), _variant=frame["variant"].map(rank)
+            )
+            order = order.sort_values(["corpus", "_size", "_variant"], kind="stable")
+            merged[name] = order.drop(columns=["_size", "_variant"])
         # all tables change as one: they are complete beside the old ones before the first moves
         with files.whole_folder(_ready(results.slug)) as partial:
             names = _write(partial, results.slug, merged)
         _finish(results.slug)
         return names
+
+
+def _places(frame: pd.DataFrame) -> pd.Series:
+    """Text, size and variant of each row."""
+    keys = zip(frame["corpus"], frame["size"], frame["variant"], strict=True)
+    return pd.Series(list(keys), frame.index, dtype=object)
 
 
 def _lock(slug: str) -> Path:
