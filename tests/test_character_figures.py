@@ -57,21 +57,61 @@ def test_seeds_that_stop_at_other_epochs_are_compared_by_shares_of_the_stage():
     assert found[:, [0, 10, 20]].tolist() == [[9.0, 8.0, 7.0], [6.0] * 3, [5.0, 4.5, 4.0]]
 
 
-def test_a_band_of_percentages_ends_at_a_hundred():
-    values = ((0, 80.0), (1, 100.0), (2, 100.0))  # the interval of their mean reaches 122
-    frame = pd.DataFrame(
-        {"state": state, "split": "report", "seed": s, "threshold": t, "acc_pct": v, "ppl": v}
+def exits_of(values: dict[int, float], last: float = 80.0) -> Results:
+    """Exits at two thresholds with one value a seed, on two texts, and what no exit gives."""
+    keys = [
+        {"variant": "a", "corpus": corpus, "seed": seed, "state": state, "split": "report"}
+        for corpus in ("text", "other")
+        for seed in values
         for state in ("best", "last")
-        for s, v in values
-        for t in (0.5, 0.8)
-    )
-    summary = pd.DataFrame({"exit_layer": [1]})
-    results = results_of(frame, "exits", summary=summary)
-    figure = exits.thresholds(["a"], ["acc_pct", "ppl"], repeated=False)(results)
-    highest = [
-        max(band.get_paths()[0].vertices[:, 1]) for band in (a.collections[0] for a in figure.axes)
     ]
-    assert highest[0] == 100 < highest[1]
+    found = pd.DataFrame(
+        {**key, "threshold": t, "ppl": values[key["seed"]], "acc_pct": values[key["seed"]],
+         "random_ppl": last, "agree_pct": values[key["seed"]], "compute_pct": 100 * t}
+        for key in keys
+        for t in (0.5, 0.8)
+    )  # fmt: skip
+    ends = {"always_last_ppl": last, "always_last_acc_pct": last, "exit_layer": 1}
+    main = found[["variant", "corpus", "seed"]].drop_duplicates().assign(label="4-layer full")
+    summary = pd.DataFrame({**key, **ends} for key in keys)
+    return Results("slug", {"": main, "exits": found, "summary": summary})
+
+
+def test_exits_are_compared_seed_by_seed_with_none():
+    found = exits.compared(exits_of({0: 80.0, 1: 100.0}))
+    assert found.groupby("seed")[["ppl", "acc_pct", "random_ppl"]].mean().to_dict("index") == {
+        0: {"ppl": 0.0, "acc_pct": 0.0, "random_ppl": 0.0},
+        1: {"ppl": 25.0, "acc_pct": 20.0, "random_ppl": 0.0},
+    }
+
+
+def test_a_band_of_percentages_ends_at_a_hundred_and_a_change_does_not():
+    results = exits_of({0: 80.0, 1: 100.0, 2: 100.0})  # the interval of their mean reaches 122
+    figure = exits.thresholds(["a"], ["agree_pct", "ppl"])(results)
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{corpus}:\n{exits.COLUMNS[column]}"
+        for corpus in ("text", "other")
+        for column in ("agree_pct", "ppl")
+    ]
+    highest = [max(a.collections[0].get_paths()[0].vertices[:, 1]) for a in figure.axes]
+    assert highest[0] == highest[2] == 100 and highest[1] == highest[3] > 50
+
+
+def test_a_share_of_exits_is_drawn_where_every_seed_has_some():
+    results = exits_of({0: 80.0, 1: 90.0})
+    table = results.frames["exits"]
+    table.loc[(table["threshold"] == 0.8) & (table["seed"] == 1), "agree_pct"] = float("nan")
+    figure = exits.thresholds(["a"], ["agree_pct"])(results)
+    assert list(figure.axes[0].lines[0].get_xdata()) == [0.5]
+
+
+def test_what_exits_cost_stands_beside_as_many_at_random():
+    figure = exits.pareto(["a"])(exits_of({0: 88.0, 1: 88.0}, last=80.0))
+    panel = figure.axes[0]
+    (bars,) = panel.containers
+    assert list(bars.lines[0].get_ydata()) == pytest.approx([10.0, 10.0])
+    assert panel.lines[-1].get_linestyle() == ":" and set(panel.lines[-1].get_ydata()) == {0.0}
+    assert "4-layer full on text: 10" in figure.get_label()
 
 
 def test_a_method_has_one_colour_in_all_experiments():

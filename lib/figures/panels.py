@@ -1,6 +1,7 @@
 """Figures with a panel a corpus, so that real and repeated text stand side by side."""
 
 import math
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.figures import methods, rows, style
 from lib.results import tables
-from lib.results.statistics import interval
+from lib.results.statistics import Interval, interval
 
 
 def corpora(frame: pd.DataFrame) -> list[str]:
@@ -28,9 +29,9 @@ def grid_of_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure as wide as a page with a panel a name, ``height`` inches a row of panels.
 
-    Two panels in a row, or ``columns`` where the names fill them.
+    ``columns`` panels in a row where the names fill the rows, else two.
     """
-    columns = len(names) if len(names) <= columns else 2
+    columns = min(columns, len(names)) if len(names) % columns == 0 or len(names) < columns else 2
     lines = -(-len(names) // columns)
     figure, grid = plt.subplots(
         lines, columns, figsize=(style.WIDE, height * lines), squeeze=False, **settings
@@ -53,11 +54,15 @@ def band(
     x: str,
     y: str,
     possible: tuple[float, float] = EVERYTHING,
+    over: Callable[[pd.Series], Interval] = interval,
     **look,
 ) -> None:
-    """Mean of y over seeds against x with its 95 % interval, cut at the ``possible`` values."""
+    """Mean of y over seeds against x with its 95 % interval, cut at the ``possible`` values.
+
+    ``over``: what makes mean and interval of the values at an x.
+    """
     frame = frame[frame[y].notna()]
-    found = {at: interval(rows[y]) for at, rows in frame.groupby(x)}
+    found = {at: over(rows[y]) for at, rows in frame.groupby(x)}
     places, values = list(found), list(found.values())
     (line,) = axes.plot(places, [v.mean for v in values], **look)
     axes.fill_between(

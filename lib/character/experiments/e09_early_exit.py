@@ -253,7 +253,7 @@ REMARKS = {
 }
 
 BOTH = tuple(VARIANTS)
-COLUMNS = ("exit_pct", "acc_pct", "agree_correct_pct", "agree_pct")
+COLUMNS = ("exit_pct", "acc_pct", "agree_pct")
 
 E09 = Experiment(
     slug="09_early_exit",
@@ -264,11 +264,9 @@ E09 = Experiment(
     baseline="standard",
     report="exp09",
     figures={
-        "thresholds_real": exits.thresholds(BOTH, COLUMNS, repeated=False),
-        "thresholds_repeated": exits.thresholds(BOTH, COLUMNS, repeated=True),
+        "thresholds": exits.thresholds(BOTH, COLUMNS),
         "pareto": exits.pareto(BOTH),
-        "reliability_real": exits.reliability(BOTH, repeated=False),
-        "reliability_repeated": exits.reliability(BOTH, repeated=True),
+        "reliability": exits.reliability(BOTH),
     },
     claims=CLAIMS,
     beside=BESIDE,

@@ -220,7 +220,7 @@ BESIDE = {
 }
 REMARKS = {"Standard ?-layer: compute_pct": "by definition"}
 
-COLUMNS = ("ppl", "acc_pct", "exit_pct")
+COLUMNS = ("exit_pct", "ppl", "acc_pct")
 
 E10 = Experiment(
     slug="10_confidence_routing",
@@ -233,8 +233,7 @@ E10 = Experiment(
     figures={
         "perplexity": common.perplexity(list(VARIANTS), "Routing and its baselines", "exp10"),
         "pareto": exits.pareto([name for name in VARIANTS if name != "half"]),
-        "thresholds_real": exits.thresholds(("routed", "full"), COLUMNS, repeated=False),
-        "thresholds_repeated": exits.thresholds(("routed", "full"), COLUMNS, repeated=True),
+        "thresholds": exits.thresholds(("routed", "full"), COLUMNS),
         "speed": exits.speed("Measured against ideal speed-up, one core"),
     },
     claims=CLAIMS,

@@ -261,7 +261,7 @@ BESIDE = beside_routed(
     thresholds=(0.5, 0.7, 0.8, 0.9),
 )
 
-NAMES, COLUMNS = tuple(CORE), ("ppl", "acc_pct", "exit_pct")
+NAMES, COLUMNS = tuple(CORE), ("exit_pct", "ppl", "acc_pct")
 
 E11 = Experiment(
     slug="11_lpt_routing",
@@ -274,10 +274,8 @@ E11 = Experiment(
     figures={
         "perplexity": common.perplexity(NAMES, "Three loss weightings", "exp11"),
         "pareto": exits.pareto(NAMES),
-        "thresholds_real": exits.thresholds(NAMES, COLUMNS, repeated=False),
-        "thresholds_repeated": exits.thresholds(NAMES, COLUMNS, repeated=True),
-        "reliability_real": exits.reliability(NAMES, repeated=False),
-        "reliability_repeated": exits.reliability(NAMES, repeated=True),
+        "thresholds": exits.thresholds(NAMES, COLUMNS),
+        "reliability": exits.reliability(NAMES),
         "scale": scale.by_size("Four layers on more text, with fewer passes over it"),
     },
     claims=CLAIMS,

@@ -9,18 +9,17 @@ from matplotlib.figure import Figure
 from lib.figures import alternative, methods, style
 from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels
 from lib.results import tables
-from lib.results.statistics import interval
+from lib.results.statistics import interval, percent_change, percent_interval
 from lib.results.store import Results
 
 COLUMNS = {
-    "ppl": "perplexity",
-    "acc_pct": "accuracy (%)",
+    "ppl": "perplexity, change in %",
+    "acc_pct": "accuracy, change in points",
     "exit_pct": "symbols that exit (%)",
     "agree_pct": "same prediction as last layer (%)",
     "agree_correct_pct": "both right or both wrong (%)",
 }
-
-
+COMPARED = ("ppl", "acc_pct")  # with the same network without exits, seed by seed
 READ = 0.8  # the reports' threshold, at which the words for a figure read its lines
 
 
@@ -30,38 +29,50 @@ def reported_split(results: Results, table: str) -> pd.DataFrame:
     return frame[frame["split"] == "report"]
 
 
-def text(results: Results, repeated: bool) -> str:
-    """The repeated text of the results, or the first other one; the only one where there is one."""
-    names = results.corpora
-    return next((name for name in names if (name == "repeated") == repeated), names[0])
+def compared(results: Results) -> pd.DataFrame:
+    """Exits on the reported split, perplexities and accuracies as changes against no exit.
+
+    Each seed against its own network: ``ppl`` and ``random_ppl`` in %, ``acc_pct`` in points.
+    """
+    keys = ["variant", "corpus", "seed", "state"]
+    ends = ["always_last_ppl", "always_last_acc_pct"]
+    exits, summary = (reported_split(results, table) for table in ("exits", "summary"))
+    exits = exits.merge(summary[[*keys, *ends]], on=keys, validate="many_to_one")
+    changes = {c: percent_change(exits[c], exits[ends[0]]) for c in ("ppl", "random_ppl")}
+    return exits.assign(**changes, acc_pct=exits["acc_pct"] - exits[ends[1]])
 
 
-def thresholds(variants: Sequence[str], columns: Sequence[str], repeated: bool):
-    """Draw a panel a column against the threshold; solid the best epoch, dashed the last one.
+def thresholds(variants: Sequence[str], columns: Sequence[str]):
+    """Draw a row a text and a panel a column against the threshold; dashed the last epoch.
 
-    Bands of percentages are cut at 0 and 100.
+    Bands of percentages are cut at 0 and 100. A share of the symbols that exit is drawn where some
+    exit in every seed.
     """
 
     def draw(results: Results) -> Figure:
-        table, names = reported_split(results, "exits"), results.names(variants)
-        corpus = text(results, repeated)
+        table, names = compared(results), results.names(variants)
+        table = table[table["variant"].isin(names)]
         layer = int(results("summary")["exit_layer"].iloc[0])
-        own = table[table["corpus"] == corpus]
-        panels = [COLUMNS[column] for column in columns]
-        title = f"Exit after layer {layer}, {corpus}, {tables.seeds(own)}"
-        figure, axes = grid_of_panels(panels, title, 3.0)
-        for panel, column in zip(axes, columns, strict=True):
+        pairs = [(corpus, column) for corpus in corpora(table) for column in columns]
+        headings = [f"{corpus}:\n{COLUMNS[column]}" for corpus, column in pairs]
+        title = f"Exit after layer {layer} against none, seed by seed, {tables.seeds(table)}"
+        figure, axes = grid_of_panels(headings, title, 2.5, len(columns), sharex=True)
+        for panel, (corpus, column) in zip(axes, pairs, strict=True):
+            own = table[table["corpus"] == corpus]
             for name, colour in methods.colours(names).items():
                 for state, line in (("best", "-"), ("last", "--")):
                     rows = own[(own["variant"] == name) & (own["state"] == state)]
-                    possible = (0.0, 100.0) if column.endswith("_pct") else EVERYTHING
+                    counted = rows.groupby("threshold")[column].transform("count")
+                    rows = rows[counted == rows["seed"].nunique()]
+                    possible = EVERYTHING if column in COMPARED else (0.0, 100.0)
                     label = name if state == "best" else None
                     look = {"color": colour, "linestyle": line, "label": label}
-                    band(panel, rows, "threshold", column, possible, **look)
+                    over = percent_interval if column == "ppl" else interval
+                    band(panel, rows, "threshold", column, possible, over, **look)
+            if column in COMPARED:
+                panel.axhline(0, color=style.QUIET, linewidth=0.8)
+        for panel in axes[-len(columns) :]:
             panel.set_xlabel("confidence threshold")
-            if column == "ppl":
-                style.plain_log(panel, "y")
-                panel.set_title(f"{COLUMNS[column]} (logarithmic)")
         note = "solid: best epoch; dashed: last epoch; band: 95 % interval over seeds"
         style.legend(figure, axes[0], note, len(names))
         alternative.say(figure, alternative.at(figure, READ, f"confidence {READ}, best epoch"))
@@ -71,79 +82,84 @@ def thresholds(variants: Sequence[str], columns: Sequence[str], repeated: bool):
 
 
 def pareto(variants: Sequence[str], state: str = "best"):
-    """Draw perplexity against compute: a line a network over its thresholds, means over seeds.
+    """Draw the change of perplexity against no exit over compute: a line a network.
 
-    Square: no exit, with its 95 % interval over seeds in the legend (as wide as the axes, and the
-    same for all points of a line). Dotted: the same share of exits at random.
+    A point is a threshold: mean over seeds, each against its own network without exits, and its
+    95 % interval. Dotted: the same share of exits at random.
     """
 
     def draw(results: Results) -> Figure:
-        exits, summary = (reported_split(results, table) for table in ("exits", "summary"))
-        title = "Perplexity against compute, best epoch (dotted: as many exits at random)"
-        figure, axes = grid_of_panels(counted(exits), title, 4.3)
+        table = compared(results)
+        table = table[table["state"] == state]
+        figure, axes = grid_of_panels(counted(table), "What exits cost, best epoch", 4.3)
         found = []
-        for panel, corpus in zip(axes, corpora(exits), strict=True):
+        for panel, corpus in zip(axes, corpora(table), strict=True):
+            panel.axhline(0, color=style.QUIET, linewidth=0.8)
             for name, colour in methods.colours(results.names(variants)).items():
-                rows, ends = (
-                    frame[
-                        (frame["corpus"] == corpus)
-                        & (frame["variant"] == name)
-                        & (frame["state"] == state)
-                    ]
-                    for frame in (exits, summary)
-                )
+                rows = table[(table["corpus"] == corpus) & (table["variant"] == name)]
                 if rows.empty:
                     continue
-                mean = rows.groupby("threshold")[["compute_pct", "ppl", "random_ppl"]].mean()
-                whole = interval(ends["always_last_ppl"])
-                best = mean.loc[mean["ppl"].idxmin()]
-                found.append(
-                    f"{name} on {corpus}: {alternative.short(best['ppl'])} at "
-                    f"{best['compute_pct']:.0f} % of the compute, without exit "
-                    f"{alternative.short(whole.mean)}"
+                by_threshold = rows.groupby("threshold")
+                compute = by_threshold["compute_pct"].mean()
+                change, chance = (
+                    [percent_interval(values) for _, values in by_threshold[column]]
+                    for column in ("ppl", "random_ppl")
                 )
-                label = f"{name}\n{whole}"
-                panel.plot(mean["compute_pct"], mean["ppl"], ".-", color=colour, ms=7)
-                panel.plot(mean["compute_pct"], mean["random_ppl"], ":", color=colour, lw=1.2)
-                panel.plot(100, whole.mean, "s", color=colour, ms=6.5, label=label)
+                middle = np.array([one.mean for one in change])
+                below = middle - [one.low for one in change]
+                above = [one.high for one in change] - middle
+                look = {"color": colour, "ms": 6, "lw": 1.6, "elinewidth": 1, "label": name}
+                panel.errorbar(compute, middle, [below, above], fmt=".-", **look)
+                panel.plot(compute, [one.mean for one in chance], ":", color=colour, lw=1.2)
+                found.append(
+                    f"{name} on {corpus}: {change[0]} % at {compute.iloc[0]:.0f} % of the compute,"
+                    f" {chance[0]} % by random exits"
+                )
             panel.set_xlabel("blocks' compute (% of four layers)")
-            heading = "without exit, mean over\nseeds [95 % interval]"
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title=heading)
-            panel.get_legend().get_title().set_color(style.QUIET)
-        axes[0].set_ylabel("held-out perplexity")
-        alternative.say(figure, f"Lowest mean perplexity with exits: {'; '.join(found)}.")
+        axes[0].set_ylabel("change of perplexity against no exit (%)")
+        note = "bar: 95 % interval over seeds; dotted: as many exits at random"
+        style.legend(figure, axes[0], note, 3)
+        alternative.say(figure, f"At the lowest threshold: {'; '.join(found)}.")
         return figure
 
     return draw
 
 
-def reliability(variants: Sequence[str], repeated: bool, layer: str = "exit", state: str = "last"):
-    """Draw accuracy against confidence, all seeds' symbols pooled: raw, and with temperature."""
+def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last"):
+    """Draw accuracy against confidence, all seeds' symbols pooled: raw, and with temperature.
+
+    A row a text, a panel a network.
+    """
 
     def draw(results: Results) -> Figure:
         bins, names = reported_split(results, "reliability"), results.names(variants)
-        corpus = text(results, repeated)
-        own = bins[(bins["corpus"] == corpus) & (bins["layer"] == layer) & (bins["state"] == state)]
+        own = bins[(bins["layer"] == layer) & (bins["state"] == state)]
         names = [name for name in names if (own["variant"] == name).any()]
-        title = f"Exit layer at the {state} epoch, {corpus}, {tables.seeds(own)}"
-        figure, axes = grid_of_panels(names, title, 3.9, sharey=True)
+        pairs = [(corpus, name) for corpus in corpora(own) for name in names]
+        headings = [f"{corpus}:\n{name}" for corpus, name in pairs]
+        title = f"Exit layer at the {state} epoch, {tables.seeds(own)}"
+        figure, axes = grid_of_panels(headings, title, 2.9, len(names), sharex=True, sharey=True)
         gaps = []
-        for panel, name in zip(axes, names, strict=True):
+        for panel, (corpus, name) in zip(axes, pairs, strict=True):
             panel.plot([0, 1], [0, 1], color=style.QUIET, lw=1, ls=":", label="calibrated")
             for kind, colour, label in (
                 ("raw", style.COLOURS[1], "as trained"),
                 ("tempered", style.COLOURS[0], "with fitted temperature"),
             ):
-                rows = own[(own["variant"] == name) & (own["kind"] == kind)]
+                rows = own[
+                    (own["corpus"] == corpus) & (own["variant"] == name) & (own["kind"] == kind)
+                ]
                 pooled = rows.groupby("bin").apply(_pool, include_groups=False)
                 gap = np.average(pooled["confidence"] - pooled["accuracy"], weights=pooled["count"])
-                gaps.append(f"{name} {label} {gap:+.3f}")
+                gaps.append(f"{name} on {corpus} {label} {gap:+.3f}")
                 area = 8 + 90 * pooled["count"] / pooled["count"].max()
                 look = {"color": colour, "lw": 1.2, "label": label}
                 panel.plot(pooled["confidence"], pooled["accuracy"], **look)
                 panel.scatter(pooled["confidence"], pooled["accuracy"], s=area, color=colour)
+        for panel in axes[-len(names) :]:
             panel.set_xlabel("confidence")
-        axes[0].set_ylabel("accuracy (share right)")
+        for panel in axes[:: len(names)]:
+            panel.set_ylabel("accuracy (share right)")
         note = (
             "confidence: probability of the prediction, in ten bins; symbols of all seeds pooled; "
             "area of a dot: how many"
