@@ -78,7 +78,8 @@ def search(family: str, size: str, parameters: Any, text: DepthText) -> float:
         keep(rows)
         losses |= {row["learning_rate"]: row["valid_loss"] for row in rows}
     best = min(losses, key=losses.__getitem__)
-    print(f"{family}: {best:g}, of {dict(sorted(losses.items()))}", flush=True)
+    tried = ", ".join(f"{rate:g} {loss:.3f}" for rate, loss in sorted(losses.items()))
+    print(f"{family}: {best:g} (nats: {tried})", flush=True)
     return best
 
 
