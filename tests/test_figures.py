@@ -136,6 +136,16 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
         assert first == second
 
 
+def test_a_picture_is_small_and_loses_no_colour(tmp_path):
+    figure = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "title")
+    style.save(figure, tmp_path / "small.png")
+    figure.savefig(tmp_path / "full.png", dpi=150, bbox_inches="tight")
+    assert (tmp_path / "small.png").stat().st_size < 0.5 * (tmp_path / "full.png").stat().st_size
+    assert alternative.of(tmp_path / "small.png") == alternative.text(figure)
+    small, full = (plt.imread(tmp_path / f"{name}.png")[..., :3] for name in ("small", "full"))
+    assert small.shape == full.shape and np.abs(small - full).mean() < 0.002
+
+
 def test_many_points_are_a_picture_inside_the_svg(tmp_path):
     figure, axes = plt.subplots()
     axes.scatter(*np.random.default_rng(0).random((2, 20_000)), label="points")
