@@ -89,6 +89,15 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
 
 
+def test_an_axis_that_cuts_nothing_says_nothing_of_a_cut_and_never_begins_below_the_data():
+    for highest, names in ((None, ["validation perplexity"]), (90, ["validation perplexity"]),
+                           (15, ["validation perplexity", "(cut at 15)"])):  # fmt: skip
+        frame = curve({"Standard": 10, "IRT": 12})
+        (axes,) = training.curves(frame, ["Standard", "IRT"], "title", highest=highest).axes
+        assert axes.get_ylabel().split("\n") == names
+        assert axes.get_ylim()[0] > 9
+
+
 def test_a_row_without_values_is_an_error():
     with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
         rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")

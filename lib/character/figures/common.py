@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lib.figures import methods, panels, style, training
+from lib.figures import panels, style, training
 from lib.results import tables
 from lib.results.store import Results
 
@@ -40,16 +40,8 @@ def curves(variants: Sequence[str], highest: float | None = None):
         )
         for panel, corpus in zip(axes, results.corpora, strict=True):
             own = curve[curve["corpus"] == corpus]
-            cut = highest if highest and own["val_ppl"].min() < highest else None
-            for name, look in methods.looks(names).items():
-                rows = own[own["variant"] == name]
-                if len(rows):
-                    training.over_epochs(panel, rows, "val_ppl", name, **look)
-            if cut:
-                panel.set_ylim(top=cut)
-            style.whole_numbers(panel.xaxis)
-            panel.set_xlabel("epoch")
-            panel.set_ylabel("validation perplexity" + (f" (cut at {cut:g})" if cut else ""))
+            cut = training.lines(panel, own, names, highest)
+            panel.set_ylabel(training.axis_name(cut, highest))
         style.legend(figure, axes[0], training.OVER_SEEDS, 3 if len(names) > 4 else 2)
         return figure
 

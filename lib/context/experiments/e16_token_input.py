@@ -217,7 +217,8 @@ def draw_curves(results: Results) -> Figure:
     names = results.names([*wanted, "every_layer_random", "first_layer_random"])
     title = f"Validation in Phase 2 ({tables.corpora(results())})"
     levels = _unigram(results, "val_ppl")
-    return training.curves(results.named("curve"), names, title, floors=levels)
+    highest = 1.1 * max(levels.values()) if levels else None  # what begins above it is no model yet
+    return training.curves(results.named("curve"), names, title, levels, highest)
 
 
 def draw_rank(results: Results) -> Figure:
