@@ -1,9 +1,14 @@
 """Figures of Experiments 0 to 11: drawn from the committed tables, and what they show."""
 
+import itertools
+
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lib import registry
 from lib.character.figures import exits, growth
@@ -23,12 +28,62 @@ def look():
         plt.close("all")
 
 
+def collisions(figure: Figure) -> list[str]:
+    """Headings, names of axes and the legend that lie on one another or outside the figure."""
+    figure.canvas.draw()
+    words: list[Text] = list(figure.texts)
+    for axes in figure.axes:
+        words += [axes.title, axes.xaxis.label, axes.yaxis.label]
+    places = [(text.get_text(), text.get_window_extent()) for text in words if text.get_text()]
+    places += [("the legend", legend.get_window_extent()) for legend in figure.legends]
+    found = [
+        f"{one!r} lies on {other!r}"
+        for (one, here), (other, there) in itertools.combinations(places, 2)
+        if here.padded(-1).overlaps(there.padded(-1))
+    ]
+    whole = figure.bbox.padded(2)
+    found += [
+        f"{name!r} leaves the figure"
+        for name, place in places
+        if not (whole.contains(*place.min) and whole.contains(*place.max))
+    ]
+    return found
+
+
+def painted(figure: Figure) -> set[tuple[str, str]]:
+    """Name and colour of every line and row."""
+    rows = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    found = set()
+    for axes in figure.axes:
+        lines, labels = axes.get_legend_handles_labels()
+        drawn = [getattr(line, "lines", (line,))[0] for line in lines]
+        found |= {
+            (label.removesuffix(" (above the cut)"), to_hex(line.get_color()))
+            for line, label in zip(drawn, labels, strict=True)
+            if hasattr(line, "get_color")
+        }
+        found |= {
+            (rows[round(line.get_ydata()[0])], to_hex(line.get_color()))
+            for line in axes.lines
+            if line.get_marker() == "|"
+        }
+    return found
+
+
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_figure_is_drawn_from_the_committed_results(slug):
+def test_every_figure_of_the_committed_results_can_be_read(slug):
     experiment, results = registry.experiment(slug), store.committed(slug)
-    for draw in experiment.figures.values():
+    colours: dict[str, set[str]] = {}
+    for what, draw in experiment.figures.items():
         figure = draw(results)
         assert all(axes.has_data() for axes in figure.axes)
+        assert collisions(figure) == [], what
+        for name, colour in painted(figure):
+            colours.setdefault(name, set()).add(colour)
+        plt.close(figure)
+    assert {name for name, found in colours.items() if len(found) > 1} == set()
+    own = {name: methods.method_of(name) for name in colours}
+    assert all(colours[name] == {to_hex(colour)} for name, colour in own.items() if colour)
 
 
 def results_of(frame: pd.DataFrame, table: str, **tables) -> Results:
@@ -114,10 +169,8 @@ def test_what_exits_cost_stands_beside_as_many_at_random():
     assert "4-layer full on text: 10" in figure.get_label()
 
 
-def test_a_method_has_one_colour_in_all_experiments():
-    found: dict[str, set[str]] = {}
-    for slug in SLUGS:
-        for label in registry.experiment(slug).labels().values():
-            found.setdefault(label, set()).add(methods.row_colours([label, "Standard"])[label])
-    assert all(len(colours) == 1 for colours in found.values())
-    assert found["LPT sum"] == found["LPT 4-layer"] == found["Scratch LPT"]
+def test_the_words_of_stages_are_where_each_stage_ends():
+    rows = [(0, epoch, stage, 10.0 * stage) for epoch in (1, 2) for stage in (1, 2)]
+    own = pd.DataFrame(rows, columns=["seed", "epoch", "stage", "val_ppl"])
+    figure = growth.stages(["a"])(results_of(own, "curve"))
+    assert figure.get_label() == "At the end of each stage: 4-layer full on text: 10, 20."

@@ -12,6 +12,7 @@ from lib.figures.style import COLOURS, LINES
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK = COLOURS
 METHODS = (
+    (r"Routing Aware", BLACK),  # a loss at several layers, less weight on those without an exit
     (r"LPT|[Ll]osses at", PURPLE),  # a loss at several layers
     (r"Infini-HRM", SKY),
     (r"HRM\+Memory", ORANGE),

@@ -81,7 +81,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str]):
     return draw
 
 
-def pareto(variants: Sequence[str], state: str = "best"):
+def pareto(variants: Sequence[str]):
     """Draw the change of perplexity against no exit over compute: a line a network.
 
     A point is a threshold: mean over seeds, each against its own network without exits, and its
@@ -90,12 +90,12 @@ def pareto(variants: Sequence[str], state: str = "best"):
 
     def draw(results: Results) -> Figure:
         table = compared(results)
-        table = table[table["state"] == state]
+        table = table[table["state"] == "best"]
         figure, axes = grid_of_panels(counted(table), "What exits cost, best epoch", 4.3)
         found = []
         for panel, corpus in zip(axes, corpora(table), strict=True):
             panel.axhline(0, color=style.QUIET, linewidth=0.8)
-            for name, colour in methods.colours(results.names(variants)).items():
+            for name, look in methods.looks(results.names(variants)).items():
                 rows = table[(table["corpus"] == corpus) & (table["variant"] == name)]
                 if rows.empty:
                     continue
@@ -108,9 +108,10 @@ def pareto(variants: Sequence[str], state: str = "best"):
                 middle = np.array([one.mean for one in change])
                 below = middle - [one.low for one in change]
                 above = [one.high for one in change] - middle
-                look = {"color": colour, "ms": 6, "lw": 1.6, "elinewidth": 1, "label": name}
-                panel.errorbar(compute, middle, [below, above], fmt=".-", **look)
-                panel.plot(compute, [one.mean for one in chance], ":", color=colour, lw=1.2)
+                how = {**look, "ms": 6, "lw": 1.6, "elinewidth": 1, "label": name}
+                panel.errorbar(compute, middle, [below, above], marker=".", **how)
+                random = [one.mean for one in chance]
+                panel.plot(compute, random, ":", color=look["color"], lw=1.2)
                 found.append(
                     f"{name} on {corpus}: {change[0]} % at {compute.iloc[0]:.0f} % of the compute,"
                     f" {chance[0]} % by random exits"

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.figures.panels import corpora, counted, grid_of_panels
 from lib.results.store import Results
 
-COMPUTE = "training compute so far (10¹² operations)"
+COMPUTE = "training compute so far\n(10¹² operations, logarithmic)"
 CUT = 1.5  # times the lowest perplexity
 SHARES = np.linspace(0.0, 1.0, 21)  # of the way from a stage's first to its last epoch
 
@@ -26,18 +26,21 @@ def stages(variants: Sequence[str], title: str = "Validation perplexity by stage
     def draw(results: Results) -> Figure:
         curve, names = results.named("curve"), results.names(variants)
         figure, axes = grid_of_panels(counted(curve), title, 3.2)
+        told = []
         for panel, corpus in zip(axes, corpora(curve), strict=True):
             here, means = curve[curve["corpus"] == corpus], []
-            for name, colour in methods.colours(names).items():
-                own = here[here["variant"] == name]
+            for name, look in methods.looks(names).items():
+                own, path = here[here["variant"] == name], []
                 for stage, rows in own.groupby("stage"):
                     values = over_stage(rows)
                     x, mean = stage - 0.97 + 0.94 * SHARES, values.mean(0)
                     label = name if stage == own["stage"].min() else None
-                    panel.plot(x, mean, color=colour, label=label)
-                    low, high = values.min(0), values.max(0)
+                    panel.plot(x, mean, label=label, **look)
+                    low, high, colour = values.min(0), values.max(0), look["color"]
                     panel.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
                     means.append((stage, mean))
+                    path.append(alternative.short(mean[-1]))
+                told.append(f"{name} on {corpus}: {', '.join(path)}")
             style.plain_log(panel, "y")
             if means:
                 later = [mean.max() for stage, mean in means if stage > 1]
@@ -54,6 +57,7 @@ def stages(variants: Sequence[str], title: str = "Validation perplexity by stage
         axes[0].set_ylabel("validation perplexity (logarithmic)")
         note = "line: mean over seeds, a stage from its first to its last epoch; band: all seeds"
         style.legend(figure, axes[-1], note)
+        alternative.say(figure, f"At the end of each stage: {'; '.join(told)}.")
         return figure
 
     return draw
@@ -87,8 +91,8 @@ def against_compute(
             found = {name: best_so_far(here[here["variant"] == name]) for name in names}
             top = CUT * min(values.min() for _, values in found.values())
             shown = np.concatenate([grid[values.min(0) <= top] for grid, values in found.values()])
-            for number, (name, colour) in enumerate(methods.colours(names).items()):
-                grid, values = found[name]
+            for number, (name, look) in enumerate(methods.looks(names).items()):
+                (grid, values), colour = found[name], look["color"]
                 low, mean, high = values.min(0), values.mean(0), values.max(0)
                 line = style.LINES[number % len(style.LINES)]  # coinciding lines stay visible
                 panel.plot(grid / 1e12, mean, linestyle=line, color=colour, label=name)
@@ -96,7 +100,7 @@ def against_compute(
             style.plain_log(panel, "x")
             panel.set_xlim(0.8 * shown.min() / 1e12, 1.15 * shown.max() / 1e12)
             panel.set_ylim(0.98 * top / CUT, top)
-            panel.set_xlabel(f"{COMPUTE}, logarithmic")
+            panel.set_xlabel(COMPUTE)
         axes[0].set_ylabel(f"best validation perplexity so far\n(cut at {CUT:g} times the lowest)")
         style.legend(figure, axes[-1], "line: mean over seeds; band: lowest to highest seed")
         return figure
