@@ -143,3 +143,14 @@ def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(cl
     assert "Nothing is claimed here" in front.answer("00", "How?", [], claims)
     box = front.answer("03", "Does it?", ["exp03-irt-beats-standard"], claims.assign(size="small"))
     assert "(small size)" in box
+
+
+def test_the_reason_in_a_box_names_its_text_and_hides_no_other():
+    why = {"id": "exp03-irt-not-depth-and-updates", "kind": "explanation", "unit": "%",
+           "statement": "More than depth", "reported": None}  # fmt: skip
+    found = row_of(statement="IRT helps", unit="%", reported=None)
+    own = row_of(**why, corpus="wikitext-2-standin", verdict=UNDECIDED, ours=1.0)
+    frame = pd.DataFrame([found, row_of(**why), own])
+    box = front.answer("03", "Does it?", list(frame["id"].unique()), frame)
+    assert "> **Why.** More than depth: ✔ replicated on wikipedia, -4.9 [-6.1, -3.7] %." in box
+    assert "? undecided on wikitext-2-standin, 1.0 [-6.1, -3.7] %." in box

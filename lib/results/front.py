@@ -212,8 +212,8 @@ def answer(
         ">",
     ]
     if len(reason):
-        row = next(reason.itertuples())
-        lines += [f"> **Why.** {row.statement}: {words[row.verdict]}, {_here(row)}.", ">"]
+        said = " ".join(_found(row, words) for row in reason.itertuples())
+        lines += [f"> **Why.** {reason['statement'].iloc[0]}: {said}", ">"]
     counted = [
         _counted(own[own["kind"] == REPORTED], "on the text of the report"),
         _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),
