@@ -24,6 +24,7 @@ METHODS = (
     (r"frozen", VERMILLION),
     (r"^full,|4-layer full", GREEN),  # grown, all layers trained
     (r"^3-layer|[Ll]ooped", GREY),
+    (r"[Ss]tarts as the base|zero start", GREEN),  # a stage that changes nothing at first
     (r"[Ss]cratch|Standard|standard", BLUE),
     (r"^token at every layer", BLUE),
     (r"^token at first layer", VERMILLION),

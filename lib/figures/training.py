@@ -100,6 +100,6 @@ def intervals(
     if logarithmic:
         style.plain_log(axes, "x")
     axes.set_xlabel(f"{label} (lower is better{', logarithmic' if logarithmic else ''})")
-    axes.set_title(title, pad=18 if floors else None)
+    figure.suptitle(title)
     style.legend(figure, rows.key(False), columns=3)
     return figure
