@@ -8,8 +8,8 @@ from figure_checks import collisions, painted
 from matplotlib.colors import to_hex
 
 from lib import registry
-from lib.character.figures import exits, growth
-from lib.figures import methods, style
+from lib.character.figures import common, exits, growth
+from lib.figures import methods, panels, style
 from lib.results import store
 from lib.results.store import Results
 
@@ -77,7 +77,8 @@ def exits_of(values: dict[int, float], last: float = 80.0) -> Results:
     ]
     found = pd.DataFrame(
         {**key, "threshold": t, "ppl": values[key["seed"]], "acc_pct": values[key["seed"]],
-         "random_ppl": last, "agree_pct": values[key["seed"]], "compute_pct": 100 * t}
+         "random_ppl": last, "agree_pct": values[key["seed"]], "compute_pct": 100 * t,
+         "exit_pct": 5.0}
         for key in keys
         for t in (0.5, 0.8)
     )  # fmt: skip
@@ -129,3 +130,20 @@ def test_the_words_of_stages_are_where_each_stage_ends():
     own = pd.DataFrame(rows, columns=["seed", "epoch", "stage", "val_ppl"])
     figure = growth.stages(["a"])(results_of(own, "curve"))
     assert figure.get_label() == "At the end of each stage: 4-layer full on text: 10, 20."
+
+
+def test_headings_say_what_is_found():
+    rows = [(seed, "a", 8.0 + seed) for seed in (0, 1)] + [(seed, "b", 10.0) for seed in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["seed", "variant", "test_ppl"])
+    frame = frame.assign(corpus="text", size="full", run_id="x", label=frame["variant"] + "!")
+    figure = common.perplexity(["a", "b"], ("a", "b"))(Results("slug", {"": frame}))
+    assert " ".join(figure.get_suptitle().split()) == (
+        "a! against b!: -15 [-60, 79] % on text (change of perplexity, 2 seeds)"
+    )
+    assert common.changed(Results("slug", {"": frame}), "a", "none") == {}
+
+
+def test_rows_of_the_report_stand_above_a_line_where_they_come_first():
+    assert panels._parted(["a", "b", "c"], {"a", "b"}) == 2
+    assert panels._parted(["a", "c", "b"], {"a", "b"}) == 0
+    assert panels._parted(["a", "b"], {"a", "b"}) == panels._parted(["a"], set()) == 0

@@ -47,7 +47,7 @@ def lines(
         if highest is None or value <= highest:
             style.level(axes, name, value)
             lowest.append(value)
-    cut = highest is not None and min(lowest) < highest < max(most)
+    cut = highest is not None and bool(most) and min(lowest) < highest < max(most)
     if cut:
         if highest > 3 * min(lowest):
             style.plain_log(axes, "y")

@@ -272,7 +272,7 @@ E11 = Experiment(
     baseline="plain",
     report="exp11",
     figures={
-        "perplexity": common.perplexity(NAMES, "Three loss weightings", "exp11"),
+        "perplexity": common.perplexity(NAMES, ("lpt", "plain"), "exp11"),
         "pareto": exits.pareto(NAMES),
         "thresholds": exits.thresholds(NAMES, COLUMNS),
         "reliability": exits.reliability(NAMES),
