@@ -287,3 +287,4 @@ def test_stages_are_divided_by_the_base_of_their_own_seed():
     rows = [("a", 0, 0, 10.0), ("a", 0, 1, 20.0), ("a", 1, 0, 5.0), ("a", 1, 1, 10.0)]
     frame = pd.DataFrame(rows, columns=["variant", "seed", "stage", "all_ppl"])
     assert by_stage._over_base(frame, ["all_ppl"])["all_ppl"].tolist() == [1.0, 2.0, 1.0, 2.0]
+    assert by_stage._ends(frame, "all_ppl") == "a 2"

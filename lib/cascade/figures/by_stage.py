@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -9,9 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.cascade.tables import one
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.results import tables
 from lib.results.store import Results
+
+HEADING = 80  # characters of a line of a heading
 
 
 def by_stage(
@@ -70,6 +73,15 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
     return draw
 
 
+def _ends(frame: pd.DataFrame, metric: str) -> str:
+    """Where every variant is after its last stage, over what it is with none."""
+    found = []
+    for name, own in frame.groupby("variant", sort=False):
+        means = own.groupby("stage")[metric].mean()
+        found.append(f"{name} {alternative.short(means.iloc[-1] / means.iloc[0])}")
+    return "; ".join(found)
+
+
 def _over_base(frame: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """The metrics of every variant and seed over those at stage 0."""
     keys = ["variant", "seed"]
@@ -99,7 +111,10 @@ def _draw(frame, metrics: dict[str, str], title: str, label: str, logarithmic: b
     axes.set_xticks(sorted(frame["stage"].unique()))
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
-    axes.set_title(f"{title}\n({tables.corpora(frame)})")
+    over = ", over the base" if logarithmic else ""
+    found = f"after the last stage{over}: {_ends(frame, next(iter(metrics)))}"
+    lines = textwrap.wrap(found, HEADING, break_on_hyphens=False)
+    figure.suptitle("\n".join([title, *lines, f"({tables.corpora(frame)})"]))
     note = "mean over seeds; band: lowest to highest seed"
     if len(metrics) > 1:
         words = zip(style.LINE_NAMES, metrics.values(), strict=False)

@@ -79,7 +79,14 @@ def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
     panels[0].set_xlabel("FLOPs per token (base = 1)")
     panels[1].set_xlabel("measured time per token (base = 1)")
     panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
-    figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    means = frame[frame["variant"].isin((*baselines, *routed))].groupby("variant")
+    means = means[["test_ppl", "flops"]].mean()
+    best = means["test_ppl"].idxmin() if len(means) else ""
+    found = "All held-out tokens against cost"
+    if best:
+        ppl, cost = means.loc[best]
+        found = f"Lowest: {labels[best]} ({ppl:.2f} at {cost:.3g} times the base's FLOPs)"
+    figure.suptitle(f"{found}; base alone {alone:.2f}\n({_stands_on(frame, routes)})")
     note = (
         "line, dots: a stage routed by the gate, mean over seeds; end mark: every token\n"
         "each time measured once; bar: 95 % interval over seeds\n"
@@ -134,7 +141,14 @@ def _kept_gain(results: Results, stage: str) -> Figure:
         axes.set_xlabel("share of tokens routed")
         axes.set_title(title)
     panels[0].set_ylabel("share of the whole gain kept (in nats)")
-    figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
+    kept = [
+        f"{100 * np.interp(READ, *line.get_data()):.0f} % of {axes.get_title()}"
+        for axes in panels
+        for line in axes.lines
+        if line.get_label() == f"by {RULE_NAMES['gate']}"
+    ]
+    found = f"Routing {100 * READ:.0f} % by the gate keeps of the gain: {', '.join(kept)}"
+    figure.suptitle(f"{found}\n({_stands_on(frame, routes)})")
     style.legend(
         figure,
         panels[0],

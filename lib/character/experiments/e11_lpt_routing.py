@@ -276,7 +276,9 @@ E11 = Experiment(
         "pareto": exits.pareto(NAMES),
         "thresholds": exits.thresholds(NAMES, COLUMNS),
         "reliability": exits.reliability(NAMES),
-        "scale": scale.by_size("Four layers on more text, with fewer passes over it"),
+        "scale": scale.by_size(
+            "four layers on more text, with fewer passes over it", ("LPT", "Standard")
+        ),
     },
     claims=CLAIMS,
     beside=BESIDE,
