@@ -91,6 +91,15 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
 
 
+def test_an_axis_that_cuts_nothing_says_nothing_of_a_cut_and_never_begins_below_the_data():
+    for highest, names in ((None, ["validation perplexity"]), (90, ["validation perplexity"]),
+                           (15, ["validation perplexity", "(cut at 15)"])):  # fmt: skip
+        frame = curve({"Standard": 10, "IRT": 12})
+        (axes,) = training.curves(frame, ["Standard", "IRT"], "title", highest=highest).axes
+        assert axes.get_ylabel().split("\n") == names
+        assert axes.get_ylim()[0] > 9
+
+
 def test_a_row_without_values_is_an_error():
     with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
         rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")
@@ -101,7 +110,7 @@ def test_committed_figures_are_small_and_no_wider_than_a_page():
     assert found
     for path in found:
         height, width = plt.imread(path).shape[:2]
-        assert path.stat().st_size < 400_000, path.name
+        assert path.stat().st_size < 200_000, path.name
         assert width <= 10 * style.SETTINGS["savefig.dpi"] and height <= width, path.name
 
 
@@ -136,6 +145,16 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     for ending in (".png", ".svg"):
         first, second = ((tmp_path / name).with_suffix(ending).read_bytes() for name in "ab")
         assert first == second
+
+
+def test_a_picture_is_small_and_loses_no_colour(tmp_path):
+    figure = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "title")
+    style.save(figure, tmp_path / "small.png")
+    figure.savefig(tmp_path / "full.png", dpi=150, bbox_inches="tight")
+    assert (tmp_path / "small.png").stat().st_size < 0.5 * (tmp_path / "full.png").stat().st_size
+    assert alternative.of(tmp_path / "small.png") == alternative.text(figure)
+    small, full = (plt.imread(tmp_path / f"{name}.png")[..., :3] for name in ("small", "full"))
+    assert small.shape == full.shape and np.abs(small - full).mean() < 0.002
 
 
 def test_many_points_are_a_picture_inside_the_svg(tmp_path):
@@ -190,6 +209,10 @@ def test_the_forest_is_told_by_its_counts():
     assert forest.spoken(table) == (
         "Claims drawn on the text of the report: 2, replicated 1, reversed 0, undecided 1. "
         "Claims drawn on wikipedia: 1, replicated 0, reversed 1, undecided 0."
+    )
+    assert forest._finding(table, "wikipedia") == (
+        "Of the claims drawn, these are replicated: "
+        "1 of 2 on the text of their report, 0 of 1 on wikipedia"
     )
     one_text = table.drop(columns=["real_share", "real_verdict"])
     assert forest.counted(one_text, "real") == dict.fromkeys(forest.LOOKS, 0)

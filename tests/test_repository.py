@@ -343,6 +343,7 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
     found = "; ".join(tool.faults(path))
     for fault in (
         "have changed since",
+        "its answer box is not what claims.csv says",
         "an output holds a path of the machine",
         "its metadata hold a path of the machine",
         "its metadata hold papermill",

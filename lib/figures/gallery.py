@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -64,17 +63,10 @@ def present(figure: Figure) -> None:
     """
     from IPython.display import HTML, display  # noqa: PLC0415 (drawing needs no notebook)
 
-    words, picture = alternative.text(figure), io.BytesIO()
-    figure.savefig(
-        picture,
-        format="png",
-        dpi=style.SETTINGS["figure.dpi"],
-        bbox_inches="tight",
-        metadata={"Software": None},
-        pil_kwargs={"optimize": True},
-    )
+    words = alternative.text(figure)
+    picture = style.picture(figure, style.SETTINGS["figure.dpi"], words)
     plt.close(figure)
-    data = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": words}
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": words}
     display(data, metadata={"image/png": {"alt": words}}, raw=True)
     folded = f"<details><summary>In words</summary>{html.escape(words)}</details>"
     display(HTML(folded))
