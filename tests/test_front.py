@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from lib.results import front, scoreboard
 from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, TRANSFER, UNDECIDED
@@ -124,7 +125,7 @@ def test_what_explains_it_has_its_verdict_on_both_texts():
 @pytest.mark.parametrize("language", front.LANGUAGES)
 def test_the_page_is_the_markdown_it_means_to_be(language):
     """No star is left over, and what looks like a link leads somewhere."""
-    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    markdown = MarkdownIt("commonmark").enable("table")
     tokens = [t for block in markdown.parse(front.fill(language)) for t in block.children or ()]
     assert [t.content for t in tokens if t.type == "text" and "**" in t.content] == []
     targets = [t.attrGet("href") for t in tokens if t.type == "link_open"]
