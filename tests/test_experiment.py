@@ -62,6 +62,25 @@ def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys)
     pd.testing.assert_frame_equal(again(), results())
 
 
+def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
+    e = experiment()
+    parameters = e.parameters(seeds=2, workers=2)
+    e.run(parameters)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "4 to train; the time left is told as runs end"
+    rows = e.run(parameters)()
+    assert capsys.readouterr().out.splitlines()[1] == "nothing is left to train"
+    rows = rows.assign(seconds=90.0, size=parameters.size)
+    monkeypatch.setattr("lib.results.store.has_committed", lambda slug: True)
+    monkeypatch.setattr("lib.results.store.committed", lambda slug: lambda: rows)
+    more = e.parameters(seeds=3, workers=2)
+    monkeypatch.setattr(type(more), "size", parameters.size)
+    e.run(more)
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "2 to train; on a core of ours they took 3 min, with 2 at once about 90 s"
+    )
+
+
 def test_seeds_are_outermost_so_that_an_interrupted_sweep_has_whole_comparisons():
     e = experiment()
     tasks = e.tasks(e.parameters(), e.texts(None))
