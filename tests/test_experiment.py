@@ -1,9 +1,11 @@
 """Experiments as data: run whole, extended by a reader, and honest about runs that failed."""
 
 import dataclasses
+import re
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
 from small_experiment import SmallVariant, experiment
@@ -18,6 +20,7 @@ from lib.figures import gallery
 from lib.results import scoreboard, store, tables
 from lib.results.claims import NOT_MEASURABLE, change
 from lib.results.schema import DIVERGED, THEIRS
+from lib.runs.places import ROOT
 from lib.runs.sweep import SweepFailed
 
 matplotlib.use("Agg")
@@ -109,6 +112,22 @@ def test_a_readers_variant_is_trained_with_the_same_seeds_and_appears_marked(kep
     assert "mine" not in E03.variants, "the repository's own experiment is as it was"
     verdicts = scoreboard.verdicts(e.claims, results, least=2)
     assert len(verdicts) == len(e.claims)
+
+
+def test_the_idea_that_notebook_00_shows_can_be_trained():
+    book = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    (cell,) = [cell for cell in book.cells if "An idea of your own" in cell.source]
+    (code,) = re.findall(r"```python\n(.*?)```", cell.source, re.S)
+    e = fresh(E03, "standard")
+    exec(code, {"experiment": e})
+    parameters = tiny(e, seeds=2)
+    (text,) = e.texts(parameters)
+    assert [t.seed for t in e.tasks(parameters, [text], ["irt3"])] == [0, 1]
+    line = (
+        'experiment.variants["irt3"] = Variant(TransformerConfig(initial_state=True), Segments(3))'
+    )
+    for page in ("README.md", "README.ja.md"):
+        assert line in code and line in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothing(kept, capsys):
