@@ -7,6 +7,7 @@ An experiment declares a class derived from ``Parameters``; every field carries 
 sentence that names the parameter and says what is allowed. The checking is pydantic's, strict.
 """
 
+import ast
 import difflib
 import math
 from pathlib import Path
@@ -23,6 +24,14 @@ SIZES = (FULL, "third", "tenth", "small", "quick", "tiny")  # from the report's 
 
 class ParameterError(ValueError):
     """A parameter that no experiment can run with; the message says what is allowed."""
+
+
+def typed(text: str) -> object:
+    """A parameter's value as it was typed: a number, True or False, else text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _span(noun: str, low: float, high: float | None, above: bool) -> str:

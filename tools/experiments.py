@@ -11,7 +11,6 @@ are made from published tables: make figures, make claims.
 """
 
 import argparse
-import ast
 import os
 import sys
 from functools import partial
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib import registry  # noqa: E402
-from lib.parameters import SIZES, ParameterError, Parameters  # noqa: E402
+from lib.parameters import SIZES, ParameterError, Parameters, typed  # noqa: E402
 from lib.results import store  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
 from lib.runs.devices import DeviceUnavailable  # noqa: E402
@@ -52,20 +51,12 @@ def names(listed: str) -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def value(text: str) -> object:
-    """A parameter's value as it was typed: a number, True or False, else text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
     """The checked parameters of a size with some values replaced."""
     schema = registry.experiment(slug).parameters
     if size not in schema.sizes():
         raise ParameterError(f"{slug} has no size {size!r}; allowed: {', '.join(schema.sizes())}")
-    return schema.checked({**schema.preset(size), **{name: value(text) for name, text in given}})
+    return schema.checked({**schema.preset(size), **{name: typed(text) for name, text in given}})
 
 
 def run(slugs: list[str], given: argparse.Namespace) -> None:
