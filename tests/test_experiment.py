@@ -128,6 +128,9 @@ def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept):
         dataclasses.replace(E03.claims[0], measure=change("sound", "base")),
     )], least=2)  # fmt: skip
     assert frame["verdict"].tolist() == [NOT_MEASURABLE, "reversed"]
+    mean = tables.means(store.load_set(results.folder)()).loc["embedded"]
+    assert mean["n"].tolist() == [3, 3, 3] and mean["diverged"].tolist() == [0, 0, 3]
+    assert pd.isna(mean.loc["lost", "test_ppl"]) and mean.loc["sound", "test_ppl"] < 4
     assert "diverged in 3 of 3 seeds" in frame["reason"].iloc[0]
 
 

@@ -227,6 +227,13 @@ def test_whole_numbers_keep_their_digits():
     assert str(big) in (store.TABLES / f"{SLUG}.csv").read_text()
 
 
+def test_numbers_that_are_large_and_not_whole_come_back(recwarn):
+    """Perplexities of diverged runs, which no whole number holds."""
+    pairs = [(task("a", s), record(key=str(s), test_ppl=v)) for s, v in ((0, 3.5e20), (1, 1.5))]
+    store.publish(Results(SLUG, assemble(pairs, "full")))
+    assert store.committed(SLUG)()["test_ppl"].tolist() == [3.5e20, 1.5] and not recwarn.list
+
+
 @pytest.mark.parametrize("commit", ["123456789", "12345e678", "001234567", "12345678e+"])
 def test_a_commit_is_text_whatever_it_looks_like(commit):
     store.publish(Results(SLUG, assemble([(task("a"), record(commit=commit))], "full")))

@@ -328,8 +328,10 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
         frame = _table(path, dtype)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
-                with contextlib.suppress(ValueError, OverflowError):  # not all are whole numbers
-                    frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
+                written = pd.read_csv(path, usecols=[column], dtype=str)[column]
+                if written.dropna().str.fullmatch(r"-?\d+").all():  # else it is a real number
+                    with contextlib.suppress(OverflowError):
+                        frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
         frames[path.stem[len(slug) + 1 :]] = frame
     return frames
 
