@@ -110,13 +110,16 @@ def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothin
     assert frame["verdict"].tolist() == [NOT_MEASURABLE]
 
 
-def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept):
+def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept, capsys):
     e = experiment(
         base=SmallVariant(1.0, "Base"),
         sound=SmallVariant(2.0, "Sound"),
         lost=SmallVariant(3.0, "Lost", "lost"),
     )
     results = e.run(e.parameters())
+    said = capsys.readouterr().out
+    assert "lost, seed 0: val_ppl 1e+09, " in said
+    assert said.endswith("diverged, and left out of means and claims: Lost (3)\n")
     shown = tables.against_reported(results, e)
     assert shown["n"].to_dict() == {"Base": 3, "Sound": 3, "Lost": 0}
     assert (
