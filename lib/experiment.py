@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from lib.parameters import ParameterError, Parameters
 from lib.results import store
 from lib.results.claims import Claim, Measure
-from lib.results.schema import THEIRS
+from lib.results.schema import DIVERGED, THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
 from lib.runs.sweep import spoken, sweep
@@ -173,7 +173,12 @@ class Experiment:
         )
         spent = sum({r["key"]: r["row"].get("seconds", 0) for _, r in pairs}.values())
         print(f"all finished: {spent / 60:.1f} core-minutes of training in all", flush=True)
-        return store.save_set(self.slug, parameters, keys, sort(pairs))
+        results = store.save_set(self.slug, parameters, keys, sort(pairs))
+        lost = results()[results()["status"] == DIVERGED]["label"]
+        if len(lost):
+            counts = ", ".join(f"{name} ({n})" for name, n in lost.value_counts(sort=False).items())
+            print(f"diverged, and left out of means and claims: {counts}", flush=True)
+        return results
 
     def _forecast(
         self, tasks: Sequence[Task], keys: Sequence[str], known: Mapping, parameters: Parameters

@@ -139,6 +139,18 @@ def test_a_diverged_run_decides_nothing_and_is_not_averaged():
     assert tables.seeds_interval(frame, "a", "test_ppl").mean == pytest.approx(9.0, abs=0.1)
 
 
+def test_a_diverged_run_decides_nothing_through_a_further_table_either():
+    given = results()
+    stages = given().drop(columns="status").assign(stage=1)
+    given.frames["stages"] = stages
+    own = claim(measure=lambda r: r.used.update(stages["run_id"]) or stages["test_ppl"].to_numpy())
+    assert of([own], given)[0]["verdict"] != NOT_MEASURABLE
+    given().loc[given()["run_id"] == "a3", "status"] = "diverged"
+    (row,) = of([own], given)
+    assert row["verdict"] == NOT_MEASURABLE
+    assert row["reason"] == "not decided: runs of 'a' diverged" and pd.isna(row["ours"])
+
+
 def test_what_is_not_there_decides_nothing_and_what_is_broken_is_loud():
     (row,) = of([claim(measure=change("c", "b"))], results())
     assert (row["verdict"], row["reason"]) == (

@@ -148,13 +148,16 @@ def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothin
     assert frame["verdict"].tolist() == [NOT_MEASURABLE]
 
 
-def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept):
+def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept, capsys):
     e = experiment(
         base=SmallVariant(1.0, "Base"),
         sound=SmallVariant(2.0, "Sound"),
         lost=SmallVariant(3.0, "Lost", "lost"),
     )
     results = e.run(e.parameters())
+    said = capsys.readouterr().out
+    assert "lost, seed 0: val_ppl 1e+09, " in said
+    assert said.endswith("diverged, and left out of means and claims: Lost (3)\n")
     shown = tables.against_reported(results, e)
     assert shown["n"].to_dict() == {"Base": 3, "Sound": 3, "Lost": 0}
     assert (
@@ -166,6 +169,9 @@ def test_diverged_rows_are_counted_beside_the_others_and_not_averaged(kept):
         dataclasses.replace(E03.claims[0], measure=change("sound", "base")),
     )], least=2)  # fmt: skip
     assert frame["verdict"].tolist() == [NOT_MEASURABLE, "reversed"]
+    mean = tables.means(store.load_set(results.folder)()).loc["embedded"]
+    assert mean["n"].tolist() == [3, 3, 3] and mean["diverged"].tolist() == [0, 0, 3]
+    assert pd.isna(mean.loc["lost", "test_ppl"]) and mean.loc["sound", "test_ppl"] < 4
     assert "diverged in 3 of 3 seeds" in frame["reason"].iloc[0]
 
 

@@ -227,6 +227,33 @@ def test_whole_numbers_keep_their_digits():
     assert str(big) in (store.TABLES / f"{SLUG}.csv").read_text()
 
 
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [
+        ({}, "ok"),
+        ({"status": "diverged"}, "diverged"),
+        ({"val_ppl": None, "test_ppl": None}, "ok"),
+        ({"val_ppl": 99_000.0}, "ok"),
+        ({"val_ppl": 2e6}, "diverged"),
+        ({"test_ppl": 4e299, "status": "ok"}, "diverged"),
+        ({"test_ppl": float("inf")}, "diverged"),
+        ({"val_ppl": 350.0, "vocabulary": 180}, "ok"),
+        ({"val_ppl": 370.0, "vocabulary": 180}, "diverged"),
+    ],
+)
+def test_a_run_of_any_study_that_is_worse_than_blind_guessing_has_diverged(row, status):
+    given = record()
+    given["row"].update(row)
+    assert assemble([(task("a"), given)], "full")[""]["status"].tolist() == [status]
+
+
+def test_numbers_that_are_large_and_not_whole_come_back(recwarn):
+    """Perplexities of diverged runs, which no whole number holds."""
+    pairs = [(task("a", s), record(key=str(s), test_ppl=v)) for s, v in ((0, 3.5e20), (1, 1.5))]
+    store.publish(Results(SLUG, assemble(pairs, "full")))
+    assert store.committed(SLUG)()["test_ppl"].tolist() == [3.5e20, 1.5] and not recwarn.list
+
+
 @pytest.mark.parametrize("commit", ["123456789", "12345e678", "001234567", "12345678e+"])
 def test_a_commit_is_text_whatever_it_looks_like(commit):
     store.publish(Results(SLUG, assemble([(task("a"), record(commit=commit))], "full")))

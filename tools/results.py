@@ -20,7 +20,7 @@ from experiments import chosen  # noqa: E402
 
 from lib import registry  # noqa: E402
 from lib.figures import gallery  # noqa: E402
-from lib.results import beside_reported, scoreboard, store  # noqa: E402
+from lib.results import beside_reported, scoreboard, store, tables  # noqa: E402
 from lib.results.verify import compare  # noqa: E402
 from lib.runs.places import shown  # noqa: E402
 
@@ -37,11 +37,7 @@ def table(size: str) -> None:
         print(f", {about['outstanding']} outstanding" if about["outstanding"] else "", end="")
         print(f", written {about['written']}, {shown(about['folder'])}")
         print(f"  parameters: {', '.join(f'{k}={v!r}' for k, v in own.items()) or 'all usual'}")
-        frame = store.load_set(about["folder"])()
-        grouped = frame.groupby(["corpus", "variant"], sort=False)
-        mean = grouped.agg(
-            n=("seed", "size"), val_ppl=("val_ppl", "mean"), test_ppl=("test_ppl", "mean")
-        )
+        mean = tables.means(store.load_set(about["folder"])())
         print(mean.round(2).astype(object).where(mean.notna(), "").to_string())
     print("\nThe committed verdicts: make claims")
 

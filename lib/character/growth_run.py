@@ -22,7 +22,7 @@ from lib.character.models.growth import deepen
 from lib.character.models.transformer import Transformer, TransformerConfig
 from lib.character.objectives import LayerLosses, Objective, Standard
 from lib.character.run import KEPT, STATES, CharacterRun, WindowWork, held_out_loss, outcome
-from lib.results.schema import OK
+from lib.results.schema import status
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.runs.tensors import load_tensors, save_tensors
@@ -148,7 +148,9 @@ def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
     each = _operations(config) * fit.symbols / len(fit.curve)  # of an epoch
     row = {
         **found.row,
-        "status": OK,  # worse than blind guessing is what R4 found of growing: no reason to drop it
+        "status": status(
+            fit.val_ppl
+        ),  # R4 found growing worse than blind guessing: no reason to drop it
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "begin_val_ppl": perplexity(begin_loss),
         "last_test_ppl": _last_test(stage, model, fit),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lib.character.evaluation import mean_loss
 from lib.character.objectives import Objective
-from lib.results.schema import DIVERGED, OK
+from lib.results.schema import status
 from lib.runs import files
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -27,7 +27,6 @@ from lib.training.seeding import data_order, seed_weights
 
 STATES = ("best", "last")
 KEPT = tuple(f"{state}.safetensors" for state in STATES)
-WORSE_THAN_BLIND = 2.0  # times as perplexed as blind guessing: such a run has diverged
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,6 @@ def held_out_loss(model: nn.Module, objective: Objective, windows: Windows) -> f
     """Mean loss in nats of a model as its objective uses it."""
     device = next(model.parameters()).device
     return mean_loss(lambda x: objective.predict(model, x.to(device)), windows)
-
-
-def status(ppl: float, symbols: int) -> str:
-    """Whether a perplexity is that of a model, or worse than blind guessing by a wide margin."""
-    return OK if ppl <= WORSE_THAN_BLIND * symbols else DIVERGED
 
 
 def load_state(config: CharacterRun, place: Place, state: str) -> nn.Module:

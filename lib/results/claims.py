@@ -260,6 +260,8 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
     except (KeyError, ValueError) as error:
         error.add_note(f"while deciding claim {claim.id} on {corpus}, size {size}")
         raise
+    if lost := _diverged(results):
+        return _empty(claim, corpus, size, f"not decided: {lost}")
     found = claim.interval(values)
     p = None if claim.deterministic or found.n < 2 else claim.p(values)
     row = _head(claim, corpus, size) | {
@@ -296,6 +298,16 @@ def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
         if here and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
             why = f"the sign changes with the {judge.over} (claim {judge.id})"
             row |= {"verdict": UNDECIDED, "reason": f"{why}; {row['reason']}"}
+
+
+def _diverged(results: Results) -> str:
+    """Which of the runs that a measure has looked at, in whatever table, diverged; or ""."""
+    frame = results()
+    if "status" not in frame:
+        return ""
+    lost = frame[frame["run_id"].isin(results.used) & (frame["status"] == DIVERGED)]
+    names = ", ".join(repr(name) for name in lost["variant"].unique())
+    return f"runs of {names} diverged" if names else ""
 
 
 def _runs(results: Results) -> dict[str, str]:

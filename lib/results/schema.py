@@ -32,12 +32,20 @@ OK, DIVERGED = (
     "ok",
     "diverged",
 )  # ``status``: a diverged run is shown, never averaged, decides nothing
+WORSE_THAN_BLIND = 2.0  # times as perplexed as blind guessing: such a run has diverged
+MOST_SYMBOLS = 500_000  # no vocabulary has more
 THEIRS = "(yours)"  # marks the variants of a reader
 CORPORA = ("wikipedia", "wikitext-2", "repeated", "alpaca", "python-docs", "ultrachat", "embedded")
 
 
 class SchemaError(ValueError):
     """A table of results that breaks a rule; the message names the rule."""
+
+
+def status(ppl: float | None, symbols: int = MOST_SYMBOLS) -> str:
+    """Whether a perplexity is that of a model, or worse than blind guessing among ``symbols`` by a
+    wide margin. A run without a perplexity is ok."""
+    return OK if ppl is None or ppl <= WORSE_THAN_BLIND * symbols else DIVERGED
 
 
 def check(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,16 @@ from typing import Any
 import pandas as pd
 
 from lib.parameters import SIZES, Parameters
-from lib.results.schema import KEYS, OK, THEIRS, SchemaError, check
+from lib.results.schema import (
+    DIVERGED,
+    KEYS,
+    MOST_SYMBOLS,
+    OK,
+    THEIRS,
+    SchemaError,
+    check,
+    status,
+)
 from lib.runs import files
 from lib.runs.key import digest
 from lib.runs.places import ROOT, sets_folder, shown
@@ -154,7 +163,7 @@ def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.Data
         if task.side:
             continue
         labels = {**task.labels, "seed": task.seed, "size": size, "run_id": record["key"]}
-        row = {"status": OK, **record["row"], **labels}
+        row = {**record["row"], "status": _status(record["row"]), **labels}
         place[_who(task, row)] = row
         rows.append(row)
     for task, record in pairs:
@@ -166,6 +175,13 @@ def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.Data
             tables.setdefault(name, []).extend({**keys, **row} for row in own)
     frames = {"": check(_frame(rows))}
     return frames | {name: _frame(own) for name, own in tables.items()}
+
+
+def _status(row: dict[str, Any]) -> str:
+    """What a run says of itself, unless one of its perplexities is beyond that of any model."""
+    symbols = row.get("vocabulary", MOST_SYMBOLS)
+    worst = max((row[name] for name in ("val_ppl", "test_ppl") if row.get(name)), default=None)
+    return DIVERGED if status(worst, symbols) == DIVERGED else row.get("status", OK)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -328,8 +344,10 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
         frame = _table(path, dtype)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
-                with contextlib.suppress(ValueError, OverflowError):  # not all are whole numbers
-                    frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
+                written = pd.read_csv(path, usecols=[column], dtype=str)[column]
+                if written.dropna().str.fullmatch(r"-?\d+").all():  # else it is a real number
+                    with contextlib.suppress(OverflowError):
+                        frame[column] = pd.read_csv(path, usecols=[column], dtype="Int64")[column]
         frames[path.stem[len(slug) + 1 :]] = frame
     return frames
 

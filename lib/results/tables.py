@@ -21,6 +21,17 @@ def _sound(frame: pd.DataFrame, variant: str) -> pd.Series:
     return (frame["variant"] == variant) & (frame["status"] != DIVERGED)
 
 
+def means(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a text and variant: how many seeds, how many of them diverged, and mean perplexities
+    of the others."""
+    groups = frame.assign(lost=frame["status"] == DIVERGED).groupby(
+        ["corpus", "variant"], sort=False
+    )
+    found = groups.agg(n=("seed", "size"), diverged=("lost", "sum"))
+    sound = frame[frame["status"] != DIVERGED].groupby(["corpus", "variant"], sort=False)
+    return found.join(sound[["val_ppl", "test_ppl"]].mean())
+
+
 def against_reported(
     results: Results,
     experiment: Experiment,

@@ -92,12 +92,17 @@ class _Progress:
         elapsed = time.perf_counter() - self.started
         left = elapsed / self.done * (self.total - self.done)
         row = record["row"]
-        found = f"val_ppl {row['val_ppl']:.3f}, " if row.get("val_ppl") is not None else ""
+        found = f"val_ppl {perplexed(row['val_ppl'])}, " if row.get("val_ppl") is not None else ""
         print(
             f"[{self.done}/{self.total}] {task.name}: {found}{row['seconds']:.0f} s; "
             f"about {spoken(left)} left",
             flush=True,
         )
+
+
+def perplexed(ppl: float) -> str:
+    """A perplexity as it is read; one beyond any model's in few digits."""
+    return f"{ppl:.3f}" if ppl < 1e6 else f"{ppl:.2g}"
 
 
 def spoken(seconds: float) -> str:
