@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.depth import fronts
+from lib.depth.evaluation import AIMS
 from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
 from lib.results import tables
-from lib.results.statistics import interval
+from lib.results.statistics import interval, percent_interval
 from lib.results.store import Absent, Results
 
 X = "multiplications a token, relative to the untouched base"
@@ -38,7 +39,7 @@ def front(results: Results) -> Figure:
             own = _of(fronts.single(variant), results)
             _draw(panel, own, text, name, style.COLOURS[7], "", marker)
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"Adaptive and fixed depth, {tables.seeds(results())}")
+    figure.suptitle(_finding(results))
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
     return figure
 
@@ -122,6 +123,23 @@ def time_against_cost(results: Results) -> Figure:
     figure.suptitle(f"Counted and measured cost, one core, {tables.seeds(frame)}")
     style.legend(figure, axes[0], "mean over seeds; base and network take turns", 5)
     return figure
+
+
+def _finding(results: Results) -> str:
+    """The heading of the front: what adaptive depth costs against fixed depth, where both are."""
+    parts = []
+    for aim in AIMS:
+        try:
+            values = fronts.better_by(fronts.adaptive, fronts.fixed, aim)(results)
+        except Absent:
+            continue
+        parts.append(f"{percent_interval(values)} % at {aim:g}")
+    if not parts:
+        return f"Adaptive and fixed depth, {tables.seeds(results())}"
+    return (
+        "Perplexity of adaptive against fixed depth at equal cost:\n"
+        f"{', '.join(parts)} ({tables.seeds(results())})"
+    )
 
 
 def _texts(results: Results) -> list[str]:
