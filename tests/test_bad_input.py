@@ -10,6 +10,7 @@ from small_experiment import experiment
 from test_parameters import Lists, names  # noqa: F401
 
 from lib import notebook
+from lib.cascade.dataset import wikitext_windows
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.parameters import ParameterError
 from lib.results import store
@@ -144,6 +145,12 @@ def test_texts(kind, shelf):
     assert (shelf / "validation.txt").read_bytes() == content
 
 
+def test_windows_of_wikitext_name_a_file_that_is_no_text(shelf):
+    (shelf / "test.txt").write_bytes(("é" + GOOD).encode("latin-1"))
+    with pytest.raises(CorpusUnavailable, match=r"test\.txt is no text in UTF-8: found the byte"):
+        wikitext_windows(None, 10, str(shelf))
+
+
 def test_what_is_unusual_about_a_text_is_said_aloud(shelf, capsys):
     (shelf / "train.txt").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     corpus = load_corpus("wikitext-2", str(shelf), 1_000, 1_000, 1_000)
@@ -185,7 +192,7 @@ def test_folders_without_the_text(shelf, tmp_path, monkeypatch):
 def test_instruction_records(content, sentence, tmp_path):
     (tmp_path / "alpaca").mkdir()
     (tmp_path / "alpaca" / "some.json").write_bytes(content)
-    with pytest.raises((ValueError, CorpusUnavailable)) as refusal:
+    with pytest.raises((fetch.Refused, fetch.Unavailable)) as refusal:
         load_instructions("local", str(tmp_path))
     assert sentence in str(refusal.value)
 
@@ -267,6 +274,9 @@ TOOLS = [
     (["--only", "03", "-p", "device", "cuda"], "device 'cuda' is not on this machine"),
     (["--only", "03", "-p", "corpus", "embedded"], "test_chars is 20,000; at most"),
     (["--only", "03", "--size", "huge"], "invalid choice: 'huge'"),
+    (["--only", "19", "--size", "tiny", "-p", "base", "nowhere"], "base source 'nowhere' is not"),
+    (["--only", "12", "--size", "tiny", "-p", "train_windows", "9999"], "131 windows, 9999 were"),
+    (["--only", "20", "--size", "tiny", "-p", "train_tokens", "99999"], "188 windows, 393 were"),
 ]
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from lib.base.packaged_smollm2 import BaseUnavailable
 from lib.base.pretrained import load_base
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
+from lib.runs.fetch import Refused
 
 WEIGHTS = "model.safetensors"
 
@@ -72,7 +73,7 @@ def test_a_folder_that_is_no_base_is_one_sentence(saved, tmp_path, name):
     folder = shutil.copytree(saved, tmp_path / "mine")
     harm(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises((BaseUnavailable, ValueError), match=sentence) as said:
+    with pytest.raises((BaseUnavailable, Refused), match=sentence) as said:
         load_base(str(folder))
     words = str(said.value)
     assert str(folder) in words and "\n" not in words and len(words) < 400
@@ -81,5 +82,5 @@ def test_a_folder_that_is_no_base_is_one_sentence(saved, tmp_path, name):
 
 def test_a_source_that_is_nothing_names_what_is_allowed(tmp_path):
     for source in ("wheels", "owner/name", "owner/name@main", str(tmp_path / "missing")):
-        with pytest.raises(ValueError, match="is not known; allowed: 'auto'"):
+        with pytest.raises(Refused, match="is not known; allowed: 'auto'"):
             load_base(source)

@@ -1,6 +1,7 @@
 """Runs on a cluster land in the same folders, and a worker that dies loses none."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,39 @@ def test_dask_runs_each_once_and_goes_on_where_a_dead_worker_stopped(cluster, ke
     assert len(found) == 4
     assert (marks / "1.0-kills once-0").read_text().count("\n") == 2
     assert all((marks / f"1.0-slow-{s}").read_text().count("\n") <= 2 for s in range(3))
+
+
+def test_dask_without_an_address_starts_processes_of_this_machine(kept, marks, monkeypatch):
+    pytest.importorskip("distributed", reason="pip install distributed")
+    monkeypatch.delenv("DEPTH_DASK", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+    tasks = [task("a", s, fate="none", mark=str(marks)) for s in (0, 1)]
+    assert len(sweep(tasks, 2, engine="dask")) == 2
+    assert os.getpid() not in {int(path.read_text()) for path in marks.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "given", "sentence"),
+    [
+        ("dask", "DEPTH_DASK", "nonsense", "DEPTH_DASK is 'nonsense', where no scheduler answers"),
+        ("dask", "DEPTH_DASK", "tcp://127.0.0.1:1", "where no scheduler answers: Timed out"),
+        ("slurm", "DEPTH_SLURM", "cluster=local nonsense", "Parameter .nonsense. need to"),
+        ("slurm", "DEPTH_SLURM", "cluster=cloud", "executor named cloud"),
+        ("slurm", "DEPTH_SLURM", "cluster=local slurm_nope=1", "Unknown argument 'nope'"),
+        ("slurm", "DEPTH_SLURM", "", "srun"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_one_sentence(
+    kept, monkeypatch, engine, name, given, sentence
+):
+    pytest.importorskip({"dask": "distributed", "slurm": "submitit"}[engine])
+    if engine == "slurm" and shutil.which("srun"):
+        pytest.skip("Slurm is here")
+    monkeypatch.setenv(name, given)
+    monkeypatch.setattr(engines, "ANSWER", 1)
+    with pytest.raises(engines.EngineUnavailable, match=sentence) as refusal:
+        sweep([task()], engine=engine)
+    assert "\n" not in str(refusal.value) and "allowed: " in str(refusal.value)
 
 
 def test_slurm_jobs_run_each_once_and_a_killed_one_is_submitted_again(kept, marks, monkeypatch):

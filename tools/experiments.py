@@ -26,13 +26,14 @@ from lib.parameters import SIZES, ParameterError, Parameters, typed  # noqa: E40
 from lib.results import store  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
 from lib.runs.devices import DeviceUnavailable  # noqa: E402
+from lib.runs.engines import EngineUnavailable  # noqa: E402
 from lib.runs.fetch import Refused, Unavailable  # noqa: E402
 from lib.runs.files import NoRoom  # noqa: E402
 from lib.runs.sweep import SweepFailed  # noqa: E402
 
 REFUSALS = (
     ParameterError, SweepFailed, NoRoom, Unavailable, Refused, DeviceUnavailable,
-    SchemaError,
+    EngineUnavailable, SchemaError,
 )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Base:
 def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
     """Load a base model, frozen, in evaluation mode, in float32.
 
-    Raises ``ValueError`` for a source that is none of the allowed ones and ``BaseUnavailable``
+    Raises ``Unfit`` for a source that is none of the allowed ones and ``BaseUnavailable``
     when it cannot be had here.
     """
     transformers_logging.disable_progress_bar()
@@ -91,7 +91,7 @@ def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
     elif match := re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", source):
         base = _from_hub(*match.groups())
     else:
-        raise ValueError(f"base source {source!r} is not known; allowed: {ALLOWED}")
+        raise fetch.Unfit(f"base source {source!r} is not known; allowed: {ALLOWED}")
     base.model.requires_grad_(False).eval().to(device)
     return base
 
@@ -144,7 +144,7 @@ def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     with _spoken(folder, "configuration"):
         family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if family != "llama":
-        raise ValueError(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
+        raise fetch.Unfit(f"{folder} holds a model of type {family!r}; only 'llama' is supported")
     with _spoken(folder, "weights"):
         model, found = LlamaForCausalLM.from_pretrained(
             folder,

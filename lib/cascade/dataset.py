@@ -20,7 +20,8 @@ import torch
 
 from lib.base.pretrained import Base, load_base
 from lib.cascade.features import FEATURES_VERSION, TokenFeatures, token_features
-from lib.text.corpus import FILES, CorpusUnavailable, data_folder
+from lib.runs.fetch import Unfit
+from lib.text.corpus import FILES, CorpusUnavailable, data_folder, read_text
 from lib.text.instructions import load_instructions, split_records
 from lib.text.records import render
 from lib.text.token_stream import (
@@ -192,7 +193,7 @@ def wikitext_windows(
     """The first (or ``last``) windows of a split of WikiText-2, in the base's tokens.
 
     Raises ``CorpusUnavailable`` when its file is not there: no other text stands in for it; and
-    ``ValueError`` when first and last windows of so many would meet.
+    ``Unfit`` when first and last windows of so many would meet.
     """
     folder = data_folder(data_dir, "wikitext-2")
     names = FILES[split]
@@ -201,11 +202,11 @@ def wikitext_windows(
         raise CorpusUnavailable(
             f"WikiText-2 needs a folder with wikitext-2/{names[0]} (DEPTH_DATA or data_dir)."
         )
-    text = paths[0].read_bytes().decode("utf-8")  # bytes: keep line ends
+    text = read_text(paths[0])
     # 8 characters a window-token are plenty in English; only so much is tokenised
     enough = windows * LENGTH * 8 + 1000
     if 2 * enough > len(text):
-        raise ValueError(f"{windows} windows are too many for the {split} split of WikiText-2")
+        raise Unfit(f"{windows} windows are too many for the {split} split of WikiText-2")
     stream = encode(text[-enough:] if last else text[:enough], base.tokenizer)
     if last:
         stream = stream[-(windows * LENGTH + 1) :]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lib.context.embedding import Embedding, load_embedding, narrowed
 from lib.runs import files
+from lib.runs.fetch import Unfit
 from lib.runs.places import cache_folder
 from lib.runs.tensors import load_tensors, save_tensors
 from lib.text.corpus import Corpus
@@ -119,9 +120,9 @@ def tokenise(text: str, embedding: Embedding) -> Tensor:
 
 
 def first(ids: Tensor, tokens: int) -> Tensor:
-    """The first tokens of a text. Raises ValueError when it holds fewer."""
+    """The first tokens of a text. Raises Unfit when it holds fewer."""
     if len(ids) < tokens:
-        raise ValueError(f"{tokens:,} tokens were asked for, the text holds {len(ids):,}")
+        raise Unfit(f"{tokens:,} tokens were asked for, the text holds {len(ids):,}")
     return ids[:tokens]
 
 

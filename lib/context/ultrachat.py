@@ -43,7 +43,7 @@ def join_rows(rows: Iterable[dict], characters: int) -> str:
         length += len(pieces[-1])
         if length >= characters:
             return "".join(pieces)[:characters]
-    raise ValueError(f"{characters:,} characters were asked for, the rows hold {length:,}")
+    raise fetch.Unfit(f"{characters:,} characters were asked for, the rows hold {length:,}")
 
 
 def _rows(split: str) -> Iterator[dict]:

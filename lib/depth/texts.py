@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lib.base.pretrained import Base, load_base
+from lib.runs.fetch import Unfit
 from lib.text import instructions, wikipedia
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import Instructions, load_instructions, split_records
@@ -93,7 +94,7 @@ def load(base: BaseName, source: str, data_dir: str, tokens: dict[str, int]) -> 
     ``source`` is that of the instructions; ``embedded`` also takes the prose of the repository for
     the articles. ``wikipedia`` is articles alone, as many tokens as both texts together; ``auto``
     comes to that, and says so, where there are no instructions.
-    Raises CorpusUnavailable for a text that is not there, ValueError for too little.
+    Raises CorpusUnavailable for a text that is not there, Unfit for too little.
     """
     tokenizer = base.load().tokenizer
     records = _instructions(source, data_dir)
@@ -149,7 +150,7 @@ def _from_prose(splits: dict[str, str], tokenizer, counts: dict[str, int]) -> di
     for split, text in splits.items():
         windows = stream_windows(encode(text, tokenizer), LENGTH, f"articles, {split}")
         if len(windows) < wanted[split]:
-            raise ValueError(
+            raise Unfit(
                 f"articles, {split}: {len(windows)} windows are there, {wanted[split]} were asked"
             )
         chosen = torch.linspace(0, len(windows) - 1, wanted[split]).round().long()

@@ -24,7 +24,12 @@ from lib.runs.places import ROOT
 from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
 
 ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
+ANSWER = 10  # seconds within which a Dask scheduler must answer
 KILLED = Failure("its worker process was killed (out of memory?)")
+
+
+class EngineUnavailable(ValueError):
+    """An engine that is not known, or cannot be had here; the message says what is missing."""
 
 
 def submit(
@@ -32,13 +37,14 @@ def submit(
 ) -> Iterator[tuple[Task, Any]]:
     """Run ``tasks`` with an engine, ``workers`` at a time.
 
-    Raises ValueError for an engine that is not in ENGINES, or whose package is not installed.
+    Raises EngineUnavailable for an engine that is not in ENGINES, whose package is not installed,
+    or whose cluster cannot be reached.
     """
     if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
+        raise EngineUnavailable(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
     start, package = ENGINES[engine]
     if package and importlib.util.find_spec(package) is None:
-        raise ValueError(
+        raise EngineUnavailable(
             f"engine {engine!r} needs the package {package}: "
             "pip install -r requirements-cluster.txt"
         )
@@ -146,7 +152,15 @@ def _dask(
     def client() -> Client:
         address = os.environ.get("DEPTH_DASK")
         own = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        return Client(address) if address else Client(**own, set_as_default=False)
+        if not address:
+            return Client(**own, set_as_default=False)
+        try:
+            return Client(address, timeout=ANSWER, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise EngineUnavailable(
+                f"DEPTH_DASK is {address!r}, where no scheduler answers: {error}; allowed: the "
+                "address of one that runs, such as tcp://10.0.0.1:8786, or nothing"
+            ) from None
 
     with contextlib.ExitStack() as opened:
         try:
@@ -157,7 +171,7 @@ def _dask(
             cluster.submit(_on_worker, task, runs, device, pure=False): task for task in tasks
         }
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=cluster.loop):
                 try:
                     yield futures[future], future.result()
                 except KilledWorker:
@@ -189,16 +203,23 @@ def _slurm(
     import submitit
     from submitit.core.utils import UncompletedJobError
 
-    settings = dict(part.split("=", 1) for part in os.environ.get("DEPTH_SLURM", "").split())
+    given = os.environ.get("DEPTH_SLURM", "")
+    settings = dict(part.partition("=")[::2] for part in given.split())
     numbers = {name: int(value) if value.isdigit() else value for name, value in settings.items()}
     cluster = numbers.pop("cluster", "slurm")
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:  # jobs import the library too, installed or not
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), *paths)))
-    executor = submitit.AutoExecutor(runs.parent / "jobs", cluster=cluster)
     own = {"name": "depth", "cpus_per_task": 1, "slurm_array_parallelism": workers}
     own |= {"gpus_per_node": 1} if device.type == "cuda" else {}
-    executor.update_parameters(**{**own, "timeout_min": 24 * 60, **numbers})
+    try:
+        executor = submitit.AutoExecutor(runs.parent / "jobs", cluster=cluster)
+        executor.update_parameters(**{**own, "timeout_min": 24 * 60, **numbers})
+    except (RuntimeError, ValueError, NameError) as error:  # no Slurm here, or no such setting
+        raise EngineUnavailable(
+            f"engine 'slurm' cannot be used here: {str(error).splitlines()[0]}; DEPTH_SLURM is "
+            f"{given!r}, allowed: settings such as slurm_partition=gpu, or cluster=local"
+        ) from None
     left = list(tasks)
     for number in range(ATTEMPTS):
         with executor.batch():

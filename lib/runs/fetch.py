@@ -30,6 +30,10 @@ class Refused(RuntimeError):
     """Something that came and is not what it should be; it was not used."""
 
 
+class Unfit(Refused, ValueError):
+    """A text, table or model that is what it says, but not what can be used as was asked."""
+
+
 @functools.cache
 def hub_refusal() -> str:
     """Why the hub cannot be used, or "": asked once a process, proxies and HF_ENDPOINT obeyed.

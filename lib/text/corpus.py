@@ -265,7 +265,7 @@ def _repeated(train_chars: int, valid_chars: int) -> Corpus:
     train = TRAIN_SENTENCE * (train_chars // len(TRAIN_SENTENCE))
     valid = VALID_SENTENCE * (valid_chars // (len(VALID_SENTENCE) - 1))
     if not train or not valid:
-        raise ValueError("repeated text needs at least 45 train and 35 valid characters")
+        raise TooShort("repeated text needs at least 45 train and 35 valid characters")
     return Corpus("repeated", "built in", train, valid, "", Alphabet.of(train, valid))
 
 

@@ -58,7 +58,7 @@ def split_records(
 
     ``seed`` shuffles first, None keeps the stored order (R1). R2 also shuffles with 42,
     but by another library's generator: its order is not this one. Raises ``ValueError`` for shares
-    that are not three positive numbers of sum 1, or for too few records.
+    that are not three positive numbers of sum 1, ``Unfit`` for too few records.
     """
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"shares must be three positive numbers with sum 1, not {shares}")
@@ -69,7 +69,7 @@ def split_records(
     second = first + round(len(records) * shares[1])
     parts = records[:first], records[first:second], records[second:]
     if not all(parts):
-        raise ValueError(f"{len(records)} records are too few for shares {shares}")
+        raise fetch.Unfit(f"{len(records)} records are too few for shares {shares}")
     return dict(zip(("train", "valid", "test"), map(tuple, parts), strict=True))
 
 
@@ -86,14 +86,15 @@ def _local(data_dir: str) -> Instructions:
     if not files:
         raise CorpusUnavailable(f"{folder} holds no records (alpaca/*.json).")
     if len(files) > 1:
-        raise ValueError(f"{folder} holds {len(files)} JSON files; one is allowed")
+        raise fetch.Unfit(f"{folder} holds {len(files)} JSON files; one is allowed")
     name = files[0].stem
     try:
         rows = json.loads(read_text(files[0]))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{files[0].name} is no JSON: {error}") from None
+        raise fetch.Unfit(f"{files[0].name} is no JSON: {error}") from None
     if not isinstance(rows, list):
-        raise ValueError(f"{files[0].name} holds no list of records but a {type(rows).__name__}")
+        kind = type(rows).__name__
+        raise fetch.Unfit(f"{files[0].name} holds no list of records but a {kind}")
     return _named(
         _records(rows, files[0].name),
         name if name.startswith("alpaca") else f"alpaca_{name}",
@@ -101,13 +102,13 @@ def _local(data_dir: str) -> Instructions:
 
 
 def _records(rows: list[dict], name: str) -> list[Record]:
-    """Rows of a JSON file or of the hub; ``ValueError`` names the first that is no record."""
+    """Rows of a JSON file or of the hub; ``Unfit`` names the first that is no record."""
     records = []
     for number, row in enumerate(rows):
         fields = row.get if isinstance(row, dict) else {}.get
         said = [fields("instruction"), fields("output"), fields("input") or ""]
         if not all(isinstance(text, str) for text in said) or not said[0]:
-            raise ValueError(f"row {number} of {name} lacks an instruction or an output")
+            raise fetch.Unfit(f"row {number} of {name} lacks an instruction or an output")
         records.append(Record(row["instruction"], row.get("input") or "", row["output"]))
     return records
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.runs.fetch import Unfit
+
 
 @dataclass(frozen=True)
 class TokenWindows:
@@ -42,9 +44,9 @@ class TokenWindows:
         return digest.hexdigest()
 
     def first(self, windows: int) -> TokenWindows:
-        """The first ``windows`` windows. Raises ``ValueError`` if there are fewer."""
+        """The first ``windows`` windows. Raises ``Unfit`` if there are fewer."""
         if windows > len(self):
-            raise ValueError(
+            raise Unfit(
                 f"{self.name} has {len(self)} windows, {windows} were asked for; "
                 "ask for fewer or give a larger corpus"
             )
@@ -79,11 +81,11 @@ def joined_windows(
 def stream_windows(stream: list[int], length: int, name: str) -> TokenWindows:
     """Windows of an id stream, for text that is one piece (WikiText).
 
-    Raises ``ValueError`` if the stream does not fill one window.
+    Raises ``Unfit`` if the stream does not fill one window.
     """
     count = (len(stream) - 1) // length
     if count < 1:
-        raise ValueError(f"{name}: {len(stream)} tokens give no window of {length} + 1")
+        raise Unfit(f"{name}: {len(stream)} tokens give no window of {length} + 1")
     ids = torch.tensor(stream[: count * length + 1])
     return TokenWindows(ids[:-1].view(count, length), ids[1:].view(count, length), name)
 
@@ -97,8 +99,7 @@ def record_chunks(
 ) -> TokenWindows:
     """Chunks of ``length`` + 1 tokens from the start of each text, stride ``length``.
 
-    ``at_most``: texts are read until there are so many. Raises ``ValueError`` if no text is that
-    long.
+    ``at_most``: texts are read until there are so many. Raises ``Unfit`` if no text is that long.
     """
     chunks = []
     for text in texts:
@@ -107,6 +108,6 @@ def record_chunks(
         ids = encode(text, tokenizer)
         chunks += [ids[start : start + length + 1] for start in range(0, len(ids) - length, length)]
     if not chunks:
-        raise ValueError(f"{name}: no text has {length + 1} tokens")
+        raise Unfit(f"{name}: no text has {length + 1} tokens")
     table = torch.tensor(chunks)
     return TokenWindows(table[:, :-1].contiguous(), table[:, 1:].contiguous(), name)
