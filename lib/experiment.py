@@ -25,7 +25,7 @@ from lib.results.schema import DIVERGED, THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
 from lib.runs.sweep import spoken, sweep
-from lib.runs.task import Task
+from lib.runs.task import RECORD, Task
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Experiment:
         waiting = {
             key: task.labels["variant"]
             for task, key in zip(tasks, keys, strict=True)
-            if not task.side and key not in known and not (runs / key / "run.json").is_file()
+            if not task.side and key not in known and not (runs / key / RECORD).is_file()
         }
         if not waiting:
             return "nothing is left to train"

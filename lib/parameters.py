@@ -34,6 +34,11 @@ def typed(text: str) -> object:
         return text
 
 
+def listed(text: str) -> list[str]:
+    """The parts of ``a,b`` as they were typed, without spaces and empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _span(noun: str, low: float, high: float | None, above: bool) -> str:
     span = f"above {low:g}" if above else f"at least {low:g}"
     return f"allowed: {noun} {span}" + ("" if high is None else f", at most {high:g}")

@@ -7,7 +7,14 @@ import pytest
 from markdown_it import MarkdownIt
 
 from lib.results import front, scoreboard
-from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, TRANSFER, UNDECIDED
+from lib.results.claims import (
+    DETERMINISTIC,
+    NOT_MEASURABLE,
+    REPLICATED,
+    REPORTED,
+    TRANSFER,
+    UNDECIDED,
+)
 from lib.runs.places import ROOT
 
 LIMIT = 1_400  # words of the rendered page; about 1,320 now, room for columns that fill up
@@ -78,6 +85,7 @@ def row_of(**own) -> dict:
     row = {
         "id": "exp03-irt-beats-standard", "kind": TRANSFER, "corpus": front.REAL, "size": "full",
         "ours": -4.9, "ci_low": -6.1, "ci_high": -3.7, "n": 10, "verdict": REPLICATED,
+        "reason": "the interval lies below 0; a control",
     }  # fmt: skip
     return row | own
 
@@ -138,6 +146,18 @@ def test_every_claim_that_is_named_exists(claims):
     for row in front.question_rows():
         assert {row["claim"], row["because"] or row["claim"]} <= known
         assert bool(row["because"]) == ("because_en" in row) == ("because_ja" in row)
+
+
+def test_one_seed_is_told_and_what_chance_has_no_part_in_has_none():
+    lone = {"ci_low": None, "ci_high": None, "n": 1, "verdict": UNDECIDED, "statement": "IRT helps",
+            "unit": "%", "reported": None}  # fmt: skip
+    rows = [row_of(**lone, reason="1 seed, 5 needed; a control")]
+    assert table_of(rows)[3] == "? -4.9 (1)"
+    box = front.answer("03", "Does it?", [rows[0]["id"]], pd.DataFrame(rows))
+    assert "-4.9 % (one seed)." in box and "One random seed, no interval. " in box
+    certain = [row_of(**lone, reason=f"the interval lies below 0 {DETERMINISTIC}; a control")]
+    assert table_of(certain)[3] == "? -4.9"
+    assert "(one seed)" not in front.answer("03", "?", [rows[0]["id"]], pd.DataFrame(certain))
 
 
 def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(claims):

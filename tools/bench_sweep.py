@@ -21,7 +21,7 @@ from lib.runs import engines  # noqa: E402
 from lib.runs.files import write_record  # noqa: E402
 from lib.runs.key import run_function  # noqa: E402
 from lib.runs.sweep import sweep  # noqa: E402
-from lib.runs.task import CPU, Outcome, Place, Task, attempt, described  # noqa: E402
+from lib.runs.task import CPU, RECORD, Outcome, Place, Task, attempt, described  # noqa: E402
 
 MOST = 5.0  # milliseconds a run
 EPOCHS = 30
@@ -78,7 +78,7 @@ def main() -> None:
         example = attempt(first[0], runs, CPU)
         for task in every:
             record = example | {"config": described(task.config), "seed": task.seed}
-            write_record(runs / task.key() / "run.json", record)
+            write_record(runs / task.key() / RECORD, record)
         whole, pairs = timed(
             "finished runs found and read by the sweep", count, lambda: sweep(every)
         )
@@ -91,7 +91,7 @@ def main() -> None:
         timed("their tables read again", count, lambda: load_set(held.folder))
         waiting = first[:100]
         for task in waiting:
-            (runs / task.key() / "run.json").unlink()
+            (runs / task.key() / RECORD).unlink()
         timed("100 runs scheduled to one process and collected", 100, lambda: list(
             engines.submit("local", waiting, 1, runs, CPU)
         ))  # fmt: skip

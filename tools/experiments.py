@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib import registry  # noqa: E402
-from lib.parameters import SIZES, ParameterError, Parameters, typed  # noqa: E402
+from lib.parameters import SIZES, ParameterError, Parameters, listed, typed  # noqa: E402
 from lib.results import store  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
 from lib.runs.devices import DeviceUnavailable  # noqa: E402
@@ -40,16 +40,11 @@ REFUSALS = (
 def chosen(only: str) -> list[str]:
     """Slugs of the experiments that ``only`` lists by number. Exits for one that is not there."""
     slugs = list(registry.module_names())
-    wanted = [part.zfill(2) for part in names(only)]
+    wanted = [part.zfill(2) for part in listed(only)]
     numbers = {slug[:2]: slug for slug in slugs}
     if missing := [number for number in wanted if number not in numbers]:
         sys.exit(f"no experiment {', '.join(missing)}; allowed: {', '.join(numbers)}")
     return [numbers[number] for number in wanted] or slugs
-
-
-def names(listed: str) -> list[str]:
-    """The parts of ``a,b``, without spaces and empty ones."""
-    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
@@ -68,7 +63,7 @@ def run(slugs: list[str], given: argparse.Namespace) -> None:
         experiment = registry.experiment(slug)
         published = partial(store.publish, variants=tuple(experiment.variants))
         results = experiment.run(
-            own, published=published if given.publish else None, only=names(given.variants)
+            own, published=published if given.publish else None, only=listed(given.variants)
         )
         if given.publish:
             print(f"published: {', '.join(published(results))}", flush=True)

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib import golden, registry  # noqa: E402
+from lib.parameters import listed  # noqa: E402
 from lib.runs import files  # noqa: E402
 from lib.runs.key import release  # noqa: E402
 
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers, such as 03,19")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = [part.strip().zfill(2) for part in given.only.split(",") if part.strip()]
+    wanted = [part.zfill(2) for part in listed(given.only)]
     slugs = [s for s in registry.module_names() if not wanted or s[:2] in wanted]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DEPTH_KEEP"] = folder

@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lib.figures import alternative
+from lib.runs import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -146,14 +147,14 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     words = alternative.text(figure)
-    path.write_bytes(picture(figure, dpi, words))
+    files.write_bytes(path, picture(figure, dpi, words))
     for axes in figure.axes:
         for collection in axes.collections:
             if len(collection.get_offsets()) > DENSE:
                 collection.set_rasterized(True)
     about = {"Title": alternative.title(figure), alternative.KEY: words}
     unsaid = {"Date": None, "Creator": None}
+    drawn, how = io.BytesIO(), {"dpi": dpi, "bbox_inches": "tight", "metadata": about | unsaid}
     with plt.rc_context({key: SETTINGS[key] for key in SETTINGS if key.startswith("svg.")}):
-        figure.savefig(
-            path.with_suffix(".svg"), dpi=dpi, bbox_inches="tight", metadata=about | unsaid
-        )
+        figure.savefig(drawn, format="svg", **how)
+    files.write_bytes(path.with_suffix(".svg"), drawn.getvalue())

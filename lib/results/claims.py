@@ -26,6 +26,7 @@ REPORTED, TRANSFER, EXPLANATION, OWN = KINDS = ("reported", "transfer", "explana
 REPLICATED, REVERSED = "replicated", "reversed"  # of reported and transfer rows
 SUPPORTED, CONTRADICTED = "supported", "contradicted"  # of explanation and own rows
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable here"
+DETERMINISTIC = "(deterministic)"  # in the reason of a row in which chance had no part
 VERDICTS = (REPLICATED, REVERSED, SUPPORTED, CONTRADICTED, UNDECIDED, NOT_MEASURABLE)
 EXPECTATIONS = ("below", "above", "within")
 SIGNIFICANT = 0.05
@@ -274,7 +275,7 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
     }
     if claim.deterministic:
         verdict, why = place(found.mean, found.mean, claim, p)
-        return row | {"verdict": verdict, "reason": f"{why} (deterministic); {claim.control}"}
+        return row | {"verdict": verdict, "reason": f"{why} {DETERMINISTIC}; {claim.control}"}
     if found.n < least:
         counted = f"{found.n} {claim.over if found.n > 1 else claim.over.removesuffix('s')}"
         reason = f"{counted}, {least} needed; {claim.control}"

@@ -145,7 +145,7 @@ def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
         return "–"
     ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
     row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
-    n = f" ({row.n})" if row.n > 1 else ""
+    n = f" ({row.n})" if scoreboard.random(row) else ""
     size = f", {words['sized'].format(row.size)}" if row.size != FULL else ""
     return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{n}{size}"
 
@@ -220,7 +220,8 @@ def answer(
     ]
     n = int(main["n"].max()) if len(main) else 0
     sure = "; ".join(text for text in counted if text) or "no reported claim is decided"
-    lines.append(f"> **How sure.** {n} {over}, 95 % intervals. {sure[0].upper()}{sure[1:]}.")
+    by = f"{n} {over}, 95 % intervals" if n != 1 else "One random seed, no interval"
+    lines.append(f"> **How sure.** {by}. {sure[0].upper()}{sure[1:]}.")
     return "\n".join(lines)
 
 
@@ -232,7 +233,8 @@ def _found(row: Any, words: dict[str, str]) -> str:
 
 def _here(row: Any) -> str:
     unit = f" {row.unit}" if isinstance(row.unit, str) else ""
-    return f"{scoreboard.measured(row)}{unit}"
+    alone = " (one seed)" if row.n == 1 and scoreboard.random(row) else ""
+    return f"{scoreboard.measured(row)}{unit}{alone}"
 
 
 def _counted(rows: pd.DataFrame, where: str) -> str:

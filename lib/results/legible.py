@@ -59,7 +59,7 @@ NAMES = {
     "learning_rate": "learning rate",
     "rate": "share routed",
 }
-NUMBER = re.compile(r"[<>±−-]?\s*\d[\d,.]*(\s*%|\s*\[.*\]( %)?)?(, one seed)?")
+NUMBER = re.compile(r"[<>±−-]?\s*\d[\d,.]*(\s*%|\s*\[.*\]( %)?)?")
 
 
 def named(name: Any) -> str:

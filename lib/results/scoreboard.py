@@ -6,6 +6,7 @@ import pandas as pd
 
 from lib.results.claims import (
     CONTRADICTED,
+    DETERMINISTIC,
     NOT_MEASURABLE,
     REPLICATED,
     REVERSED,
@@ -104,13 +105,17 @@ def _text(row) -> str:
 
 
 def measured(row) -> str:
-    """The measured value with its interval; a single value has none, and says what it is."""
+    """The measured value with its interval; a single value has none."""
     if pd.isna(row.ours):
         return ""
     if pd.isna(row.ci_low):
-        sole = "one seed" if row.n == 1 and not pd.isna(row.ci_high) else ""
-        return sensible(row.ours) + (f", {sole}" if sole else "")
+        return sensible(row.ours)
     return str(Interval(row.ours, row.ci_low, row.ci_high, row.n))
+
+
+def random(row) -> bool:
+    """Whether chance had a part in a row, so that its number of seeds must be told."""
+    return DETERMINISTIC not in str(row.reason)
 
 
 def line(row) -> str:

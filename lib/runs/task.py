@@ -22,6 +22,7 @@ from lib.runs.provenance import code_hash, commit
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 CPU = torch.device("cpu")
+RECORD = "run.json"  # of a finished run, in its folder
 CHECKPOINTS = "checkpoint*"  # what only an unfinished run needs
 
 
@@ -51,7 +52,7 @@ class Place:
 
     def record(self) -> dict[str, Any]:
         """The record of the finished run in this place."""
-        return files.read_record(self.folder / "run.json")
+        return files.read_record(self.folder / RECORD)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def run_one(
         with files.locked(folder / "lock"):  # another notebook may be at this very run
             record = finished(folder)
             if record and not all((folder / name).is_file() for name in kept):
-                files.set_aside(folder / "run.json")
+                files.set_aside(folder / RECORD)
                 record = None
             return record or _record(task, Place(folder, device))
     finally:
@@ -135,12 +136,12 @@ def run_one(
 def finished(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
     try:
-        record = files.read_record(folder / "run.json")
+        record = files.read_record(folder / RECORD)
     except FileNotFoundError:
         return None
     except files.Damaged as damage:
         with contextlib.suppress(FileNotFoundError):  # another process has done the same
-            aside = files.set_aside(folder / "run.json")
+            aside = files.set_aside(folder / RECORD)
             print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
         return None
     _clear(folder)  # its process may have been killed just after the record was written
@@ -198,7 +199,7 @@ def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[st
         "row": row,
         "tables": outcome.tables,
     }
-    files.write_record(place.folder / "run.json", record)
+    files.write_record(place.folder / RECORD, record)
     _clear(place.folder)
     return record
 

@@ -26,7 +26,7 @@ from lib.character import choices
 from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
 from lib.character.run import CharacterRun, WindowWork, run
-from lib.parameters import ParameterError, typed
+from lib.parameters import ParameterError, listed, typed
 from lib.runs.sweep import SweepFailed, spoken, sweep
 from lib.runs.task import Task
 from lib.text.corpus import Corpus
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[])
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    methods = [part.strip() for part in given.only.split(",") if part.strip()] or list(METHODS)
+    methods = listed(given.only) or list(METHODS)
     if unknown := [name for name in methods if name not in METHODS]:
         sys.exit(f"no method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     try:

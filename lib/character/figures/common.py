@@ -48,7 +48,7 @@ def perplexity(
         names = results.names((*variants, *counted))
         figure = panels.perplexities(frame, names, "", metrics, report)
         pair_names = results.names(pair)
-        finding = f"{' against '.join(pair_names)}" if len(pair_names) == 2 else "Perplexity"
+        finding = " against ".join(pair_names) if len(pair_names) == 2 else "Perplexity"
         found = changed(results, *pair) if len(pair_names) == 2 else {}
         panels.heading(figure, finding, found, f"change of perplexity, {tables.seeds(frame)}")
         return figure

@@ -20,6 +20,7 @@ from lib.depth.choices import SIZE, TABLE, TUNED, missing
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.run import tune
 from lib.depth.texts import DepthText
+from lib.parameters import listed
 from lib.runs import devices, files
 from lib.runs.sweep import sweep
 from lib.runs.task import Task
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default=SIZE)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    families = [part.strip() for part in given.only.split(",") if part.strip()] or list(TUNED)
+    families = listed(given.only) or list(TUNED)
     if unknown := [name for name in families if name not in TUNED]:
         sys.exit(f"no family {', '.join(unknown)}; allowed: {', '.join(TUNED)}")
     parameters = E20.parameters.at(given.size)
