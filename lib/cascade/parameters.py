@@ -10,7 +10,7 @@ from lib.cascade.cascade_stage import Cascade
 from lib.cascade.dataset import PACKINGS, WIKITEXT, TokenDataset, token_dataset
 from lib.cascade.difficulty import CRITERIA
 from lib.cascade.packing import ARRANGEMENTS
-from lib.parameters import FULL, Parameters, choice, folder, real, whole, words
+from lib.parameters import Parameters, choice, folder, real, whole, words
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import SOURCES
 from lib.training.loop import Training
@@ -46,13 +46,13 @@ class CascadeParameters(Parameters):
     def texts(self) -> list[TokenDataset]:
         """The one dataset, described in a line; no feature is collected yet.
 
-        A full run stops if the base cannot be had; a smaller one says so and shows the plumbing on
-        the random tiny base instead.
+        A run stops if its base cannot be had. Only the quick size, and only where no base was
+        named, says so and shows the plumbing on the random tiny base instead.
         """
         try:
             dataset = self._dataset(self.base)
         except BaseUnavailable as refusal:
-            if self.size == FULL:
+            if self.base != "auto" or self.size != "quick":
                 raise
             print(
                 f"{refusal} The quick run is made with the random tiny base instead: its "
