@@ -9,6 +9,7 @@ sentence that names the parameter and says what is allowed. The checking is pyda
 
 import difflib
 import math
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -93,6 +94,13 @@ def no_folder(name: str) -> str | None:
     """What is wrong with the name of a folder; None if it exists or nothing is named."""
     found = not name or Path(name).expanduser().is_dir()
     return None if found else "there is no such folder; allowed: a folder that exists, or nothing"
+
+
+def check_environment() -> None:
+    """Raises ParameterError for a DEPTH_DATA that is no folder."""
+    data = os.environ.get("DEPTH_DATA", "")
+    if complaint := no_folder(data):
+        raise ParameterError(f"the environment variable DEPTH_DATA is {data!r}; {complaint}.")
 
 
 def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
