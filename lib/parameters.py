@@ -167,6 +167,15 @@ class Parameters(BaseModel):
     def check(self) -> None:
         """Rules between parameters; raise ParameterError. Nothing by default."""
 
+    def at_most(self, name: str, other: str, factor: float = 1.0) -> None:
+        """Raises ParameterError if a parameter is above ``factor`` times another one."""
+        value, most = getattr(self, name), factor * getattr(self, other)
+        if value > most:
+            times = "" if factor == 1 else f"{factor:g} times "
+            raise ParameterError(
+                f"parameter {name!r} is {value}; allowed: at most {times}{other!r}, {most:g}"
+            )
+
     @classmethod
     def names(cls) -> list[str]:
         """The names of all parameters, in their order."""

@@ -9,7 +9,7 @@ import pytest
 from small_experiment import experiment
 from test_parameters import Lists, names  # noqa: F401
 
-from lib import notebook
+from lib import notebook, registry
 from lib.cascade.dataset import wikitext_windows
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.parameters import ParameterError
@@ -78,6 +78,60 @@ LISTS = [
     ({"note": 5}, "'note' is 5, of type int"),
     ({"scale": 0.4}, "'scale' is 0.4; allowed: a finite number at least 0.5, at most 2"),
 ]
+
+
+EMBEDDED = {"corpus": "embedded"}
+TOGETHER = [
+    ("05", {"train_chars": 1_034}, "'train_chars' is 1034; allowed: at least 1035, one batch"),
+    ("05", {"valid_chars": 1_024}, "'valid_chars' is 1024; allowed: at least 1025, one batch"),
+    ("12", {"hard_ratio": 0.4}, "'hard_ratio' is 0.4; allowed: below 1/3"),
+    ("12", {"hard_ratio": 0.02}, "'hard_ratio' 0.02 of 'train_windows' 20 give 51 tokens"),
+    ("12", {"natural_windows": 5}, "'natural_windows' is 5; allowed: at most 'valid_windows', 4"),
+    ("13", {"tokens": 298}, "'tokens' is 298; allowed: at most 297, as many as 'hard_ratio' 0.116"),
+    ("13", {"text_windows": 21}, "'text_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("14", {"arrangement": "packed", "train_tokens": 127}, "give 127 tokens; allowed: at least"),
+    ("15", {"train_tokens": 10}, "and 'train_tokens' 10 give 10 tokens; allowed: at least 128"),
+    ("15", {"served_windows": 9}, "'served_windows' is 9; allowed: at most 'test_windows', 8"),
+    ("16", {"batch": 600}, "'batch' is 600; allowed: below tokens (600)"),
+    ("16", {"vocabulary_tokens": 599}, "'vocabulary_tokens' is 599; allowed: 0, or at least"),
+    ("16", {"wide_tokens": 1}, "'wide_tokens' is 1; allowed: 0, or at least 100"),
+    ("16", {"width": 1}, "'width' is 1; allowed: 0"),
+    ("16", {"width": 33, **EMBEDDED}, "'width' is 33; allowed: at most 32, as the table of tiny"),
+    (
+        "17",
+        {"depths": "1,64"},
+        "'depths' is '1,64'; allowed: a whole number at least 1, at most 12",
+    ),
+    ("18", {"batch": 150}, "'batch' is 150; allowed: below the smallest of 'text_sizes', 150"),
+    ("18", {"text_sizes": "150,300,700"}, "must equal tokens (600)"),
+    ("19", {"depths": "1,3,4"}, "'depths' is '1,3,4'; allowed: some of 1, 2, 4"),
+    ("19", {"depths": "1,2"}, "differ in number"),
+    ("19", {"text_windows": 21}, "'text_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("19", {"study_windows": 21}, "'study_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("19", {"stopping_windows": 3}, "allowed: at most 0.5 times 'valid_windows', 2"),
+    ("19", {"scored_windows": 9}, "'scored_windows' is 9; allowed: at most 'test_windows', 8"),
+    ("19", {"layers": 4}, "'layers' is 4; allowed: at most 'baseline_layers', 3"),
+    ("19", {"layers": 2}, "'layers' 2 (up to 4 times) and 'baseline_layers' 3 are layers of the"),
+    ("19", {"baseline_layers": 5}, "'baseline_layers' 5 are layers of the base; allowed: at most"),
+    ("21", {"test_tokens": 1_023}, "'test_tokens' is 1023; allowed: a whole number at least 1024"),
+    ("23", {"apart": 1_099}, "'apart' is 1099; allowed: at least train_chars, 1100"),
+]
+
+
+@pytest.mark.parametrize(("number", "given", "sentence"), TOGETHER, ids=lambda x: str(x)[:40])
+def test_parameters_that_do_not_go_together(number, given, sentence):
+    """Each is named before anything is trained; some need the base or the text to be known."""
+    slug = next(slug for slug in registry.module_names() if slug.startswith(number))
+    schema = registry.experiment(slug).parameters
+    with pytest.raises(ParameterError) as refusal:
+        schema.checked({**schema.TINY, **given}).texts()
+    assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("slug", list(registry.module_names()))
+def test_every_size_goes_together(slug):
+    schema = registry.experiment(slug).parameters
+    assert [schema.at(size).size for size in schema.sizes()] == list(schema.sizes())
 
 
 @pytest.mark.parametrize(("given", "sentence"), PARAMETERS + LISTS, ids=lambda x: str(x)[:40])
@@ -311,5 +365,5 @@ for arguments, sentence in {TOOLS!r}:
 
 
 def test_there_are_many():
-    cases = (*PARAMETERS, *LISTS, *TEXTS, *TABLES, *COMMANDS, *TOOLS)
+    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS)
     assert len(cases) >= 80

@@ -7,10 +7,10 @@ from typing import Any
 
 from lib.base.pretrained import BaseUnavailable
 from lib.cascade.cascade_stage import Cascade
-from lib.cascade.dataset import PACKINGS, WIKITEXT, TokenDataset, token_dataset
+from lib.cascade.dataset import LENGTH, PACKINGS, WIKITEXT, TokenDataset, token_dataset
 from lib.cascade.difficulty import CRITERIA
 from lib.cascade.packing import ARRANGEMENTS
-from lib.parameters import Parameters, choice, folder, real, whole, words
+from lib.parameters import ParameterError, Parameters, choice, folder, real, whole, words
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import SOURCES
 from lib.training.loop import Training
@@ -33,6 +33,17 @@ class CascadeParameters(Parameters):
     valid_windows: int = whole(64, 2, 100_000)
     test_windows: int = whole(120, 2, 100_000)
     seeds: int = whole(3, 1, 1_000)
+
+    def check_pack(self, hard_ratio: float, count: int = 0) -> None:
+        """Raises ParameterError if so many hard tokens, at most ``count``, fill no packed
+        sequence."""
+        found = round(hard_ratio * LENGTH * self.train_windows)
+        if min(found, count or found) < LENGTH:
+            limit = f" and 'train_tokens' {count}" if count else ""
+            raise ParameterError(
+                f"'hard_ratio' {hard_ratio:g} of 'train_windows' {self.train_windows}{limit} give "
+                f"{min(found, count or found)} tokens; allowed: at least {LENGTH}, one sequence"
+            )
 
     @property
     def cut(self) -> str:
