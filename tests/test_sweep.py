@@ -13,7 +13,8 @@ from small_runs import Small, Text, task
 
 from lib.runs import engines, files, places
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import Place, finished, run_one
+from lib.runs.task import Place, Task, finished, run_one
+from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
 
@@ -152,6 +153,23 @@ def test_a_run_that_another_needs_is_made_once_and_again_if_a_file_is_gone(kept,
     place.need(small_runs.run, config, 4, "last.safetensors")
     assert list(starts(marks).values()) == [2]
     assert (first.folder / "run.json.damaged-1").is_file()
+
+
+def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsys):
+    def above() -> Task:
+        return Task(small_runs.on_kept, Small(), 4, {"variant": "above"})
+
+    (made,) = sweep([above()])
+    (path,) = (kept / "runs").glob("*/best.safetensors")
+    weights, content = str(load_tensors(path)), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (kept / "runs" / made[1]["key"] / "run.json").unlink()
+    capsys.readouterr()
+    assert numbers(sweep([above()])) == numbers([made])
+    said = capsys.readouterr().out
+    assert "best.safetensors is not what was written" in said and "is made again" in said
+    assert str(load_tensors(path)) == weights
+    assert path.with_name("best.safetensors.damaged-1").is_file()
 
 
 def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):

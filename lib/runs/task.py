@@ -177,8 +177,23 @@ def _record(task: Task, place: Place) -> dict[str, Any]:
     # on the CPU a run has one thread: its processor time is what it costs, whatever runs beside it
     clock = time.process_time if place.device.type == "cpu" else time.perf_counter
     started = clock()
-    outcome = task.function(task.config, task.seed, place)
+    while True:
+        try:
+            outcome = task.function(task.config, task.seed, place)
+            break
+        except files.Damaged as damage:
+            _set_aside(damage, place.folder.parent)
     return _kept(task, place, outcome, clock() - started)
+
+
+def _set_aside(damage: files.Damaged, runs: Path) -> None:
+    """Set aside what another run has kept and was damaged since, so that ``Place.need`` makes it
+    again. Raises the damage again if it is not of such a file."""
+    path = damage.path
+    if path is None or path.parent.parent != runs or not path.is_file():
+        raise damage
+    aside = files.set_aside(path)
+    print(f"{damage}; it is kept as {aside.name} and its run is made again", flush=True)
 
 
 def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:
