@@ -48,6 +48,8 @@ def run(config: Small, seed: int, place: Place) -> Outcome:
         os.kill(os.getpid(), signal.SIGKILL)
     if config.fate == "diverges":
         raise Diverged("training loss nan in epoch 1, update 2")
+    if config.fate == "no test":
+        return Outcome({"corpus": "embedded", "val_ppl": 5.0, "test_ppl": float("nan")})
     if config.fate == "slow":
         time.sleep(0.3)
     if config.fate == "waits":

@@ -86,6 +86,12 @@ def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
         sweep(tasks)
 
 
+def test_a_test_loss_that_is_no_number_is_a_failure_and_no_empty_cell(kept):
+    with pytest.raises(SweepFailed, match=r"a, seed 0: test_ppl is nan \(log: "):
+        sweep([task(fate="no test")])
+    assert not list((kept / "runs").glob("*/run.json"))
+
+
 def test_a_run_whose_worker_is_killed_is_tried_again_and_takes_no_other_with_it(
     kept, marks, capsys
 ):

@@ -6,6 +6,7 @@ checkpoints while it runs, and afterwards its record and whatever weights it kee
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 import time
 import traceback
@@ -22,6 +23,7 @@ from lib.runs.provenance import code_hash, commit
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 CPU = torch.device("cpu")
+MEASURES = ("ppl", "loss")  # ends of the names of what must be a number
 CHECKPOINTS = "checkpoint*"  # what only an unfinished run needs
 
 
@@ -197,6 +199,10 @@ def _set_aside(damage: files.Damaged, runs: Path) -> None:
 
 
 def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Leave the record of a run. Raises Diverged if a loss in its row is no number."""
+    for name, value in outcome.row.items():
+        if name.endswith(MEASURES) and isinstance(value, float) and math.isnan(value):
+            raise Diverged(f"{name} is nan")  # in a table it would pass for a cell left empty
     row = {
         "seconds": round(seconds, 2),
         "device": devices.spoken(place.device),
