@@ -1,5 +1,6 @@
 """Every run exactly once, failures beside each other, and no process left behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -191,6 +192,22 @@ def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
 def test_another_engine_is_refused_in_one_sentence(kept):
     with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
         sweep([task()], engine="cloud")
+
+
+def test_finished_runs_are_read_from_a_folder_that_takes_no_writes(kept, monkeypatch):
+    made = sweep([task()])
+
+    def refuse(*given, **more):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert numbers(sweep([task()])) == numbers(made)
+
+
+def test_a_file_in_the_place_of_the_kept_folder_is_a_sentence(kept):
+    kept.write_text("a file")
+    with pytest.raises(SweepFailed, match="could not be written: a file is where a folder should"):
+        sweep([task()])
 
 
 def test_a_read_only_folder_is_a_sentence_for_each_run(kept, monkeypatch):

@@ -186,7 +186,8 @@ def _spoken(path: Path, size: int) -> Iterator[None]:
         yield
     except OSError as error:
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
-        reasons |= {errno.EACCES: "the folder is read-only", errno.EDQUOT: "the quota is used up"}
+        reasons |= dict.fromkeys((errno.EACCES, errno.EPERM), "the folder is read-only")
+        reasons |= {errno.EDQUOT: "the quota is used up"}
         blocked = "a file is where a folder should be"
         reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), blocked)
         if is_gone(path):

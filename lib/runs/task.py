@@ -138,14 +138,15 @@ def finished(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
     try:
         record = files.read_record(folder / "run.json")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # whoever writes says what is in the way
         return None
     except files.Damaged as damage:
         with contextlib.suppress(FileNotFoundError):  # another process has done the same
             aside = files.set_aside(folder / "run.json")
             print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
         return None
-    _clear(folder)  # its process may have been killed just after the record was written
+    with contextlib.suppress(OSError):  # of a folder that is only read
+        _clear(folder)  # its process may have been killed just after the record was written
     return record
 
 
