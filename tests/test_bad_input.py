@@ -296,7 +296,8 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(tmp_path, monkeypatch,
 
 
 COMMANDS = [
-    ("NB=99", "NB names no notebook: allowed are 00 to"),
+    ("NB=99", "NB names no notebook: allowed are 00 01 02 "),
+    ("NB=50", "NB names no notebook: allowed are 00 01 02 "),
     ("NB=abc", "NB names no notebook"),
     ("NB=03 04", "NB is a list parted by commas without blanks"),
     ("NB=3,,99", "NB names no notebook"),
@@ -308,6 +309,7 @@ COMMANDS = [
     ("SIZE=huge", "SIZE is none of the sizes: allowed are full third tenth small quick tiny"),
     ("SIZE=$(shell touch x)", "SIZE is none of the sizes"),
     ("SIZE=full;touch x", "SIZE is none of the sizes"),
+    ("SIZE=full tiny", "SIZE is none of the sizes"),
 ]
 
 
@@ -364,6 +366,28 @@ for arguments, sentence in {TOOLS!r}:
     assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr[-500:]
 
 
+OTHERS = [
+    ("tools/golden.py", ["check", "--only", "99"], "no experiment 99; allowed: 00, 01"),
+    ("tools/golden.py", ["write", "--only", "abc"], "no experiment abc; allowed: 00, 01"),
+    ("tools/results.py", ["table", "--size", "huge"], "invalid choice: 'huge'"),
+    ("tools/results.py", ["verify", "--only", "zz"], "no experiment zz; allowed: 00, 01"),
+    ("tools/notebooks.py", ["run", "--only", "99"], "no notebook 99; allowed: 00, 01"),
+    ("tools/notebooks.py", ["run", "--parallel", "0"], "--parallel is 0; allowed: a whole number"),
+    ("tools/notebooks.py", ["run", "--only", "03", "--size", "third"], "has no size 'third'"),
+    ("tools/bench_sweep.py", ["--runs", "0"], "--runs is 0; allowed: a whole number at least 100"),
+    ("tests/kill_test.py", ["--only", "99"], "no experiment 99; allowed: 00, 01"),
+    ("tests/kill_test.py", ["--kills", "0"], "--kills is 0; allowed: a whole number at least 1"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "sentence"), OTHERS, ids=lambda x: str(x)[:40])
+def test_other_tools(tool, arguments, sentence):
+    command = [sys.executable, str(ROOT / tool), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and done.stdout == ""
+    assert sentence in done.stderr.strip().splitlines()[-1], done.stderr
+
+
 def test_there_are_many():
-    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS)
+    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS, *OTHERS)
     assert len(cases) >= 80
