@@ -38,7 +38,7 @@ def often() -> None:
 
 if __name__ in ("__main__", "__mp_main__"):  # in worker processes too
     often()
-ONE_A_STUDY = ("03", "14", "16")
+ONE_A_STUDY = ("03", "14", "16", "20")
 WANTED = {"corpus": "embedded", "seeds": 2, "epochs": 3, "device": "cpu"}
 CLOCKS = (*TIMES, "commit")
 PATIENCE = 10.0  # seconds for orphans to end

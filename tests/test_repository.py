@@ -3,6 +3,7 @@ and nothing of any one machine."""
 
 import ast
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 import nbformat
 import pytest
+from kill_test import ONE_A_STUDY
 
 from lib import notebook, registry
 from lib.character.models import growth
@@ -354,3 +356,14 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
         "no alternative text",
     ):
         assert fault in found, fault
+
+
+def test_the_kill_test_has_an_experiment_of_every_study():
+    covered = {
+        path.parents[1].name
+        for number in ONE_A_STUDY
+        for path in ROOT.glob(f"lib/*/experiments/e{number}_*.py")
+    }
+    assert covered == set(STUDIES)
+    nightly = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+    assert f"only: {json.dumps(ONE_A_STUDY)}" in nightly
