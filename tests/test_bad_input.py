@@ -199,6 +199,14 @@ def test_texts(kind, shelf):
     assert (shelf / "validation.txt").read_bytes() == content
 
 
+def test_a_training_text_of_other_letters_is_refused(shelf):
+    (shelf / "train.txt").write_text("書き言葉 " * 2_000)
+    with pytest.raises(
+        CorpusUnavailable, match="800 of the 1,000 training characters of wikitext-2"
+    ):
+        load_corpus("wikitext-2", str(shelf), 1_000, 1_000, 1_000)
+
+
 def test_windows_of_wikitext_name_a_file_that_is_no_text(shelf):
     (shelf / "test.txt").write_bytes(("é" + GOOD).encode("latin-1"))
     with pytest.raises(CorpusUnavailable, match=r"test\.txt is no text in UTF-8: found the byte"):
