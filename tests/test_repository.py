@@ -4,10 +4,13 @@ and nothing of any one machine."""
 import ast
 import importlib.util
 import json
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from unittest.mock import patch
 
 import nbformat
 import pytest
@@ -367,3 +370,10 @@ def test_the_kill_test_has_an_experiment_of_every_study():
     assert covered == set(STUDIES)
     nightly = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
     assert f"only: {json.dumps(ONE_A_STUDY)}" in nightly
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda p: p.stem)
+def test_every_tool_finds_what_it_imports(path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with patch.dict(os.environ):
+        runpy.run_path(str(path), run_name="imported")
