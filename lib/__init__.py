@@ -1,13 +1,12 @@
 """The library behind the notebooks, in the order in which data flow.
 
-    parameters, provenance   what every run is given, and what every number stands on
-    text                     corpora, alphabets, windows, tokens
-    models                   block -> transformer -> HRM, memories, LCT; the pretrained base
-    training                 objectives -> fit -> checkpoint -> sweep
-    analysis                 statistics, count models, checks, early exit
-    cascade, context         two rooms of their own: stage models, and the context recurrence
-    results, figures         tables, claims, verdicts; plots drawn from tables
-    experiments, notebook    one module an experiment; what notebooks do at their start
+    runs                     keys, files, sweeps of many runs, devices
+    text, base               corpora, alphabets, windows; the pretrained base
+    parameters, training     what a run is given, checked; the one loop
+    experiment, results      an experiment as data; tables, claims, verdicts
+    figures, notebook        plots drawn from tables; what notebooks do at their start
+    character, cascade, context, depth
+                             the studies: models, methods, figures, one module an experiment
 
-Read ``models/transformer.py``, then ``training/fit.py``, then anything.
+Read ``character/models/transformer.py``, then ``training/loop.py``, then anything.
 """

@@ -24,7 +24,7 @@ from lib.results.claims import Claim, Measure
 from lib.results.schema import DIVERGED, THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
-from lib.runs.sweep import sweep
+from lib.runs.sweep import spoken, sweep
 from lib.runs.task import Task
 
 
@@ -137,7 +137,7 @@ class Experiment:
 
         ``published`` is called with the tables so far, while runs end. ``only`` as in ``tasks``.
         Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
-        device and what is to be done before anything is trained.
+        device, what is to be done and how long it took us before anything is trained.
         """
         if places.shows_committed():
             return self._shown()
@@ -171,6 +171,7 @@ class Experiment:
             f"{'s' if len(texts) > 1 else ''}, device {devices.spoken(device)}",
             flush=True,
         )
+        print(self._forecast(tasks, keys, known, parameters), flush=True)
         pairs = sweep(
             tasks, parameters.workers, device, parameters.engine, recorded=known, told=told
         )
@@ -182,6 +183,31 @@ class Experiment:
             counts = ", ".join(f"{name} ({n})" for name, n in lost.value_counts(sort=False).items())
             print(f"diverged, and left out of means and claims: {counts}", flush=True)
         return results
+
+    def _forecast(
+        self, tasks: Sequence[Task], keys: Sequence[str], known: Mapping, parameters: Parameters
+    ) -> str:
+        """How long the runs that are not finished took where the committed tables were made."""
+        runs = places.runs_folder()
+        waiting = {
+            key: task.labels["variant"]
+            for task, key in zip(tasks, keys, strict=True)
+            if not task.side and key not in known and not (runs / key / "run.json").is_file()
+        }
+        if not waiting:
+            return "nothing is left to train"
+        seconds: dict[str, float] = {}
+        if store.has_committed(self.slug):
+            rows = store.committed(self.slug)()
+            rows = rows[rows["size"] == parameters.size]
+            seconds = rows.groupby("variant")["seconds"].mean().to_dict()
+        if not set(waiting.values()) <= seconds.keys():
+            return f"{len(waiting)} to train; the time left is told as runs end"
+        total = sum(seconds[variant] for variant in waiting.values())
+        return (
+            f"{len(waiting)} to train; on a core of ours they took {spoken(total)}, with "
+            f"{parameters.workers} at once about {spoken(total / parameters.workers)}"
+        )
 
     def _shown(self) -> Results:
         """The committed rows of all texts and sizes: how the notebooks that are read were made."""

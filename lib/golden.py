@@ -26,6 +26,9 @@ from lib.runs.places import ROOT
 
 FOLDER = ROOT / "tests" / "golden"
 SMALL = {"corpus": "embedded", "epochs": 6, "patience": 2, "learning_rate": 5e-2}
+# At the high rate stages of single tokens grow a change of 1e-7 in their weights into one of 1e-2,
+# and processors round differently. So these are trained slowly, and long enough to overfit.
+CALM = {number: {"learning_rate": 3e-3, "epochs": 16} for number in ("14", "15")}
 DIGITS = 5
 TOLERANCE = 2e-3  # relative, and absolute below a thousandth
 SETTLED = 1e-3
@@ -34,7 +37,8 @@ SETTLED = 1e-3
 def small(experiment: Experiment) -> Any:
     """The parameters at which an experiment's golden numbers are made."""
     schema = experiment.parameters
-    given = {name: value for name, value in SMALL.items() if name in schema.names()}
+    wanted = SMALL | CALM.get(experiment.number, {})
+    given = {name: value for name, value in wanted.items() if name in schema.names()}
     return schema.checked({**schema.TINY, **given, "workers": 1, "device": "cpu"})
 
 

@@ -19,7 +19,7 @@ from lib.parameters import Parameters, check_environment
 from lib.results import legible, scoreboard, store, tables
 from lib.results.claims import SEEDS
 from lib.results.store import Results
-from lib.runs import devices
+from lib.runs import devices, places
 from lib.runs.places import ROOT
 
 _known: set[str] = set()
@@ -60,6 +60,8 @@ def configure(experiment: Experiment, names: dict[str, Any]) -> Any:
     A second run in the same kernel is checked alike: names of the schema always count, a name that
     was refused once stays refused, and objects that later cells define are no parameters.
 
+    A notebook that shows committed rows has the parameters of the largest size that has some.
+
     Prints them with the size they make and the device. Raises ParameterError, before anything is
     trained, for an unknown name, a wrong type or an impossible value, for a device that is not
     here, and for a DEPTH_DATA that is no folder.
@@ -78,6 +80,8 @@ def configure(experiment: Experiment, names: dict[str, Any]) -> Any:
     check_environment()
     device = devices.choose(run.device)
     _known.update(names)
+    if places.shows_committed() and (own := _committed_size(experiment)) not in ("", run.size):
+        run = schema.at(own)
     print(f"size: {run.size}")
     for name in schema.names():
         value = getattr(run, name)
@@ -88,6 +92,14 @@ def configure(experiment: Experiment, names: dict[str, Any]) -> Any:
         f"device {devices.spoken(device)}"
     )
     return run
+
+
+def _committed_size(experiment: Experiment) -> str:
+    """The largest size of which an experiment has committed rows, "" for none."""
+    if not store.has_committed(experiment.slug):
+        return ""
+    held = store.committed(experiment.slug).sizes
+    return next(size for size in experiment.parameters.sizes() if size in held)
 
 
 def _is_new(name: str, value: Any) -> bool:

@@ -7,6 +7,7 @@ An experiment declares a class derived from ``Parameters``; every field carries 
 sentence that names the parameter and says what is allowed. The checking is pydantic's, strict.
 """
 
+import ast
 import difflib
 import math
 import os
@@ -24,6 +25,18 @@ SIZES = (FULL, "third", "tenth", "small", "quick", "tiny")  # from the report's 
 
 class ParameterError(ValueError):
     """A parameter that no experiment can run with; the message says what is allowed."""
+
+
+def typed(text: str, kind: type = object) -> object:
+    """A value as it was typed for a parameter of a type: a number, True or False, else text.
+
+    A parameter that is text keeps what was typed, numbers with commas between them too.
+    """
+    try:
+        found = float(text) if kind is float else ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return found if kind is not str or isinstance(found, str) else text
 
 
 def _span(noun: str, low: float, high: float | None, above: bool) -> str:

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from figure_checks import collisions, painted
 
 from lib.base.pretrained import BaseUnavailable, load_base
 from lib.cascade import cost_plan
@@ -18,10 +19,12 @@ from lib.cascade.experiments import (
     e15_all_tokens,
     e19_cascade_that_works,
 )
-from lib.cascade.figures import pareto
+from lib.cascade.figures import by_stage, hard_tokens, pareto
 from lib.cascade.packing import Packs
 from lib.cascade.stage_run import StageRun, windows_a_step
+from lib.figures import style
 from lib.parameters import ParameterError
+from lib.results import store
 from lib.results.store import Results
 
 E12, E13 = e12_two_layer_stage.E12, e13_hard_against_all.E13
@@ -255,3 +258,59 @@ def test_a_stage_that_kept_its_start_has_no_gain_to_share():
     ends = [line.get_ydata()[-1] for line in left.lines if len(line.get_ydata()) == 3]
     assert ends == [1.0]  # the seed that gained keeps all of it; the other one is left out
     assert not left.texts and "differs" in right.texts[0].get_text()
+
+
+@pytest.mark.parametrize("experiment", (*STAGED, E19), ids=lambda e: e.slug)
+def test_every_figure_of_the_committed_results_can_be_read(experiment):
+    colours: dict[str, set[str]] = {}
+    with plt.rc_context():
+        style.use()
+        for what, draw in experiment.figures.items():
+            figure = draw(store.committed(experiment.slug))
+            assert collisions(figure) == [], what
+            found = painted(figure)
+            if len({colour for _, colour in found}) > 1:  # else it tells nothing apart
+                for name, colour in found:
+                    colours.setdefault(name, set()).add(colour)
+            plt.close(figure)
+    assert {name for name, found in colours.items() if len(found) > 1} == set()
+
+
+def stages_of(values: dict[str, list[float]]) -> Results:
+    """Variants with one perplexity a seed, beside a base of 10."""
+    frame = pd.DataFrame(
+        {"variant": name, "label": name, "seed": seed, "test_ppl": value, "base_ppl": 10.0,
+         "base_test_ppl": 10.0, "corpus": "text", "size": "full", "corpus_sha256": "0"}
+        for name, own in values.items()
+        for seed, value in enumerate(own)
+    )  # fmt: skip
+    return Results("slug", {"": frame})
+
+
+def test_a_stage_counts_as_better_where_its_interval_lies_below_the_base():
+    results = stages_of({"better": [7.9, 8.0, 8.1], "wide": [2.0, 15.0, 9.0], "once": [5.0]})
+    figure = hard_tokens.against_base("test_ppl", told={"once": "one run"})(results)
+    (axes,) = figure.axes
+    assert figure.get_suptitle().startswith("1 of 3 are better than the base on hard test tokens")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["better", "wide", "one run"]
+    means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    assert means == pytest.approx([0.8, 26 / 30, 0.5])
+    plt.close("all")
+
+
+def test_single_runs_stand_apart_from_steps_with_intervals():
+    results = stages_of({"first": [20.0, 22.0], "second": [8.0, 8.2], "other": [9.0]})
+    figure = pareto.steps(("first", "second", "other"))(results)
+    assert [axes.get_title().split(",")[0] for axes in figure.axes] == [
+        "One change after the other",
+        "Single changes",
+    ]
+    assert "from “second” on" in figure.get_suptitle()
+    plt.close("all")
+
+
+def test_stages_are_divided_by_the_base_of_their_own_seed():
+    rows = [("a", 0, 0, 10.0), ("a", 0, 1, 20.0), ("a", 1, 0, 5.0), ("a", 1, 1, 10.0)]
+    frame = pd.DataFrame(rows, columns=["variant", "seed", "stage", "all_ppl"])
+    assert by_stage._over_base(frame, ["all_ppl"])["all_ppl"].tolist() == [1.0, 2.0, 1.0, 2.0]
+    assert by_stage._ends(frame, "all_ppl") == "a 2"

@@ -4,10 +4,12 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from figure_checks import collisions, painted
+from matplotlib.colors import to_hex
 
 from lib import registry
-from lib.character.figures import exits, growth
-from lib.figures import methods, style
+from lib.character.figures import common, exits, growth
+from lib.figures import methods, panels, style
 from lib.results import store
 from lib.results.store import Results
 
@@ -24,11 +26,19 @@ def look():
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_figure_is_drawn_from_the_committed_results(slug):
+def test_every_figure_of_the_committed_results_can_be_read(slug):
     experiment, results = registry.experiment(slug), store.committed(slug)
-    for draw in experiment.figures.values():
+    colours: dict[str, set[str]] = {}
+    for what, draw in experiment.figures.items():
         figure = draw(results)
         assert all(axes.has_data() for axes in figure.axes)
+        assert collisions(figure) == [], what
+        for name, colour in painted(figure):
+            colours.setdefault(name, set()).add(colour)
+        plt.close(figure)
+    assert {name for name, found in colours.items() if len(found) > 1} == set()
+    own = {name: methods.method_of(name) for name in colours}
+    assert all(colours[name] == {to_hex(colour)} for name, colour in own.items() if colour)
 
 
 def results_of(frame: pd.DataFrame, table: str, **tables) -> Results:
@@ -67,7 +77,8 @@ def exits_of(values: dict[int, float], last: float = 80.0) -> Results:
     ]
     found = pd.DataFrame(
         {**key, "threshold": t, "ppl": values[key["seed"]], "acc_pct": values[key["seed"]],
-         "random_ppl": last, "agree_pct": values[key["seed"]], "compute_pct": 100 * t}
+         "random_ppl": last, "agree_pct": values[key["seed"]], "compute_pct": 100 * t,
+         "exit_pct": 5.0}
         for key in keys
         for t in (0.5, 0.8)
     )  # fmt: skip
@@ -114,10 +125,25 @@ def test_what_exits_cost_stands_beside_as_many_at_random():
     assert "4-layer full on text: 10" in figure.get_label()
 
 
-def test_a_method_has_one_colour_in_all_experiments():
-    found: dict[str, set[str]] = {}
-    for slug in SLUGS:
-        for label in registry.experiment(slug).labels().values():
-            found.setdefault(label, set()).add(methods.row_colours([label, "Standard"])[label])
-    assert all(len(colours) == 1 for colours in found.values())
-    assert found["LPT sum"] == found["LPT 4-layer"] == found["Scratch LPT"]
+def test_the_words_of_stages_are_where_each_stage_ends():
+    rows = [(0, epoch, stage, 10.0 * stage) for epoch in (1, 2) for stage in (1, 2)]
+    own = pd.DataFrame(rows, columns=["seed", "epoch", "stage", "val_ppl"])
+    figure = growth.stages(["a"])(results_of(own, "curve"))
+    assert figure.get_label() == "At the end of each stage: 4-layer full on text: 10, 20."
+
+
+def test_headings_say_what_is_found():
+    rows = [(seed, "a", 8.0 + seed) for seed in (0, 1)] + [(seed, "b", 10.0) for seed in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["seed", "variant", "test_ppl"])
+    frame = frame.assign(corpus="text", size="full", run_id="x", label=frame["variant"] + "!")
+    figure = common.perplexity(["a", "b"], ("a", "b"))(Results("slug", {"": frame}))
+    assert " ".join(figure.get_suptitle().split()) == (
+        "a! against b!: -15 [-60, 79] % on text (change of perplexity, 2 seeds)"
+    )
+    assert common.changed(Results("slug", {"": frame}), "a", "none") == {}
+
+
+def test_rows_of_the_report_stand_above_a_line_where_they_come_first():
+    assert panels._parted(["a", "b", "c"], {"a", "b"}) == 2
+    assert panels._parted(["a", "c", "b"], {"a", "b"}) == 0
+    assert panels._parted(["a", "b"], {"a", "b"}) == panels._parted(["a"], set()) == 0

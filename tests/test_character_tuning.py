@@ -278,7 +278,7 @@ def test_tables_and_figures_show_what_is_there():
     assert table["n"].tolist() == ["3/3", "3/3"]
     pairs, gains, sizes = (E22.figures[name](given) for name in ("pairs", "gains", "sizes"))
     title = pairs.axes[0].get_title()
-    assert title.startswith("Of 2 differences seen as reported, tuning keeps 0 and turns 1 round")
+    assert title.startswith("Of 2 differences seen as reported, tuning preserves 0 and reverses 1")
     assert gains.axes[0].get_title().startswith("Tuning alone improves 3 of 3 methods")
     assert sizes.axes[0].get_title().startswith("At 50,000 characters 1 of 1 tuned methods beat")
     plt.close("all")

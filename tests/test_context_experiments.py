@@ -5,13 +5,18 @@ import math
 import subprocess
 import sys
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figure_checks import collisions, painted
+from matplotlib.colors import to_hex
 
 from lib.checks import CheckFailed
 from lib.context import checks, cost_plan, scaling_run
+from lib.context import figures as drawings
 from lib.context.block import ContextBlock
 from lib.context.claims import remembered
 from lib.context.experiments import e16_token_input as e16
@@ -22,6 +27,7 @@ from lib.context.parameters import REPORT_TOKENS, report_phase_one
 from lib.context.phase_two import recipe
 from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
+from lib.figures import methods, style
 from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.schema import check
@@ -29,6 +35,7 @@ from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
 from lib.runs.task import Place
 
+matplotlib.use("Agg")
 EXPERIMENTS = (e16.E16, e17.E17, e18.E18)
 
 
@@ -58,7 +65,7 @@ def test_sizes_are_named_and_claims_have_a_control(experiment):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)
-def test_committed_rows_are_valid_and_claims_and_figures_can_be_made(experiment):
+def test_committed_rows_are_valid_and_claims_can_be_decided(experiment):
     found = store.committed(experiment.slug)
     check(found())
     assert set(found()["variant"]) <= set(experiment.variants)
@@ -68,6 +75,38 @@ def test_committed_rows_are_valid_and_claims_and_figures_can_be_made(experiment)
             assert np.isfinite(claim.measure(small)).all()
         except Absent:
             assert claim.id == "context_cache-lanes-faster"  # not timed at that size
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)
+def test_every_figure_of_the_committed_results_can_be_read(experiment):
+    with plt.rc_context():
+        style.use()
+        for what, draw in experiment.figures.items():
+            figure = draw(store.committed(experiment.slug))
+            assert collisions(figure) == [], what
+            for name, colour in painted(figure):
+                method = methods.method_of(name)
+                assert method is None or colour == to_hex(method), (what, name)
+            plt.close(figure)
+
+
+def test_states_that_have_met_are_counted_below_one_hundredth():
+    rows = [("a", 0, 0, 0.2), ("a", 0, 1, 0.995), ("b", 0, 0, 0.2), ("b", 0, 1, 0.98)]
+    curve = pd.DataFrame(rows, columns=["variant", "seed", "tokens_seen", "cos"])
+    (axes,) = drawings.forgetting(curve, ["a", "b"], "blocks have forgotten").axes
+    assert axes.get_title() == "After 1 common tokens 1 of 2 blocks have forgotten"
+    assert axes.get_yscale() == "log"
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([0.8, 0.005])
+    plt.close("all")
+
+
+def test_exponents_stand_beside_the_reports():
+    figure = drawings.exponents({"one": [-0.3, -0.5]}, (-0.46, -0.58, -0.34), "title")
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()][0] == "one"
+    marks = {line.get_marker(): line.get_xdata()[0] for line in axes.lines}
+    assert marks["|"] == pytest.approx(-0.4) and marks["D"] == pytest.approx(-0.46)
+    plt.close("all")
 
 
 def test_full_size_is_the_reports_own():

@@ -1,9 +1,11 @@
 """Experiments as data: run whole, extended by a reader, and honest about runs that failed."""
 
 import dataclasses
+import re
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
 from small_experiment import SmallVariant, experiment
@@ -19,6 +21,7 @@ from lib.figures import gallery
 from lib.results import scoreboard, store, tables
 from lib.results.claims import NOT_MEASURABLE, change
 from lib.results.schema import DIVERGED, THEIRS
+from lib.runs.places import ROOT
 from lib.runs.sweep import SweepFailed
 
 matplotlib.use("Agg")
@@ -63,6 +66,25 @@ def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys)
     pd.testing.assert_frame_equal(again(), results())
 
 
+def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
+    e = experiment()
+    parameters = e.parameters(seeds=2, workers=2)
+    e.run(parameters)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "4 to train; the time left is told as runs end"
+    rows = e.run(parameters)()
+    assert capsys.readouterr().out.splitlines()[1] == "nothing is left to train"
+    rows = rows.assign(seconds=90.0, size=parameters.size)
+    monkeypatch.setattr("lib.results.store.has_committed", lambda slug: True)
+    monkeypatch.setattr("lib.results.store.committed", lambda slug: lambda: rows)
+    more = e.parameters(seeds=3, workers=2)
+    monkeypatch.setattr(type(more), "size", parameters.size)
+    e.run(more)
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "2 to train; on a core of ours they took 3 min, with 2 at once about 90 s"
+    )
+
+
 def test_seeds_are_outermost_so_that_an_interrupted_sweep_has_whole_comparisons():
     e = experiment()
     tasks = e.tasks(e.parameters(), e.texts(None))
@@ -91,6 +113,22 @@ def test_a_readers_variant_is_trained_with_the_same_seeds_and_appears_marked(kep
     assert "mine" not in E03.variants, "the repository's own experiment is as it was"
     verdicts = scoreboard.verdicts(e.claims, results, least=2)
     assert len(verdicts) == len(e.claims)
+
+
+def test_the_idea_that_notebook_00_shows_can_be_trained():
+    book = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    (cell,) = [cell for cell in book.cells if "An idea of your own" in cell.source]
+    (code,) = re.findall(r"```python\n(.*?)```", cell.source, re.S)
+    e = fresh(E03, "standard")
+    exec(code, {"experiment": e})
+    parameters = tiny(e, seeds=2)
+    (text,) = e.texts(parameters)
+    assert [t.seed for t in e.tasks(parameters, [text], ["irt3"])] == [0, 1]
+    line = (
+        'experiment.variants["irt3"] = Variant(TransformerConfig(initial_state=True), Segments(3))'
+    )
+    for page in ("README.md", "README.ja.md"):
+        assert line in code and line in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothing(kept, capsys):

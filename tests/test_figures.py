@@ -1,5 +1,6 @@
 """How figures look: ticks that can be read, colours that stay, legends clear of the data."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -7,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from small_experiment import experiment
 
 from lib import registry
 from lib.context import figures as contexts
@@ -89,6 +91,15 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
 
 
+def test_an_axis_that_cuts_nothing_says_nothing_of_a_cut_and_never_begins_below_the_data():
+    for highest, names in ((None, ["validation perplexity"]), (90, ["validation perplexity"]),
+                           (15, ["validation perplexity", "(cut at 15)"])):  # fmt: skip
+        frame = curve({"Standard": 10, "IRT": 12})
+        (axes,) = training.curves(frame, ["Standard", "IRT"], "title", highest=highest).axes
+        assert axes.get_ylabel().split("\n") == names
+        assert axes.get_ylim()[0] > 9
+
+
 def test_a_row_without_values_is_an_error():
     with pytest.raises(KeyError, match="'IRT' has no test_ppl"):
         rows.own_values(pd.DataFrame({"variant": ["HRM"], "test_ppl": [1.0]}), "IRT", "test_ppl")
@@ -134,6 +145,16 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     for ending in (".png", ".svg"):
         first, second = ((tmp_path / name).with_suffix(ending).read_bytes() for name in "ab")
         assert first == second
+
+
+def test_a_picture_is_small_and_loses_no_colour(tmp_path):
+    figure = training.curves(curve({"Standard": 10, "IRT": 12}), ["Standard", "IRT"], "title")
+    style.save(figure, tmp_path / "small.png")
+    figure.savefig(tmp_path / "full.png", dpi=150, bbox_inches="tight")
+    assert (tmp_path / "small.png").stat().st_size < 0.5 * (tmp_path / "full.png").stat().st_size
+    assert alternative.of(tmp_path / "small.png") == alternative.text(figure)
+    small, full = (plt.imread(tmp_path / f"{name}.png")[..., :3] for name in ("small", "full"))
+    assert small.shape == full.shape and np.abs(small - full).mean() < 0.002
 
 
 def test_many_points_are_a_picture_inside_the_svg(tmp_path):
@@ -189,6 +210,10 @@ def test_the_forest_is_told_by_its_counts():
         "Claims drawn on the text of the report: 2, replicated 1, reversed 0, undecided 1. "
         "Claims drawn on wikipedia: 1, replicated 0, reversed 1, undecided 0."
     )
+    assert forest._finding(table, "wikipedia") == (
+        "Of the claims drawn, these are replicated: "
+        "1 of 2 on the text of their report, 0 of 1 on wikipedia"
+    )
     one_text = table.drop(columns=["real_share", "real_verdict"])
     assert forest.counted(one_text, "real") == dict.fromkeys(forest.LOOKS, 0)
 
@@ -203,6 +228,29 @@ def test_a_notebook_gets_the_picture_with_its_words(monkeypatch):
     assert bundle["image/png"].startswith("iVBOR") and bundle["text/plain"] == words
     assert given["metadata"] == {"image/png": {"alt": words}} and given["raw"]
     assert "<details>" in folded.data and not plt.fignum_exists(figure.number)
+
+
+def test_a_figure_of_outstanding_runs_is_a_sentence(kept, capsys, monkeypatch):
+    presented = []
+    monkeypatch.setattr(gallery, "present", presented.append)
+    e = experiment()
+    e.figures = {
+        "curve": lambda results: training.curves(results.named("curve"), ["Base"], "Training"),
+        "empty": lambda results: plt.figure().add_subplot().figure,
+        "speed": lambda results: results("speed"),
+    }
+    results = e.run(e.parameters(seeds=1))
+    with pytest.raises(FileNotFoundError, match="98_small_speed is not there"):
+        gallery.show(e, "speed", results)
+    partial = dataclasses.replace(results, outstanding=2)
+    for what in ("speed", "empty"):
+        gallery.show(e, what, partial)
+        said = f"figure {what}: not drawn, none of its runs has ended"
+        assert said in capsys.readouterr().out and not presented
+    gallery.show(e, "curve", partial)
+    assert len(presented) == 1
+    with pytest.raises(KeyError):
+        gallery.show(e, "curves", partial)
 
 
 def test_a_ninth_series_is_drawn_too():

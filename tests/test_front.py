@@ -4,12 +4,13 @@ import re
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from lib.results import front, scoreboard
-from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, TRANSFER
+from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, TRANSFER, UNDECIDED
 from lib.runs.places import ROOT
 
-LIMIT = 1_250  # words of the rendered page; about 1,100 now, room for columns that fill up
+LIMIT = 1_400  # words of the rendered page; about 1,320 now, room for columns that fill up
 
 
 def rendered(text: str) -> str:
@@ -28,6 +29,13 @@ def claims() -> pd.DataFrame:
 def test_the_committed_page_is_what_the_results_give(language):
     committed = (ROOT / front.LANGUAGES[language]).read_text(encoding="utf-8")
     assert committed == front.fill(language), "run `.venv/bin/python tools/readme.py`"
+
+
+@pytest.mark.parametrize("language", front.LANGUAGES)
+def test_the_page_leads_to_every_notebook(language):
+    text = front.fill(language)
+    books = [path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")]
+    assert [name for name in books if f"(notebooks/{name})" not in text] == []
 
 
 def test_the_page_is_short():
@@ -98,13 +106,52 @@ def test_the_largest_size_is_shown_and_a_smaller_one_says_so():
 
 def test_a_new_question_stands_in_the_table_before_it_has_rows(monkeypatch, claims):
     rows = front.question_rows()
-    new = {"notebook": "20", "claim": "exp20-new", "because": "", "en": "A new one?", "ja": "新?"}
+    new = {"notebook": "21", "claim": "exp21-new", "because": "", "en": "A new one?", "ja": "新?"}
     monkeypatch.setattr(front, "question_rows", lambda: [*rows, new])
     line = front.table(claims, "en").splitlines()[-1]
-    assert line.startswith("| A new one? | – | – | – | [20](notebooks/20_") and " min" not in line
+    assert line.startswith("| A new one? | – | – | – | – | [21](notebooks/21_")
+    assert " min" not in line
+
+
+def test_what_explains_it_has_its_verdict_on_both_texts():
+    why = {"id": "exp03-irt-not-depth-and-updates", "kind": "explanation"}
+    own = row_of(**why, corpus="wikitext-2-standin", verdict=UNDECIDED)
+    assert table_of([own])[4] == "? more than depth and updates give"
+    assert table_of([own, row_of(**why)])[4] == "?/✔ more than depth and updates give"
+    assert table_of([own, row_of(**why, verdict=UNDECIDED)])[4].startswith("? more")
+    assert table_of([row_of()])[4] == "–"
+
+
+@pytest.mark.parametrize("language", front.LANGUAGES)
+def test_the_page_is_the_markdown_it_means_to_be(language):
+    """No star is left over, and what looks like a link leads somewhere."""
+    markdown = MarkdownIt("commonmark").enable("table")
+    tokens = [t for block in markdown.parse(front.fill(language)) for t in block.children or ()]
+    assert [t.content for t in tokens if t.type == "text" and "**" in t.content] == []
+    targets = [t.attrGet("href") for t in tokens if t.type == "link_open"]
+    inside = [target for target in targets if not target.startswith("https://")]
+    assert [target for target in inside if not (ROOT / target).exists()] == []
+
+
+def test_every_claim_that_is_named_exists(claims):
+    known = set(claims["id"])
+    for row in front.question_rows():
+        assert {row["claim"], row["because"] or row["claim"]} <= known
+        assert bool(row["because"]) == ("because_en" in row) == ("because_ja" in row)
 
 
 def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(claims):
     assert "Nothing is claimed here" in front.answer("00", "How?", [], claims)
     box = front.answer("03", "Does it?", ["exp03-irt-beats-standard"], claims.assign(size="small"))
     assert "(small size)" in box
+
+
+def test_the_reason_in_a_box_names_its_text_and_hides_no_other():
+    why = {"id": "exp03-irt-not-depth-and-updates", "kind": "explanation", "unit": "%",
+           "statement": "More than depth", "reported": None}  # fmt: skip
+    found = row_of(statement="IRT helps", unit="%", reported=None)
+    own = row_of(**why, corpus="wikitext-2-standin", verdict=UNDECIDED, ours=1.0)
+    frame = pd.DataFrame([found, row_of(**why), own])
+    box = front.answer("03", "Does it?", list(frame["id"].unique()), frame)
+    assert "> **Why.** More than depth: ✔ replicated on wikipedia, -4.9 [-6.1, -3.7] %." in box
+    assert "? undecided on wikitext-2-standin, 1.0 [-6.1, -3.7] %." in box

@@ -1,11 +1,17 @@
 """A run takes a notebook's place when it has come to its end, adopted, and not before."""
 
 import fcntl
+import os
+import re
+import shlex
+import subprocess
+import sys
 
 import nbformat
 import pytest
 from test_repository import tool
 
+from lib import registry
 from lib.runs.places import ROOT
 
 NAME = "03_iterative_refinement.ipynb"
@@ -32,7 +38,7 @@ def test_an_adopted_run_takes_the_place_without_traces_and_reads_committed_rows(
     book = nbformat.read(path, as_version=4)
     assert book.cells[0].outputs[0].text == "42 committed\n" and book.cells[0].execution_count == 1
     assert book.metadata["provenance"]["cells"] == tool.identity(path)["cells"]
-    assert tool.faults(path) == ["it holds no figure"]
+    assert tool.faults(path) == ["its answer box is not what claims.csv says", "it holds no figure"]
     assert [found.name for found in tmp_path.glob("*.*")] == [NAME], "nothing partial is left"
 
 
@@ -77,3 +83,33 @@ def test_prepare_brings_answer_box_and_shared_cells(tmp_path):
     assert tool.tagged(book, "bootstrap").source == tool.BOOTSTRAP
     answer = tool.tagged(book, "answer").source
     assert "**Asked.**" in answer and "**Found.**" in answer and "**How sure.**" in answer
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
+def test_the_line_for_ones_own_numbers_is_run_to_a_verdict(page, kept, tmp_path):
+    """The papermill line of the front page, with fewer seeds and epochs than it names."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^\.venv/bin/papermill .*$", text, re.M)
+    _, book, _, *given = shlex.split(line)
+    names, values = given[1::3], given[2::3]
+    schema = registry.experiment(NAME.removesuffix(".ipynb")).parameters
+    assert set(given[::3]) == {"-p"} and schema.checked(
+        dict(zip(names, map(int, values), strict=True))
+    )
+    if page != "README.md":
+        return  # the same line, run once
+    small = {"seeds": 1, "epochs": 1, "train_chars": 2000, "test_chars": 1000, "valid_chars": 1000,
+             "corpus": "python-docs", "workers": 1}  # fmt: skip
+    more = [part for name, value in small.items() for part in ("-p", name, str(value))]
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", book, str(out), *given, *more]
+    keeps = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=keeps, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = [
+        "".join(output["data"].get("text/html", ""))
+        for cell in nbformat.read(out, as_version=4).cells
+        for output in cell.get("outputs", ())
+        if "data" in output
+    ]
+    assert any("undecided" in html and "python-docs" in html for html in shown), "a verdict"

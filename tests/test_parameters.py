@@ -1,7 +1,9 @@
 """How parameters are declared and read; what they refuse is in ``test_bad_input``."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +88,18 @@ def test_names_from_before_the_parameters_cell_do_not_count(names, capsys):
     said = capsys.readouterr().out
     assert said.startswith("size: custom\n") and "  seeds            2\n" in said
     assert "device cpu" in said
+
+
+def test_a_notebook_that_shows_committed_rows_has_their_size(names, capsys, monkeypatch):
+    e = dataclasses.replace(E03, parameters=Lists)
+    monkeypatch.setenv("DEPTH_SHOW", "committed")
+    for held, expected in (([], "full"), (["third"], "third"), (["third", "full"], "full")):
+        monkeypatch.setattr(notebook.store, "has_committed", lambda slug, held=held: bool(held))
+        found = SimpleNamespace(sizes=held)
+        monkeypatch.setattr(notebook.store, "committed", lambda slug, found=found: found)
+        notebook.begin(names)
+        assert notebook.configure(e, names).size == expected
+        assert capsys.readouterr().out.startswith(f"size: {expected}\n")
 
 
 def test_a_parameter_with_the_name_of_something_there_before_is_refused(names):

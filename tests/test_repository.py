@@ -19,6 +19,7 @@ from kill_test import ONE_A_STUDY
 from lib import notebook, registry
 from lib.character.models import growth
 from lib.character.objectives import Segments
+from lib.parameters import typed
 from lib.results import store
 from lib.results.schema import check
 from lib.runs.places import ROOT
@@ -137,6 +138,27 @@ def test_modules_say_what_they_are_and_import_by_whole_names():
         if path.stem in ("utils", "helpers", "common_utils", "misc"):
             wrong.append(f"{module} has a name that says nothing")
     assert not wrong, "\n".join(wrong)
+
+
+def test_files_that_are_named_in_words_exist():
+    wrong = []
+    for path in TRACKED:
+        if path.endswith((".py", ".md")):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            named = re.findall(r"[`(]((?:lib/|tools/|tests/)?[\w/]+/\w+\.py)[`)]", text)
+            wrong += [
+                f"{path}: {name}"
+                for name in named
+                if not any((root / name).is_file() for root in (ROOT, ROOT / "lib"))
+                and "NN" not in name
+            ]
+    assert wrong == []
+
+
+def test_a_value_that_is_typed_is_a_number_a_word_or_a_text():
+    assert [typed(text) for text in ("3", "0.5", "True", "wikipedia", "1,3")] == [
+        3, 0.5, True, "wikipedia", (1, 3)
+    ]  # fmt: skip
 
 
 def test_character_experiments_load_without_the_libraries_of_the_other_studies():
@@ -348,6 +370,7 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
     found = "; ".join(tool.faults(path))
     for fault in (
         "have changed since",
+        "its answer box is not what claims.csv says",
         "an output holds a path of the machine",
         "its metadata hold a path of the machine",
         "its metadata hold papermill",

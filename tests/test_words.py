@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 
+from lib import registry
 from lib.runs.places import ROOT
 
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -37,7 +38,9 @@ def faults(text: str) -> list[str]:
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 def test_what_was_found_is_said_in_short_sentences_with_few_numbers(path):
     cells = detail(path)
-    assert len(cells) == (1 if path.name < "20" else len(cells))
+    summary = not registry.has(path.stem)  # of other notebooks: it finds nothing of its own
+    outstanding = summary or registry.experiment(path.stem).pending
+    assert len(cells) == (0 if outstanding else 1)
     assert [fault for cell in cells for fault in faults(cell)] == []
 
 
@@ -61,3 +64,11 @@ def test_no_notebook_calls_a_report_a_seed():
         cells = nbformat.read(path, as_version=4).cells
         text = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
         assert not re.search(r"\(the \*seeds\*\)|the seed's|[;(] ?seed [+−\d]", text), path.name
+
+
+def test_notebooks_say_on_which_text_a_number_stands_and_not_in_which_table():
+    """Tables change their order as texts come in."""
+    for path in BOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        text = " ".join(" ".join(c.source.split()) for c in cells if c.cell_type == "markdown")
+        assert not re.search(r"second table (is|only)|claim on both corpora", text), path.name

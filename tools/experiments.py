@@ -11,7 +11,6 @@ are made from published tables: make figures, make claims.
 """
 
 import argparse
-import ast
 import os
 import sys
 from functools import partial
@@ -23,7 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib import registry  # noqa: E402
-from lib.parameters import SIZES, ParameterError, Parameters, check_environment  # noqa: E402
+from lib.parameters import (  # noqa: E402
+    SIZES,
+    ParameterError,
+    Parameters,
+    check_environment,
+    typed,
+)
 from lib.results import store  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
 from lib.runs.devices import DeviceUnavailable  # noqa: E402
@@ -53,26 +58,14 @@ def names(listed: str) -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def value(text: str, kind: type) -> object:
-    """What was typed for a parameter of a type: a number, True or False, else text.
-
-    A parameter that is text keeps what was typed, numbers with commas between them too.
-    """
-    try:
-        found = float(text) if kind is float else ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-    return found if kind is not str or isinstance(found, str) else text
-
-
 def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
     """The checked parameters of a size with some values replaced."""
     schema = registry.experiment(slug).parameters
     if size not in schema.sizes():
         raise ParameterError(f"{slug} has no size {size!r}; allowed: {', '.join(schema.sizes())}")
     kinds = {name: field.annotation for name, field in schema.model_fields.items()}
-    typed = {name: value(text, kinds.get(name, object)) for name, text in given}
-    return schema.checked({**schema.preset(size), **typed})
+    values = {name: typed(text, kinds.get(name, object)) for name, text in given}
+    return schema.checked({**schema.preset(size), **values})
 
 
 def checked(slugs: list[str], given: argparse.Namespace) -> dict[str, Parameters]:

@@ -133,18 +133,21 @@ def mechanisms(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in book.cells if "mechanism" in cell.metadata.get("tags", [])]
 
 
-def place_answer(book: nbformat.NotebookNode, slug: str) -> None:
-    """The box of asked, found and how sure, made from claims.csv, as the second cell."""
-    if not registry.has(slug):
-        return
+def answer(slug: str) -> str:
+    """What the answer box of an experiment says, made from claims.csv."""
     experiment = registry.experiment(slug)
     ids = [claim.id for claim in experiment.claims]
-    claims = pd.read_csv(scoreboard.PATH)
     over = experiment.claims[0].over if ids else "seeds"
     said = "random seeds" if over == "seeds" else f"{over} of the text"
-    box = nbformat.v4.new_markdown_cell(
-        front.answer(slug[:2], experiment.question, ids, claims, said)
-    )
+    claims = pd.read_csv(scoreboard.PATH)
+    return front.answer(slug[:2], experiment.question, ids, claims, said)
+
+
+def place_answer(book: nbformat.NotebookNode, slug: str) -> None:
+    """The box of asked, found and how sure as the second cell."""
+    if not registry.has(slug):
+        return
+    box = nbformat.v4.new_markdown_cell(answer(slug))
     box.metadata["tags"] = ["answer"]
     rest = [cell for cell in book.cells if "answer" not in cell.metadata.get("tags", [])]
     book.cells = [rest[0], box, *rest[1:]]
@@ -299,6 +302,9 @@ def faults(path: Path) -> list[str]:
     found = [f"its metadata hold {key}" for key in TRACES if any(key in note for note in notes)]
     if any(MACHINE_PATH.search(text) for text in texts(notes)):
         found.append("its metadata hold a path of the machine it ran on")
+    boxes = [cell.source for cell in book.cells if "answer" in cell.metadata.get("tags", [])]
+    if registry.has(path.stem) and boxes != [answer(path.stem)]:
+        found.append("its answer box is not what claims.csv says")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
     if registry.has(path.stem) and registry.experiment(path.stem).pending:
         shown = any(cell.outputs for cell in code if cell not in mechanisms(book))

@@ -21,7 +21,9 @@ from lib.runs import files  # noqa: E402
 def main() -> None:
     matplotlib.use("Agg")
     style.use()
-    style.save(forest.forest(pd.read_csv(scoreboard.PATH)), ROOT / "figures" / "claims.png", dpi=84)
+    style.save(
+        forest.forest(pd.read_csv(scoreboard.PATH)), ROOT / "figures" / "claims.png", dpi=140
+    )
     plt.close("all")
     for name, text in front.pages().items():
         files.write_text(ROOT / name, text)

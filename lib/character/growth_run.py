@@ -148,9 +148,7 @@ def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
     each = _operations(config) * fit.symbols / len(fit.curve)  # of an epoch
     row = {
         **found.row,
-        "status": status(
-            fit.val_ppl
-        ),  # R4 found growing worse than blind guessing: no reason to drop it
+        "status": status(fit.val_ppl),  # R4 found growing worse than blind guessing: that counts
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "begin_val_ppl": perplexity(begin_loss),
         "last_test_ppl": _last_test(stage, model, fit),

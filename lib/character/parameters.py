@@ -24,9 +24,9 @@ class CharacterParameters(Parameters):
     learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
 
     QUICK = {
-        "train_chars": 4_000,
-        "valid_chars": 2_000,
-        "test_chars": 4_000,
+        "train_chars": 3_000,
+        "valid_chars": 1_500,
+        "test_chars": 2_000,
         "seeds": 2,
         "epochs": 3,
     }

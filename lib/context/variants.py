@@ -8,7 +8,7 @@ from typing import Any
 from lib.context import language_run
 from lib.context.block import matched_context_dim, parameter_count
 from lib.context.language_run import LanguageRun, UnigramRun
-from lib.context.parameters import LAYOUTS, ContextParameters, ContextText, report_phase_one
+from lib.context.parameters import ContextParameters, ContextText, report_phase_one
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.experiment import Run
 
@@ -92,8 +92,3 @@ class Unigram:
 def layout_factors(layout: str, **more: Any) -> dict[str, Any]:
     """Factors of a row: where its tokens enter, and what else tells it from the others."""
     return {"layout": layout, **more}
-
-
-def layout_label(layout: str) -> str:
-    """A layout in words."""
-    return LAYOUTS[layout]

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.depth import fronts
+from lib.depth.evaluation import AIMS
 from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
 from lib.results import tables
-from lib.results.statistics import interval
+from lib.results.statistics import interval, percent_interval
 from lib.results.store import Absent, Results
 
 X = "multiplications a token, relative to the untouched base"
@@ -38,7 +39,7 @@ def front(results: Results) -> Figure:
             own = _of(fronts.single(variant), results)
             _draw(panel, own, text, name, style.COLOURS[7], "", marker)
         panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"Adaptive and fixed depth, {tables.seeds(results())}")
+    figure.suptitle(_finding(results))
     style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
     return figure
 
@@ -124,6 +125,23 @@ def time_against_cost(results: Results) -> Figure:
     return figure
 
 
+def _finding(results: Results) -> str:
+    """The heading of the front: what adaptive depth costs against fixed depth, where both are."""
+    parts = []
+    for aim in AIMS:
+        try:
+            values = fronts.better_by(fronts.adaptive, fronts.fixed, aim)(results)
+        except Absent:
+            continue
+        parts.append(f"{percent_interval(values)} % at {aim:g}")
+    if not parts:
+        return f"Adaptive and fixed depth, {tables.seeds(results())}"
+    return (
+        "Perplexity of adaptive against fixed depth at equal cost:\n"
+        f"{', '.join(parts)} ({tables.seeds(results())})"
+    )
+
+
 def _texts(results: Results) -> list[str]:
     frame = results("points")
     return list(frame.loc[frame["split"] == "test", "text"].unique())
@@ -151,6 +169,7 @@ def _draw(
     own = frame[(frame["split"] == "test") & (frame["text"] == text)].copy()
     # a point is one target, or one depth where all tokens have the same; rules may differ by seed
     own["layers"] = own["depth"].where(own["rule"].isin(("static", "fixed")))
+    own = own.reindex(columns=own.columns.union(["target", "mix"]))  # no such point yet: empty
     groups = own.groupby(["variant", "target", "layers", "mix"], dropna=False)
     if len(own) == own["seed"].nunique() or marker:
         marker = marker or "s"

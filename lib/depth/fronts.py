@@ -33,6 +33,8 @@ def points(results: Results, variant: str, **wanted) -> pd.DataFrame:
     frame = results("points")
     frame = frame[frame["variant"] == variant]
     for column, value in wanted.items():
+        if column not in frame:  # one that points of other variants have, which are not run yet
+            raise Absent(f"variant {variant!r} has no point with a {column}")
         if isinstance(value, (tuple, list)):
             frame = frame[frame[column].isin(value)]
         else:

@@ -32,7 +32,7 @@ class Variant:
     """``make(layers)`` is the method for a base of so many layers; ``family`` names its rate.
 
     ``once``: nothing in it is random, so one seed is all there is. ``timed``: its speed is measured
-    beside that of the base.
+    beside that of the base, after all training.
     """
 
     label: str
@@ -59,7 +59,8 @@ class Variant:
         for seed in range(1 if self.once else parameters.seeds):
             yield Run(run, config, seed)
             if self.timed:
-                yield Run(speed_run.run, speed_run.DepthSpeed(config), seed, side=True, alone=True)
+                speed = speed_run.DepthSpeed(config)
+                yield Run(speed_run.run, speed, seed, side=True, alone=True, turn=1)
 
 
 def exits_of(layers: int) -> tuple[int, ...]:

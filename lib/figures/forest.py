@@ -92,8 +92,8 @@ def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
     ]
     axes[0].set_yticks(range(len(table)), names, fontsize=6.2)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
-    figure.suptitle("Every claim of the reports: how much of its effect is found")
-    style.legend(figure, _key(), columns=4)
+    figure.suptitle(_finding(table, text))
+    style.legend(figure, _key(), columns=5)
     alternative.say(figure, spoken(table, text))
     return figure
 
@@ -114,6 +114,15 @@ def spoken(table: pd.DataFrame, text: str = REAL) -> str:
         said = ", ".join(f"{verdict} {count}" for verdict, count in found.items())
         parts.append(f"Claims drawn on {where}: {sum(found.values())}, {said}.")
     return " ".join(parts)
+
+
+def _finding(table: pd.DataFrame, text: str) -> str:
+    """What the picture shows, in a heading."""
+    parts = []
+    for place, where in (("own", "on the text of their report"), ("real", f"on {text}")):
+        found = counted(table, place)
+        parts.append(f"{found[REPLICATED]} of {sum(found.values())} {where}")
+    return f"Of the claims drawn, these are replicated: {', '.join(parts)}"
 
 
 def _panel(panel: Axes, table: pd.DataFrame, place: str) -> None:
@@ -146,4 +155,9 @@ def _key() -> list[Line2D]:
                markersize=5, label=verdict)
         for verdict, (c, m, filled) in LOOKS.items()
     ]  # fmt: skip
-    return [*found, Line2D([], [], color="black", linewidth=1.4, label="95 % interval over seeds")]
+    beyond = {"linestyle": "none", "marker": ">", "color": style.QUIET, "markersize": 5}
+    return [
+        *found,
+        Line2D([], [], color="black", linewidth=1.4, label="95 % interval over seeds"),
+        Line2D([], [], label="arrow: lies beyond the axis", **beyond),
+    ]

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -10,24 +9,50 @@ from matplotlib.figure import Figure
 from lib.experiment import Experiment
 from lib.figures import alternative, style
 from lib.results import store
-from lib.results.store import Results
+from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
 
 
 def show(experiment: Experiment, what: str, results: Results) -> None:
     """Draw a figure of a set of results, save it beside them and present it in the notebook.
 
-    Raises KeyError for a figure that the experiment does not list.
+    One that cannot be drawn before outstanding runs have ended is a sentence instead. Raises
+    KeyError for a figure that the experiment does not list.
     """
-    present(draw(experiment, what, results))
+    experiment.figures[what]
+    try:
+        figure = draw(experiment, what, results)
+    except Absent as missing:
+        print(f"figure {what}: {missing.args[0]}")
+        return
+    present(figure)
 
 
 def draw(experiment: Experiment, what: str, results: Results) -> Figure:
-    """Draw a figure of a set of results and save it beside them."""
-    figure = experiment.figures[what](results)
+    """Draw a figure of a set of results and save it beside them.
+
+    Raises Absent where runs are outstanding and none that the figure shows has ended.
+    """
+    try:
+        figure = experiment.figures[what](results)
+    except FileNotFoundError:
+        if not waiting(experiment, results):
+            raise
+        raise Absent("not drawn, none of its runs has ended") from None
+    if not any(axes.has_data() for axes in figure.axes) and waiting(experiment, results):
+        plt.close(figure)
+        raise Absent("not drawn, none of its runs has ended")
     folder = ROOT / "figures" if results.folder is None else results.folder
     style.save(figure, folder / f"{experiment.slug}_{what}.png")
     return figure
+
+
+def waiting(experiment: Experiment, results: Results) -> bool:
+    """Whether runs are outstanding: of a set, or of the committed tables of a size."""
+    if results.folder is not None:
+        return results.outstanding > 0
+    seeds = results().groupby(["corpus", "size", "variant"])["seed"].nunique()
+    return bool(set(experiment.own) - set(results()["variant"])) or seeds.nunique() > 1
 
 
 def present(figure: Figure) -> None:
@@ -38,17 +63,10 @@ def present(figure: Figure) -> None:
     """
     from IPython.display import HTML, display  # noqa: PLC0415 (drawing needs no notebook)
 
-    words, picture = alternative.text(figure), io.BytesIO()
-    figure.savefig(
-        picture,
-        format="png",
-        dpi=style.SETTINGS["figure.dpi"],
-        bbox_inches="tight",
-        metadata={"Software": None},
-        pil_kwargs={"optimize": True},
-    )
+    words = alternative.text(figure)
+    picture = style.picture(figure, style.SETTINGS["figure.dpi"], words)
     plt.close(figure)
-    data = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": words}
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": words}
     display(data, metadata={"image/png": {"alt": words}}, raw=True)
     folded = f"<details><summary>In words</summary>{html.escape(words)}</details>"
     display(HTML(folded))
@@ -57,8 +75,13 @@ def present(figure: Figure) -> None:
 def redraw(experiment: Experiment) -> list[str]:
     """Draw every figure of an experiment from its committed tables; returns their names."""
     style.use()
-    results = store.committed(experiment.slug)
+    results, drawn = store.committed(experiment.slug), []
     for what in experiment.figures:
-        draw(experiment, what, results)
+        try:
+            draw(experiment, what, results)
+        except Absent as missing:
+            print(f"{experiment.slug}_{what}: {missing.args[0]}")
+            continue
+        drawn.append(f"{experiment.slug}_{what}.png")
         plt.close("all")
-    return [f"{experiment.slug}_{what}.png" for what in experiment.figures]
+    return drawn

@@ -12,6 +12,7 @@ from lib.figures.style import COLOURS, LINES
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK = COLOURS
 METHODS = (
+    (r"Routing Aware", BLACK),  # a loss at several layers, less weight on those without an exit
     (r"LPT|[Ll]osses at", PURPLE),  # a loss at several layers
     (r"Infini-HRM", SKY),
     (r"HRM\+Memory", ORANGE),
@@ -23,6 +24,7 @@ METHODS = (
     (r"frozen", VERMILLION),
     (r"^full,|4-layer full", GREEN),  # grown, all layers trained
     (r"^3-layer|[Ll]ooped", GREY),
+    (r"[Ss]tarts as the base|zero start", GREEN),  # a stage that changes nothing at first
     (r"[Ss]cratch|Standard|standard", BLUE),
     (r"^token at every layer", BLUE),
     (r"^token at first layer", VERMILLION),

@@ -1,7 +1,8 @@
 """Figures with a panel a corpus, so that real and repeated text stand side by side."""
 
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,6 +44,18 @@ def grid_of_panels(
         panel.set_title(name)
     figure.suptitle(title)
     return figure, panels[: len(names)]
+
+
+HARD = "\u00a0"  # a blank at which no line ends
+LINE = 105  # characters of a heading over a figure as wide as a page
+
+
+def heading(figure: Figure, finding: str, parts: Mapping[str, str], note: str = "") -> None:
+    """Put what a figure shows over it: a finding, its values by text, and a note in brackets."""
+    said = [f"{value} on {text}".replace(" ", HARD) for text, value in parts.items()]
+    whole = f"{finding}: {', '.join(said)}" if said else finding
+    lines = textwrap.wrap(whole, LINE, break_on_hyphens=False) + ([f"({note})"] if note else [])
+    figure.suptitle("\n".join(lines))
 
 
 EVERYTHING = (-math.inf, math.inf)
@@ -91,6 +104,7 @@ def perplexities(
     names = corpora(frame)
     figure, axes = grid_of_panels(names, title, rows.HEIGHT * len(variants) + 1.6, sharey=True)
     known = rows.reported(experiment)
+    parted = _parted(variants, set(known))
     for panel, corpus in zip(axes, names, strict=True):
         own, metric = frame[frame["corpus"] == corpus], metrics[corpus]
         every = own.loc[own["variant"].isin(variants), metric].dropna()
@@ -99,11 +113,20 @@ def perplexities(
             if variant in known and corpus == "repeated":
                 rows.draw_reported(panel, y, known[variant])
         rows.name_rows(panel, variants)
+        if parted:
+            panel.axhline(parted - 0.5, color=style.QUIET, linewidth=0.8)
         logarithmic = every.max() > 3 * every.min()
         if logarithmic:
             style.plain_log(panel, "x")
         kind = "validation" if metric == "val_ppl" else "test"
         panel.set_xlabel(f"{kind} perplexity{' (logarithmic)' if logarithmic else ''}")
     shown = "repeated" in names and any(variant in known for variant in variants)
-    style.legend(figure, rows.key(shown), columns=4)
+    style.legend(figure, rows.key(shown), "above the line: the report's rows" * bool(parted), 4)
     return figure
+
+
+def _parted(variants: list[str], known: set[str]) -> int:
+    """How many rows stand above the controls: the report's, where they are the first ones."""
+    first = [variant for variant in variants if variant in known]
+    leading = variants[: len(first)] == first
+    return len(first) if leading and len(first) < len(variants) else 0

@@ -50,20 +50,17 @@ def name_rows(axes: Axes, names: list[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def key(with_reported: bool, with_validation: bool = False) -> list[Artist]:
-    """Legend entries that explain a row; with validation, each says what text it is about."""
+def key(with_reported: bool) -> list[Artist]:
+    """Legend entries that explain a row."""
 
     def mark(marker: str, label: str, **look) -> Line2D:
         return Line2D([], [], linestyle="none", marker=marker, color="black", label=label, **look)
 
-    test, valid = ("test: ", "validation: ") if with_validation else ("", "")
     found = [
-        mark("|", f"{test}mean over seeds", markersize=9, mew=2),
-        Line2D([], [], lw=5, alpha=0.4, color="black", label=f"{test}95 % interval of the mean"),
-        mark("o", f"{test}one seed", markersize=4, alpha=0.7),
+        mark("|", "mean over seeds", markersize=9, mew=2),
+        Line2D([], [], lw=5, alpha=0.4, color="black", label="95 % interval of the mean"),
+        mark("o", "one seed", markersize=4, alpha=0.7),
     ]
-    if with_validation:
-        found.append(mark("D", f"{valid}our mean", markersize=4.5))
     if with_reported:
-        found.append(mark("D", f"{valid}reported", mfc="white", ms=5.5))
+        found.append(mark("D", "reported", mfc="white", ms=5.5))
     return found

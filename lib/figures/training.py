@@ -22,42 +22,62 @@ def over_epochs(axes: Axes, curve: pd.DataFrame, metric: str, label: str, **look
     return float(wide.min().min())
 
 
-def curves(
+def lines(
+    axes: Axes,
     curve: pd.DataFrame,
     variants: list[str],
-    title: str,
-    metric: str = "val_ppl",
-    label: str = "validation perplexity",
-    floors: dict[str, float] | None = None,
     highest: float | None = None,
-) -> Figure:
-    """Mean over seeds against epochs, the band from lowest to highest seed.
+    floors: dict[str, float] | None = None,
+) -> bool:
+    """Draw validation perplexity over epochs into axes; returns whether something was cut off.
 
-    A line ends where the first seed stopped early; ``floors`` draws named horizontal lines;
-    ``highest`` cuts the axis (the label says so, and names the variants that lie wholly above). An
-    axis cut at more than 3 times its lowest value is logarithmic.
+    ``highest`` cuts the axis: the legend names variants that lie wholly above. An axis cut at more
+    than 3 times its lowest value is logarithmic. ``floors`` are named horizontal lines.
     """
-    figure, axes = plt.subplots()
-    lowest = []
+    lowest, most = [], []
     for variant, look in methods.looks(variants).items():
         own = curve[curve["variant"] == variant]
-        above = highest is not None and own[metric].min() > highest
+        if own.empty:
+            continue
+        above = highest is not None and own["val_ppl"].min() > highest
         name = f"{variant} (above the cut)" if above else variant
-        lowest.append(over_epochs(axes, own, metric, name, **look))
+        lowest.append(over_epochs(axes, own, "val_ppl", name, **look))
+        most.append(own["val_ppl"].max())
     for name, value in (floors or {}).items():
         if highest is None or value <= highest:
             style.level(axes, name, value)
             lowest.append(value)
-    if highest is not None:
+    cut = highest is not None and bool(most) and min(lowest) < highest < max(most)
+    if cut:
         if highest > 3 * min(lowest):
             style.plain_log(axes, "y")
         axes.set_ylim(0.96 * min(lowest), highest)
-        label += f" (cut at {highest:g})"
     style.whole_numbers(axes.xaxis)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
+    return cut
+
+
+def axis_name(cut: bool, highest: float | None) -> str:
+    """What a validation axis is called, in two lines where it is cut."""
+    return "validation perplexity" + (f"\n(cut at {highest:g})" if cut else "")
+
+
+def curves(
+    curve: pd.DataFrame,
+    variants: list[str],
+    title: str,
+    floors: dict[str, float] | None = None,
+    highest: float | None = None,
+) -> Figure:
+    """Mean over seeds against epochs, the band from lowest to highest seed, as ``lines`` draws it.
+
+    A line ends where the first seed stopped early.
+    """
+    figure, axes = plt.subplots()
+    cut = lines(axes, curve, variants, highest, floors)
+    axes.set_ylabel(axis_name(cut, highest))
     axes.set_title(title)
-    style.legend(figure, axes, OVER_SEEDS, 3 if len(variants) > 4 else 2)
+    style.legend(figure, axes, OVER_SEEDS, 2)
     return figure
 
 
@@ -67,31 +87,19 @@ def intervals(
     title: str,
     metric: str = "test_ppl",
     label: str = "test perplexity",
-    experiment: str = "",
     floors: dict[str, float] | None = None,
     logarithmic: bool = False,
 ) -> Figure:
-    """One row a variant: every seed, the mean with its 95 % interval, and the report's own figure.
-
-    With ``experiment`` given, two diamonds compare *validation* perplexities, which is what the
-    report gives (from one run): hollow the report's, filled our mean.
-    """
+    """One row a variant: every seed and the mean with its 95 % interval."""
     figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(variants) + 1.5))
-    known = rows.reported(experiment)
     for y, (variant, colour) in enumerate(methods.row_colours(variants).items()):
         rows.draw(axes, y, rows.own_values(frame, variant, metric), colour)
-        if known:
-            valid = frame.loc[frame["variant"] == variant, "val_ppl"].mean()
-            axes.plot(valid, y, "D", color=colour, markersize=4.5, zorder=4)
-        if variant in known:
-            rows.draw_reported(axes, y, known[variant])
     for name, value in (floors or {}).items():
         style.level(axes, name, value, horizontal=False)
     rows.name_rows(axes, variants)
     if logarithmic:
         style.plain_log(axes, "x")
-    label = "perplexity" if known else label  # both splits are drawn
     axes.set_xlabel(f"{label} (lower is better{', logarithmic' if logarithmic else ''})")
-    axes.set_title(title, pad=18 if floors else None)
-    style.legend(figure, rows.key(bool(known), bool(known)), columns=3)
+    figure.suptitle(title)
+    style.legend(figure, rows.key(False), columns=3)
     return figure

@@ -18,7 +18,7 @@ class Board(Parameters):
     verdict: str = choice(ALL, (ALL, *VERDICTS))
 
 
-BOARD = SimpleNamespace(parameters=Board)
+BOARD = SimpleNamespace(slug="90_scoreboard", parameters=Board)
 
 
 def claims() -> pd.DataFrame:

@@ -276,7 +276,8 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
         verdict, why = place(found.mean, found.mean, claim, p)
         return row | {"verdict": verdict, "reason": f"{why} (deterministic); {claim.control}"}
     if found.n < least:
-        reason = f"{found.n} {claim.over}, {least} needed; {claim.control}"
+        counted = f"{found.n} {claim.over if found.n > 1 else claim.over.removesuffix('s')}"
+        reason = f"{counted}, {least} needed; {claim.control}"
         return row | {"verdict": UNDECIDED, "reason": reason}
     verdict, why = place(found.low, found.high, claim, p)
     row["divided"] = claim.unanimous and len({bool(v > claim.threshold) for v in values}) == 2

@@ -35,7 +35,7 @@ COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebo
 REAL = "wikipedia"
 WORDS = {
     "en": {
-        "head": ("question", "report", "ours, on its text", "on Wikipedia", "notebook"),
+        "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook",
         "sized": "size {}",
         REPLICATED: "✔ replicated",
         REVERSED: "✘ reversed",
@@ -46,7 +46,7 @@ WORDS = {
         "minutes": "{:.0f} min",
     },
     "ja": {
-        "head": ("問い", "報告", "追試(報告と同じテキスト)", "Wikipedia", "ノートブック"),
+        "head": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック",
         "sized": "規模{}",
         REPLICATED: "✔ 再現",
         REVERSED: "✘ 逆転",
@@ -112,10 +112,11 @@ def question_rows() -> list[dict[str, str]]:
 
 
 def table(claims: pd.DataFrame, language: str) -> str:
-    """The questions with the report's value and ours; ``because`` is for the notebook's box."""
+    """The questions with the report's value, ours, and the control that explains it."""
     words = WORDS[language]
     known = {claim.id: claim for entry in registry.experiments().values() for claim in entry.claims}
-    lines = [f"| {' | '.join(words['head'])} |", "|---" * len(words["head"]) + "|"]
+    head = words["head"].split("|")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in question_rows():
         own = claims[claims["id"] == row["claim"]]
         claim = known.get(row["claim"])
@@ -130,6 +131,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
             _valued(claim.reported, claim.unit) if has else "–",
             _cell(first if len(first) else own[own["corpus"] != REAL], words),
             _cell(real, words),
+            _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
             _link(row["notebook"], words),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -146,6 +148,14 @@ def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
     n = f" ({row.n})" if row.n > 1 else ""
     size = f", {words['sized'].format(row.size)}" if row.size != FULL else ""
     return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{n}{size}"
+
+
+def _explained(rows: pd.DataFrame, told: str) -> str:
+    """The control in a few words, after its verdicts (on Wikipedia too where that is another)."""
+    measured = rows[rows["n"] > 0]
+    parts = (measured[measured["corpus"] != REAL], measured[measured["corpus"] == REAL])
+    marks = dict.fromkeys(scoreboard.MARKS[p["verdict"].iloc[0]] for p in parts if len(p))
+    return f"{'/'.join(marks)} {told}" if marks and told else "–"
 
 
 def _valued(value: float, unit: str) -> str:
@@ -202,8 +212,8 @@ def answer(
         ">",
     ]
     if len(reason):
-        row = next(reason.itertuples())
-        lines += [f"> **Why.** {row.statement}: {words[row.verdict]}, {_here(row)}.", ">"]
+        said = " ".join(_found(row, words) for row in reason.itertuples())
+        lines += [f"> **Why.** {reason['statement'].iloc[0]}: {said}", ">"]
     counted = [
         _counted(own[own["kind"] == REPORTED], "on the text of the report"),
         _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),

@@ -140,6 +140,15 @@ VARIANTS = {
     "hard_base_head": _condition("Hard tokens, base's head", selection="hard", head="copied"),
 }
 
+TOLD = {  # names of variants in figures, where there is room
+    "hard": "N hard tokens of the whole text",
+    "first": "The first N tokens",
+    "random": "N random tokens of the whole text",
+    "hard_narrow": "Hard tokens among the first N",
+    "loss": "N tokens of highest loss",
+    "hard_base_head": "N hard tokens, copy of the base's head",
+}
+
 
 def reported_table(results: Results) -> pd.DataFrame:
     """R0's two conditions beside ours, and the line that it did not draw.
@@ -284,8 +293,8 @@ E13 = Experiment(
     baseline="first",
     report="hard_vs_all",
     figures={
-        "hard": hard_tokens.against_base("test_ppl", "A new head for hard tokens"),
-        "inside": hard_tokens.against_base("inner_ppl", "A new head, without the ends of records"),
+        "hard": hard_tokens.against_base("test_ppl", told=TOLD),
+        "inside": hard_tokens.against_base("inner_ppl", told=TOLD),
     },
     claims=CLAIMS,
     beside=BESIDE,

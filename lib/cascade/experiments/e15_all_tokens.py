@@ -222,9 +222,11 @@ E15 = Experiment(
     report="cascade_stages",
     figures={
         "split": by_stage(
-            {"all_ppl": "all", "easy_ppl": "easy", "hard_ppl": "hard"},
-            "Served with early exit: all, easy and hard tokens",
+            {"all_ppl": "all tokens", "hard_ppl": "hard tokens (easy ones keep the base's answer)"},
+            "Served with early exit: all and hard tokens over the base alone",
             table="served",
+            label="perplexity over that of the base",
+            over_base=True,
         ),
         "exits": by_stage(
             {"exit_0": "answered by the base"},

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.cascade.tables import one
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.results import tables
 from lib.results.store import Results
+
+HEADING = 80  # characters of a line of a heading
 
 
 def by_stage(
@@ -19,17 +23,22 @@ def by_stage(
     table: str = "stages",
     label: str = "perplexity",
     logarithmic: bool = True,
+    over_base: bool = False,
 ) -> Callable[[Results], Figure]:
     """Draw the mean over seeds against the stage, with the band from lowest to highest seed.
 
-    One colour a variant, one line style a metric (``metrics``: column -> words). Raises ValueError
-    for more metrics than there are line styles.
+    One colour a variant, one line style a metric (``metrics``: column -> words); a single metric
+    has a line style a variant, so that equal lines stay visible. ``over_base``: each seed over its
+    value at stage 0. Raises ValueError for more metrics than there are line styles.
     """
     if len(metrics) > len(style.LINES):
         raise ValueError(f"{len(metrics)} metrics for {len(style.LINES)} line styles")
 
     def draw(results: Results) -> Figure:
-        return _draw(one(results).named(table), metrics, title, label, logarithmic)
+        frame = one(results).named(table)
+        if over_base:
+            frame = _over_base(frame, list(metrics))
+        return _draw(frame, metrics, title, label, logarithmic)
 
     return draw
 
@@ -64,15 +73,33 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
     return draw
 
 
+def _ends(frame: pd.DataFrame, metric: str) -> str:
+    """Where every variant is after its last stage, over what it is with none."""
+    found = []
+    for name, own in frame.groupby("variant", sort=False):
+        means = own.groupby("stage")[metric].mean()
+        found.append(f"{name} {alternative.short(means.iloc[-1] / means.iloc[0])}")
+    return "; ".join(found)
+
+
+def _over_base(frame: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """The metrics of every variant and seed over those at stage 0."""
+    keys = ["variant", "seed"]
+    base = frame[frame["stage"] == 0].set_index(keys)[metrics]
+    own = frame.set_index(keys)
+    return own.assign(**{m: own[m] / base[m].reindex(own.index) for m in metrics}).reset_index()
+
+
 def _draw(frame, metrics: dict[str, str], title: str, label: str, logarithmic: bool) -> Figure:
     variants = list(dict.fromkeys(frame["variant"]))
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
-    for variant, colour in methods.colours(variants).items():
-        for metric, line in zip(metrics, style.LINES, strict=False):
+    for number, (variant, colour) in enumerate(methods.colours(variants).items()):
+        lines = style.LINES if len(metrics) > 1 else style.LINES[number % len(style.LINES) :]
+        for metric, line in zip(metrics, lines, strict=False):
             wide = frame[frame["variant"] == variant].pivot_table(
                 index="stage", columns="seed", values=metric
             )
-            name = variant if line == "-" else None
+            name = variant if metric == next(iter(metrics)) else None
             look = {"linestyle": line, "marker": "o", "ms": 4, "color": colour, "label": name}
             axes.plot(wide.index, wide.mean(axis=1), **look)
             axes.fill_between(
@@ -84,8 +111,13 @@ def _draw(frame, metrics: dict[str, str], title: str, label: str, logarithmic: b
     axes.set_xticks(sorted(frame["stage"].unique()))
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
-    axes.set_title(f"{title}\n({tables.corpora(frame)})")
-    words = dict(zip(style.LINE_NAMES, metrics.values(), strict=False))
-    note = "; ".join(f"{line}: {what}" for line, what in words.items())
-    style.legend(figure, axes, f"{note}\nmean over seeds; band: lowest to highest seed", 2)
+    over = ", over the base" if logarithmic else ""
+    found = f"after the last stage{over}: {_ends(frame, next(iter(metrics)))}"
+    lines = textwrap.wrap(found, HEADING, break_on_hyphens=False)
+    figure.suptitle("\n".join([title, *lines, f"({tables.corpora(frame)})"]))
+    note = "mean over seeds; band: lowest to highest seed"
+    if len(metrics) > 1:
+        words = zip(style.LINE_NAMES, metrics.values(), strict=False)
+        note = "; ".join(f"{line}: {what}" for line, what in words) + f"\n{note}"
+    style.legend(figure, axes, note, 2)
     return figure

@@ -55,8 +55,8 @@ def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
         seconds = np.interp(mean["test_rate"], known["rate"], known["relative_time"])
         times[stage] = float(known["relative_time"].iloc[-1])
         look = {"color": colours[stage], "marker": ".", "label": labels[stage]}
-        for axes, x in zip(panels, (mean["flops"], seconds), strict=True):
-            axes.plot(x, mean["test_ppl"], **look)
+        panels[0].plot(mean["flops"], mean["test_ppl"], **look)
+        panels[1].plot(seconds, mean["test_ppl"], **{**look, "linestyle": "none"})
     for name, marker in zip((*baselines, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
         if own.empty:
@@ -79,10 +79,18 @@ def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
     panels[0].set_xlabel("FLOPs per token (base = 1)")
     panels[1].set_xlabel("measured time per token (base = 1)")
     panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
-    figure.suptitle(f"All held-out tokens against cost ({_stands_on(frame, routes)})")
+    means = frame[frame["variant"].isin((*baselines, *routed))].groupby("variant")
+    means = means[["test_ppl", "flops"]].mean()
+    best = means["test_ppl"].idxmin() if len(means) else ""
+    found = "All held-out tokens against cost"
+    if best:
+        ppl, cost = means.loc[best]
+        found = f"Lowest: {labels[best]} ({ppl:.2f} at {cost:.3g} times the base's FLOPs)"
+    figure.suptitle(f"{found}; base alone {alone:.2f}\n({_stands_on(frame, routes)})")
     note = (
-        "line: stage routed by the gate at each rate (mean over seeds), its end mark: every token\n"
-        "bar: 95 % interval over seeds; filled mark: routed as trained, its time was not measured"
+        "line, dots: a stage routed by the gate, mean over seeds; end mark: every token\n"
+        "each time measured once; bar: 95 % interval over seeds\n"
+        "filled mark: routed as trained, its time was not measured"
     )
     style.legend(figure, panels[0], note, 3)
     return figure
@@ -106,6 +114,7 @@ def _kept_gain(results: Results, stage: str) -> Figure:
     frame, routes = results(), results("routes")
     routes = routes[routes["variant"] == stage]
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 4.6), sharey=True)
+    oracle: list[str] = []
     for axes, column, title in zip(
         panels,
         ("test_ppl", "test_content_ppl"),
@@ -117,15 +126,29 @@ def _kept_gain(results: Results, stage: str) -> Figure:
         whole = whole[~np.isclose(whole, base, rtol=1e-5)]
         if whole.empty:
             axes.text(0.5, 0.5, "no seed's stage differs from its base", ha="center")
+        inset = axes.inset_axes((0.58, 0.07, 0.4, 0.3))
         for rule, look in _rules().items():
             own = routes[(routes["rule"] == rule) & routes["seed"].isin(whole.index)]
             gain = np.log(base / own[column]) / np.log(base / own["seed"].map(whole))
-            _through_origin(axes, own.assign(gain=gain), look)
-        axes.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
+            _through_origin(inset if rule == ORACLE else axes, own.assign(gain=gain), look)
+            if rule == ORACLE and len(own):
+                highest = gain.groupby(own["wanted_rate"]).mean().max()
+                oracle.append(f"{title} {alternative.short(highest)}")
+        for place in (axes, inset):
+            place.plot([0, 1], [0, 1], color=style.QUIET, lw=1.2, ls="--", label="chance")
+        inset.set_title(RULE_NAMES[ORACLE], fontsize=8)
+        inset.tick_params(labelsize=7)
         axes.set_xlabel("share of tokens routed")
         axes.set_title(title)
     panels[0].set_ylabel("share of the whole gain kept (in nats)")
-    figure.suptitle(f"What routing keeps of the gain ({_stands_on(frame, routes)})")
+    kept = [
+        f"{100 * np.interp(READ, *line.get_data()):.0f} % of {axes.get_title()}"
+        for axes in panels
+        for line in axes.lines
+        if line.get_label() == f"by {RULE_NAMES['gate']}"
+    ]
+    found = f"Routing {100 * READ:.0f} % by the gate keeps of the gain: {', '.join(kept)}"
+    figure.suptitle(f"{found}\n({_stands_on(frame, routes)})")
     style.legend(
         figure,
         panels[0],
@@ -134,7 +157,8 @@ def _kept_gain(results: Results, stage: str) -> Figure:
         4,
     )
     words = alternative.at(figure, READ, f"{100 * READ:.0f} % of the tokens (chance: {READ:g})")
-    alternative.say(figure, words)
+    most = f" The oracle keeps at most: {', '.join(oracle)}." if oracle else ""
+    alternative.say(figure, words + most)
     return figure
 
 
@@ -159,21 +183,40 @@ def _steps(results: Results, variants: tuple[str, ...]) -> Figure:
     frame, names = results.named(), results.names(variants)
     names = [name for name in names if (frame["variant"] == name).any()]
     ratios = frame.assign(ratio=frame["test_ppl"] / frame["base_test_ppl"])
-    figure, axes = plt.subplots(figsize=(7.2, rows.HEIGHT * len(names) + 1.7))
-    for y, name in enumerate(names):
-        values = rows.own_values(ratios, name, "ratio")
-        rows.draw(axes, y, values, style.COLOURS[0])
-        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
-        axes.annotate(f"{values.mean():.3f} (n = {len(values)})", (1.01, y), **place)
-    style.level(axes, "base alone", 1.0, horizontal=False)
-    style.plain_log(axes, "x")
-    rows.name_rows(axes, names)
-    axes.set_xlabel(
+    values = {name: rows.own_values(ratios, name, "ratio") for name in names}
+    parts = [[n for n in names if len(values[n]) > 1], [n for n in names if len(values[n]) == 1]]
+    parts = [part for part in parts if part]
+    figure, panels = plt.subplots(
+        len(parts),
+        1,
+        figsize=(7.6, rows.HEIGHT * len(names) + 0.9 * len(parts) + 1.5),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [len(part) for part in parts]},
+    )
+    for axes, part in zip(panels[:, 0], parts, strict=True):
+        several, before = len(values[part[0]]) > 1, None
+        for y, name in enumerate(part):
+            mean = values[name].mean()
+            if several and before is not None:  # how far this step leads from the one above
+                axes.plot([before, mean], [y, y], color=style.QUIET, lw=1)
+            rows.draw(axes, y, values[name], style.COLOURS[0])
+            place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+            axes.annotate(f"{mean:.3f} (n = {len(values[name])})", (1.01, y), **place)
+            before = mean
+        style.level(axes, "base alone", 1.0, horizontal=False)
+        style.plain_log(axes, "x")
+        rows.name_rows(axes, part)
+        what = "One change after the other" if several else "Single changes, one seed: no interval"
+        axes.set_title(what, pad=18)
+    panels[-1, 0].set_xlabel(
         "perplexity of all test tokens over the base's (below 1 is better, logarithmic)"
     )
     own = frame[frame["variant"].isin(names)]
-    title = f"From the report's design to a working one, one change at a time\n({_corpora(own)})"
-    axes.set_title(title, pad=18)
+    first = next((n for n in parts[0] if values[n].max() < 1), None)
+    found = (
+        f"better than the base from “{first}” on" if first else "no step is better than the base"
+    )
+    figure.suptitle(f"From the report's design to a working one: {found}\n({_corpora(own)})")
     style.legend(figure, rows.key(False), columns=3)
     return figure
 

@@ -15,7 +15,7 @@ class Exp00(CharacterParameters):
     seeds: int = whole(2, 1, 1_000)
     epochs: int = whole(10, 1, 10_000)
 
-    QUICK = {"epochs": 4}
+    QUICK = {"epochs": 3}
 
 
 VARIANTS = {"standard": Variant(TransformerConfig(), Standard(), "Standard, 1 layer")}

@@ -222,7 +222,7 @@ E01 = Experiment(
     report="exp01",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), "Supervision decides", "exp01", counted=("unigram", "bigram")
+            list(VARIANTS), ("hrm", "oacd_2"), "exp01", counted=("unigram", "bigram")
         ),
         "curves": common.curves(PATIENT, highest=100),
     },

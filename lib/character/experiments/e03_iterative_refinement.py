@@ -115,7 +115,7 @@ E03 = Experiment(
     report="exp03",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), "Refinement and its controls", "exp03", counted=("bigram",)
+            list(VARIANTS), ("irt", "standard"), "exp03", counted=("bigram",)
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
     },

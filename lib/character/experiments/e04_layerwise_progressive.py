@@ -127,7 +127,7 @@ E04 = Experiment(
     report="exp04",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), "Losses at every layer", "exp04", counted=("bigram",)
+            list(VARIANTS), ("lpt", "standard"), "exp04", counted=("bigram",)
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
         "layer_losses": layers.training_losses("lpt", 4, "Training loss by layer, LPT"),

@@ -182,7 +182,7 @@ E05 = Experiment(
     baseline="base",
     report="exp05",
     figures={
-        "perplexity": common.perplexity(list(VARIANTS), "A fourth layer", "exp05"),
+        "perplexity": common.perplexity(list(VARIANTS), ("full", "base"), "exp05"),
         "stages": growth.stages(("full", "restarted", "full_best", "full_best_identity")),
         "compute": growth.against_compute(
             ("scratch_patient", "full_best", "full_best_identity_slow", "frozen")

@@ -145,7 +145,7 @@ E06 = Experiment(
     baseline="greedy_1",
     report="exp06",
     figures={
-        "perplexity": common.perplexity(list(VARIANTS), "Greedy layer by layer", "exp06"),
+        "perplexity": common.perplexity(list(VARIANTS), ("greedy_4", "greedy_1"), "exp06"),
         "stages": growth.stages(("fine_tuned", "fine_tuned_best", "scratch")),
         "compute": growth.against_compute(
             ("scratch", "fine_tuned_best", "greedy_4_best_identity", "greedy_4_best_embedding")

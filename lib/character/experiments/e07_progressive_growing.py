@@ -195,7 +195,7 @@ E07 = Experiment(
     baseline="scratch_standard",
     report="exp07",
     figures={
-        "perplexity": common.perplexity(list(VARIANTS), "Growing from one layer to four", "exp07"),
+        "perplexity": common.perplexity(list(VARIANTS), ("lpt_4", "standard_4"), "exp07"),
         "stages": growth.stages(("lpt_4", "lpt_4_best")),
         "compute": growth.against_compute(
             (

@@ -231,10 +231,10 @@ E10 = Experiment(
     baseline="full",
     report="exp10",
     figures={
-        "perplexity": common.perplexity(list(VARIANTS), "Routing and its baselines", "exp10"),
+        "perplexity": common.perplexity(list(VARIANTS), ("routed", "full"), "exp10"),
         "pareto": exits.pareto([name for name in VARIANTS if name != "half"]),
         "thresholds": exits.thresholds(("routed", "full"), COLUMNS),
-        "speed": exits.speed("Measured against ideal speed-up, one core"),
+        "speed": exits.speed(),
     },
     claims=CLAIMS,
     beside=BESIDE,

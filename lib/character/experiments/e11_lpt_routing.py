@@ -272,11 +272,13 @@ E11 = Experiment(
     baseline="plain",
     report="exp11",
     figures={
-        "perplexity": common.perplexity(NAMES, "Three loss weightings", "exp11"),
+        "perplexity": common.perplexity(NAMES, ("lpt", "plain"), "exp11"),
         "pareto": exits.pareto(NAMES),
         "thresholds": exits.thresholds(NAMES, COLUMNS),
         "reliability": exits.reliability(NAMES),
-        "scale": scale.by_size("Four layers on more text, with fewer passes over it"),
+        "scale": scale.by_size(
+            "four layers on more text, with fewer passes over it", ("LPT", "Standard")
+        ),
     },
     claims=CLAIMS,
     beside=BESIDE,

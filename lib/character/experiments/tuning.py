@@ -12,7 +12,6 @@ costs. An interrupted tuning goes on where it stopped; after each stage of a met
 """
 
 import argparse
-import ast
 import math
 import sys
 import time
@@ -27,7 +26,7 @@ from lib.character import choices
 from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
 from lib.character.run import CharacterRun, WindowWork, run
-from lib.parameters import ParameterError
+from lib.parameters import ParameterError, typed
 from lib.runs.sweep import SweepFailed, spoken, sweep
 from lib.runs.task import Task
 from lib.text.corpus import Corpus
@@ -137,14 +136,6 @@ def _alone(task: Task, workers: int) -> dict | None:
     return record
 
 
-def value(text: str) -> object:
-    """A parameter's value as it was typed: a number, True or False, else text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Say what it costs, then tune."""
     parser = argparse.ArgumentParser(
@@ -159,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := [name for name in methods if name not in METHODS]:
         sys.exit(f"no method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     try:
-        parameters = Exp22.checked({name: value(text) for name, text in given.parameter})
+        parameters = Exp22.checked({name: typed(text) for name, text in given.parameter})
     except ParameterError as refusal:
         sys.exit(str(refusal))
     corpus = parameters.load()

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lib.figures import methods, panels, style, training
+from lib.figures import panels, style, training
 from lib.results import tables
-from lib.results.store import Results
+from lib.results.claims import change
+from lib.results.statistics import percent_interval
+from lib.results.store import Absent, Results
 
 
 def metric(corpus: str) -> str:
@@ -14,18 +16,42 @@ def metric(corpus: str) -> str:
     return "val_ppl" if corpus == "repeated" else "test_ppl"
 
 
-def perplexity(variants: Sequence[str], title: str, report: str = "", counted: Sequence[str] = ()):
+def changed(results: Results, treatment: str, baseline: str) -> dict[str, str]:
+    """Text -> percent change between two variants, seed by seed, where both have rows there."""
+    found = {}
+    for corpus in results.corpora:
+        own = results.on(corpus)
+        try:
+            values = change(treatment, baseline, metric(corpus))(own)
+        except Absent:
+            continue
+        found[corpus] = f"{percent_interval(values)} %"
+    return found
+
+
+def perplexity(
+    variants: Sequence[str],
+    pair: tuple[str, str],
+    report: str = "",
+    counted: Sequence[str] = (),
+):
     """Draw the perplexity of every variant with its interval, a panel a text.
 
-    ``report``: the name of the rows in ``reported.csv`` that are drawn beside; ``counted`` names
-    the n-gram baselines that are drawn as rows too.
+    ``pair``: treatment and baseline whose change is the heading; ``report``: the name of the rows
+    in ``reported.csv`` that are drawn beside; ``counted`` names the n-gram baselines that are drawn
+    as rows too.
     """
 
     def draw(results: Results) -> Figure:
         frame = results.named()
         metrics = {corpus: metric(corpus) for corpus in results.corpora}
         names = results.names((*variants, *counted))
-        return panels.perplexities(frame, names, f"{title}, {tables.seeds(frame)}", metrics, report)
+        figure = panels.perplexities(frame, names, "", metrics, report)
+        pair_names = results.names(pair)
+        finding = f"{' against '.join(pair_names)}" if len(pair_names) == 2 else "Perplexity"
+        found = changed(results, *pair) if len(pair_names) == 2 else {}
+        panels.heading(figure, finding, found, f"change of perplexity, {tables.seeds(frame)}")
+        return figure
 
     return draw
 
@@ -38,18 +64,16 @@ def curves(variants: Sequence[str], highest: float | None = None):
         figure, axes = panels.grid_of_panels(
             panels.counted(results()), "Validation during training", 3.6
         )
+        lowest = {}
         for panel, corpus in zip(axes, results.corpora, strict=True):
             own = curve[curve["corpus"] == corpus]
-            cut = highest if highest and own["val_ppl"].min() < highest else None
-            for name, look in methods.looks(names).items():
-                rows = own[own["variant"] == name]
-                if len(rows):
-                    training.over_epochs(panel, rows, "val_ppl", name, **look)
-            if cut:
-                panel.set_ylim(top=cut)
-            style.whole_numbers(panel.xaxis)
-            panel.set_xlabel("epoch")
-            panel.set_ylabel("validation perplexity" + (f" (cut at {cut:g})" if cut else ""))
+            cut = training.lines(panel, own, names, highest)
+            panel.set_ylabel(training.axis_name(cut, highest))
+            best = own.groupby(["variant", "seed"])["val_ppl"].min().groupby("variant").mean()
+            best = best[best.index.isin(names)]
+            if len(best):
+                lowest[corpus] = f"{best.idxmin()} ({best.min():.1f})"
+        panels.heading(figure, "Lowest at its best epoch", lowest)
         style.legend(figure, axes[0], training.OVER_SEEDS, 3 if len(names) > 4 else 2)
         return figure
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from lib.character.analysis.difficulty import GROUPS, REFERENCES
 from lib.character.figures.exits import reported_split
 from lib.figures import rows, style
-from lib.figures.panels import band, corpora, counted, grid_of_panels
+from lib.figures.panels import band, corpora, counted, grid_of_panels, heading
 from lib.results.store import Results
 
 COLOURS = dict(zip(GROUPS, (style.COLOURS[2], style.COLOURS[0], style.COLOURS[1]), strict=True))
@@ -27,7 +27,8 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
     def draw(results: Results) -> Figure:
         layers, name = reported_split(results, "layers"), results.labels[variant]
         own = layers[layers["variant"] == name]
-        figure, axes = grid_of_panels(counted(own), f"{title}, {name}", 3.8)
+        figure, axes = grid_of_panels(counted(own), "", 3.8)
+        grown = {}
         for panel, corpus in zip(axes, corpora(own), strict=True):
             for group, colour in COLOURS.items():
                 for (state, reference), line in STATES.items():
@@ -40,8 +41,16 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
                     shown = f"{group} symbols" if line == "-" else None
                     look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
                     band(panel, here, "layer", column, label=shown, **look)
+            hard = own[
+                (own["corpus"] == corpus) & (own["group"] == "hard") & (own["state"] == "last")
+            ]
+            by_layer = hard[hard["reference"] == "own"].groupby("layer")[column].mean()
+            if len(by_layer):
+                grown[corpus] = f"{by_layer.iloc[0]:.1f} and {by_layer.iloc[-1]:.1f}"
             style.whole_numbers(panel.xaxis)
             panel.set_xlabel("layer")
+        what = f"{title}, {name}, last epoch: hard symbols after the first and the last layer"
+        heading(figure, what, grown)
         axes[0].set_ylabel(label)
         style.legend(figure, axes[-1], NOTE, 3)
         return figure
@@ -60,9 +69,9 @@ def by_reference(variant: str, state: str = "best"):
         own = table[
             (table["variant"] == name) & (table["group"] == "hard") & (table["state"] == state)
         ]
-        title = f"Loss of hard symbols, first layer to last, {name}"
         height = rows.HEIGHT * len(REFERENCES) + 1.6
-        figure, axes = grid_of_panels(counted(own), title, height, sharey=True)
+        figure, axes = grid_of_panels(counted(own), "", height, sharey=True)
+        span = {}
         for panel, corpus in zip(axes, corpora(own), strict=True):
             here = own[own["corpus"] == corpus]
             for y, reference in enumerate(REFERENCES):
@@ -70,9 +79,13 @@ def by_reference(variant: str, state: str = "best"):
                 wide = wide.pivot(index="seed", columns="layer", values="loss")
                 fall = 100 * (1 - wide[wide.columns.max()] / wide[wide.columns.min()])
                 rows.draw(panel, y, fall.to_numpy(), style.COLOURS[y])
+                span.setdefault(corpus, []).append(fall.mean())
             rows.name_rows(panel, list(REFERENCES))
             panel.axvline(0, color="black", linewidth=0.8)
             panel.set_xlabel("fall of loss, % (below 0: grows)")
+        said = {corpus: f"{min(v):.0f} to {max(v):.0f} %" for corpus, v in span.items()}
+        what = f"{name}: from first to last layer the loss of hard symbols falls, by reference"
+        heading(figure, what, said)
         axes[0].set_ylabel("reference of difficulty")
         style.legend(figure, rows.key(False), columns=3)
         return figure

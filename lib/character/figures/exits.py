@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import alternative, methods, style
-from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels
+from lib.figures.panels import EVERYTHING, band, corpora, counted, grid_of_panels, heading
 from lib.results import tables
 from lib.results.statistics import interval, percent_change, percent_interval
 from lib.results.store import Results
@@ -55,8 +55,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str]):
         layer = int(results("summary")["exit_layer"].iloc[0])
         pairs = [(corpus, column) for corpus in corpora(table) for column in columns]
         headings = [f"{corpus}:\n{COLUMNS[column]}" for corpus, column in pairs]
-        title = f"Exit after layer {layer} against none, seed by seed, {tables.seeds(table)}"
-        figure, axes = grid_of_panels(headings, title, 2.5, len(columns), sharex=True)
+        figure, axes = grid_of_panels(headings, "", 2.5, len(columns), sharex=True)
         for panel, (corpus, column) in zip(axes, pairs, strict=True):
             own = table[table["corpus"] == corpus]
             for name, colour in methods.colours(names).items():
@@ -73,6 +72,13 @@ def thresholds(variants: Sequence[str], columns: Sequence[str]):
                 panel.axhline(0, color=style.QUIET, linewidth=0.8)
         for panel in axes[-len(columns) :]:
             panel.set_xlabel("confidence threshold")
+        read = table[(table["threshold"] == READ) & (table["state"] == "best")]
+        share = read.groupby(["corpus", "variant"], sort=False)["exit_pct"].mean()
+        most = {c: f"{share[c].max():.2g} %" for c in share.index.unique("corpus")}
+        against = f"exit after layer {layer} against none, seed by seed, {tables.seeds(table)}"
+        heading(
+            figure, f"At confidence {READ}, best epoch, so many symbols exit at most", most, against
+        )
         note = "solid: best epoch; dashed: last epoch; band: 95 % interval over seeds"
         style.legend(figure, axes[0], note, len(names))
         alternative.say(figure, alternative.at(figure, READ, f"confidence {READ}, best epoch"))
@@ -81,7 +87,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str]):
     return draw
 
 
-def pareto(variants: Sequence[str], state: str = "best"):
+def pareto(variants: Sequence[str]):
     """Draw the change of perplexity against no exit over compute: a line a network.
 
     A point is a threshold: mean over seeds, each against its own network without exits, and its
@@ -90,12 +96,12 @@ def pareto(variants: Sequence[str], state: str = "best"):
 
     def draw(results: Results) -> Figure:
         table = compared(results)
-        table = table[table["state"] == state]
-        figure, axes = grid_of_panels(counted(table), "What exits cost, best epoch", 4.3)
-        found = []
+        table = table[table["state"] == "best"]
+        figure, axes = grid_of_panels(counted(table), "", 4.3)
+        found, saved = [], {}
         for panel, corpus in zip(axes, corpora(table), strict=True):
             panel.axhline(0, color=style.QUIET, linewidth=0.8)
-            for name, colour in methods.colours(results.names(variants)).items():
+            for name, look in methods.looks(results.names(variants)).items():
                 rows = table[(table["corpus"] == corpus) & (table["variant"] == name)]
                 if rows.empty:
                     continue
@@ -108,15 +114,20 @@ def pareto(variants: Sequence[str], state: str = "best"):
                 middle = np.array([one.mean for one in change])
                 below = middle - [one.low for one in change]
                 above = [one.high for one in change] - middle
-                look = {"color": colour, "ms": 6, "lw": 1.6, "elinewidth": 1, "label": name}
-                panel.errorbar(compute, middle, [below, above], fmt=".-", **look)
-                panel.plot(compute, [one.mean for one in chance], ":", color=colour, lw=1.2)
+                how = {**look, "ms": 6, "lw": 1.6, "elinewidth": 1, "label": name}
+                panel.errorbar(compute, middle, [below, above], marker=".", **how)
+                random = [one.mean for one in chance]
+                panel.plot(compute, random, ":", color=look["color"], lw=1.2)
+                most = 100 - compute.iloc[0]
+                saved[corpus] = max(saved.get(corpus, (0.0, "")), (most, name))
                 found.append(
                     f"{name} on {corpus}: {change[0]} % at {compute.iloc[0]:.0f} % of the compute,"
                     f" {chance[0]} % by random exits"
                 )
             panel.set_xlabel("blocks' compute (% of four layers)")
         axes[0].set_ylabel("change of perplexity against no exit (%)")
+        most = {corpus: f"{share:.2g} % ({name})" for corpus, (share, name) in saved.items()}
+        heading(figure, "Compute that exits save at most, best epoch", most)
         note = "bar: 95 % interval over seeds; dotted: as many exits at random"
         style.legend(figure, axes[0], note, 3)
         alternative.say(figure, f"At the lowest threshold: {'; '.join(found)}.")
@@ -137,9 +148,8 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
         names = [name for name in names if (own["variant"] == name).any()]
         pairs = [(corpus, name) for corpus in corpora(own) for name in names]
         headings = [f"{corpus}:\n{name}" for corpus, name in pairs]
-        title = f"Exit layer at the {state} epoch, {tables.seeds(own)}"
-        figure, axes = grid_of_panels(headings, title, 2.9, len(names), sharex=True, sharey=True)
-        gaps = []
+        figure, axes = grid_of_panels(headings, "", 2.4, len(names), sharex=True, sharey=True)
+        gaps, largest = [], {}
         for panel, (corpus, name) in zip(axes, pairs, strict=True):
             panel.plot([0, 1], [0, 1], color=style.QUIET, lw=1, ls=":", label="calibrated")
             for kind, colour, label in (
@@ -152,6 +162,8 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
                 pooled = rows.groupby("bin").apply(_pool, include_groups=False)
                 gap = np.average(pooled["confidence"] - pooled["accuracy"], weights=pooled["count"])
                 gaps.append(f"{name} on {corpus} {label} {gap:+.3f}")
+                if kind == "raw":
+                    largest[corpus] = max(largest.get(corpus, -1.0), gap)
                 area = 8 + 90 * pooled["count"] / pooled["count"].max()
                 look = {"color": colour, "lw": 1.2, "label": label}
                 panel.plot(pooled["confidence"], pooled["accuracy"], **look)
@@ -160,6 +172,9 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
             panel.set_xlabel("confidence")
         for panel in axes[:: len(names)]:
             panel.set_ylabel("accuracy (share right)")
+        above = {corpus: f"{gap:+.2f}" for corpus, gap in largest.items()}
+        seeds = f"exit layer at the {state} epoch, {tables.seeds(own)}"
+        heading(figure, "As trained, confidence lies above accuracy by up to", above, seeds)
         note = (
             "confidence: probability of the prediction, in ten bins; symbols of all seeds pooled; "
             "area of a dot: how many"
@@ -182,18 +197,19 @@ def _pool(rows: pd.DataFrame) -> pd.Series:
     )
 
 
-def speed(title: str):
-    """Draw measured against ideal speed-up: windows, generation, and untrained wider models."""
+def speed():
+    """Draw measured against ideal speed-up on one core: windows, generation, wider models."""
 
     def draw(results: Results) -> Figure:
         batched, generated, wider = (results(name) for name in ("batched", "generated", "wider"))
         names = ["whole windows", "generation with cache", "wider models, exits at random"]
-        figure, axes = grid_of_panels(names, f"{title}, {tables.seeds(generated)}", 3.9)
-        for panel, frame, key in (
-            (axes[0], batched, "keep"),
-            (axes[1], generated[generated["threshold"].notna()], "method"),
-            (axes[2], wider, "width"),
+        figure, axes = grid_of_panels(names, "", 3.9)
+        fastest = []
+        frames = (batched, generated[generated["threshold"].notna()], wider)
+        for panel, what, frame, key in zip(
+            axes, names, frames, ("keep", "method", "width"), strict=True
         ):
+            fastest.append(f"{what} {frame['speedup'].max():.1f}")
             top = 1.05 * max(frame["ideal_speedup"].max(), frame["speedup"].max())
             panel.plot([1, top], [1, top], color=style.QUIET, lw=1, ls=":")
             panel.axhline(1, color=style.QUIET, linewidth=0.8)
@@ -205,6 +221,8 @@ def speed(title: str):
                 panel.plot(rows["ideal_speedup"], rows["speedup"], marker, label=label, **look)
             panel.set_xlabel("ideal speed-up (×, by operations)")
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
+        seeds = f"one core, {tables.seeds(generated)}"
+        heading(figure, f"Highest measured speed-up: {', '.join(fastest)}", {}, seeds)
         axes[0].set_ylabel("measured speed-up (×, wall clock)")
         figure.supxlabel(
             "a mark: one seed at one threshold; dotted: measured = ideal; solid: no gain",

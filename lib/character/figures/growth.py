@@ -6,38 +6,44 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures import methods, style
-from lib.figures.panels import corpora, counted, grid_of_panels
+from lib.figures import alternative, methods, style
+from lib.figures.panels import corpora, counted, grid_of_panels, heading
 from lib.results.store import Results
 
-COMPUTE = "training compute so far (10¹² operations)"
+COMPUTE = "training compute so far\n(10¹² operations, logarithmic)"
 CUT = 1.5  # times the lowest perplexity
 SHARES = np.linspace(0.0, 1.0, 21)  # of the way from a stage's first to its last epoch
 
 
-def stages(variants: Sequence[str], title: str = "Validation perplexity by stages"):
+def stages(variants: Sequence[str]):
     """Draw validation perplexity over the stages, mean over seeds, the band from lowest to highest.
 
     Every stage is equally wide: what is compared are shares of a stage, since seeds stop at other
     epochs. The axis of a panel ends above the highest mean of any stage but the first, or at one
-    and a half times the lowest: what is shown is what adding layers does, not the first epochs.
+    and a half times the lowest: what is shown is what adding layers does, not the first epochs. The
+    heading tells where the first variant ends, over the lowest of its first stage.
     """
 
     def draw(results: Results) -> Figure:
         curve, names = results.named("curve"), results.names(variants)
-        figure, axes = grid_of_panels(counted(curve), title, 3.2)
+        figure, axes = grid_of_panels(counted(curve), "", 3.2)
+        told, rise = [], {}
         for panel, corpus in zip(axes, corpora(curve), strict=True):
             here, means = curve[curve["corpus"] == corpus], []
-            for name, colour in methods.colours(names).items():
-                own = here[here["variant"] == name]
+            for name, look in methods.looks(names).items():
+                own, path = here[here["variant"] == name], []
                 for stage, rows in own.groupby("stage"):
                     values = over_stage(rows)
                     x, mean = stage - 0.97 + 0.94 * SHARES, values.mean(0)
                     label = name if stage == own["stage"].min() else None
-                    panel.plot(x, mean, color=colour, label=label)
-                    low, high = values.min(0), values.max(0)
+                    panel.plot(x, mean, label=label, **look)
+                    low, high, colour = values.min(0), values.max(0), look["color"]
                     panel.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
                     means.append((stage, mean))
+                    path.append(alternative.short(mean[-1]))
+                if path and name == names[0]:
+                    rise[corpus] = f"{means[-1][1][-1] / means[0][1].min():.2g}"
+                told.append(f"{name} on {corpus}: {', '.join(path)}")
             style.plain_log(panel, "y")
             if means:
                 later = [mean.max() for stage, mean in means if stage > 1]
@@ -54,6 +60,8 @@ def stages(variants: Sequence[str], title: str = "Validation perplexity by stage
         axes[0].set_ylabel("validation perplexity (logarithmic)")
         note = "line: mean over seeds, a stage from its first to its last epoch; band: all seeds"
         style.legend(figure, axes[-1], note)
+        heading(figure, f"{names[0]} ends at a multiple of the lowest of its first stage", rise)
+        alternative.say(figure, f"At the end of each stage: {'; '.join(told)}.")
         return figure
 
     return draw
@@ -69,10 +77,7 @@ def over_stage(rows: pd.DataFrame) -> np.ndarray:
     return np.array(found)
 
 
-def against_compute(
-    variants: Sequence[str],
-    title: str = "Best validation perplexity against compute, all stages counted",
-):
+def against_compute(variants: Sequence[str]):
     """Draw the best validation perplexity so far (any depth) against compute, mean over seeds.
 
     The band runs from the lowest to the highest seed. A line begins when every seed has finished
@@ -81,14 +86,18 @@ def against_compute(
 
     def draw(results: Results) -> Figure:
         curve, names = results.named("curve"), results.names(variants)
-        figure, axes = grid_of_panels(counted(curve), title, 3.7)
+        figure, axes = grid_of_panels(counted(curve), "", 3.7)
+        best = {}
         for panel, corpus in zip(axes, corpora(curve), strict=True):
             here = curve[curve["corpus"] == corpus]
             found = {name: best_so_far(here[here["variant"] == name]) for name in names}
             top = CUT * min(values.min() for _, values in found.values())
+            ends = {name: values[:, -1].mean() for name, (_, values) in found.items()}
+            lowest = min(ends, key=ends.get)
+            best[corpus] = f"{lowest} ({ends[lowest]:.1f})"
             shown = np.concatenate([grid[values.min(0) <= top] for grid, values in found.values()])
-            for number, (name, colour) in enumerate(methods.colours(names).items()):
-                grid, values = found[name]
+            for number, (name, look) in enumerate(methods.looks(names).items()):
+                (grid, values), colour = found[name], look["color"]
                 low, mean, high = values.min(0), values.mean(0), values.max(0)
                 line = style.LINES[number % len(style.LINES)]  # coinciding lines stay visible
                 panel.plot(grid / 1e12, mean, linestyle=line, color=colour, label=name)
@@ -96,8 +105,9 @@ def against_compute(
             style.plain_log(panel, "x")
             panel.set_xlim(0.8 * shown.min() / 1e12, 1.15 * shown.max() / 1e12)
             panel.set_ylim(0.98 * top / CUT, top)
-            panel.set_xlabel(f"{COMPUTE}, logarithmic")
+            panel.set_xlabel(COMPUTE)
         axes[0].set_ylabel(f"best validation perplexity so far\n(cut at {CUT:g} times the lowest)")
+        heading(figure, "Best at the compute it was given, all stages counted", best)
         style.legend(figure, axes[-1], "line: mean over seeds; band: lowest to highest seed")
         return figure
 

@@ -70,7 +70,7 @@ def fate(found: list[tuple[Interval | None, Interval | None]]) -> str:
     both = [(one, two) for one, two in found if _apart(one) and two is not None]
     still = [(one.mean > 0) == (two.mean > 0) for one, two in both if _apart(two)]
     seen = f"Of {len(both)} difference{'' if len(both) == 1 else 's'} seen as reported"
-    return f"{seen}, tuning keeps {sum(still)} and turns {len(still) - sum(still)} round"
+    return f"{seen}, tuning preserves {sum(still)} and reverses {len(still) - sum(still)}"
 
 
 def _apart(found: Interval | None) -> bool:
@@ -165,6 +165,8 @@ def sizes(compared: tuple[tuple[str, str], ...], larger: tuple[str, ...]):
         axes.axhline(0, color=style.QUIET, linewidth=1, linestyle=":")
         style.plain_log(axes, "x")
         axes.xaxis.set_major_locator(FixedLocator(sorted(places)))
+        if places:  # one size alone stands in the middle
+            axes.set_xlim(min(places) / 1.5, max(places) * 1.5)
         axes.set_xlabel("training characters (logarithmic)")
         axes.set_ylabel("% change of test perplexity")
         most = max(places, default=0)

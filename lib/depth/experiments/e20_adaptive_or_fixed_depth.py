@@ -159,7 +159,6 @@ E20 = Experiment(
     texts=Exp20.texts,
     variants=VARIANTS,
     baseline="adapted",
-    pending="its learning rates are not tuned and no run has been trained at a real size",
     figures={
         "front": figures.front,
         "rules": figures.rules_against_random,
