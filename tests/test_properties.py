@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from torch import nn
 
 from lib.base.pretrained import load_base
 from lib.cascade.difficulty import CRITERIA, HARD_IS_HIGH, is_hard, threshold_for
+from lib.cascade.gate import best_gate
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.cascade.stage import new_stage
 from lib.character.analysis.ngrams import unigram_perplexity
@@ -16,7 +18,9 @@ from lib.character.evaluation import mean_loss
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Segments, Standard
+from lib.depth import exit_gate
 from lib.depth.rules import stops
+from lib.runs.task import Diverged
 from lib.text.alphabet import Alphabet
 from lib.text.windows import Windows
 from lib.training.loop import perplexity
@@ -164,3 +168,14 @@ def test_padding_on_the_left_changes_no_answer(lengths, more, seed):
             alone = model(row[None])
             assert torch.equal(together.answered_by[number, -len(row) :], alone.answered_by[0])
             assert torch.allclose(together.logits[number, -len(row) :], alone.logits[0], atol=5e-4)
+
+
+@few
+@given(st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 19), st.booleans())
+def test_no_gate_is_fitted_on_what_is_no_number(value, place, in_state):
+    states, gain = torch.ones(20, 3), torch.ones(20)
+    (states[:, 1] if in_state else gain)[place] = value
+    with pytest.raises(Diverged, match="no finite numbers"):
+        best_gate((states, gain), (torch.ones(9, 3), torch.ones(9)), 0.5)
+    with pytest.raises(Diverged, match="no finite numbers"):
+        exit_gate.fit([states], [gain])

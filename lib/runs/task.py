@@ -93,6 +93,12 @@ class Diverged(RuntimeError):
     """A loss that is not a finite number."""
 
 
+def finite(what: str, *values: torch.Tensor) -> None:
+    """Raises Diverged, which names ``what``, unless all values are finite numbers."""
+    if not all(torch.isfinite(value).all() for value in values):
+        raise Diverged(f"{what} holds values that are no finite numbers")
+
+
 class CannotJoin(TypeError):
     """Runs of several seeds that cannot be computed as one; they are computed one by one."""
 
