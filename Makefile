@@ -31,12 +31,12 @@ SIZES := full third tenth small quick tiny
 ASKED := $(subst $(comma), ,$(NB))
 BAD := $(filter-out $(NUMBERS) $(SHORT),$(ASKED))
 ifneq ($(BAD),)
-$(error NB names no notebook: allowed are $(firstword $(NUMBERS)) to $(lastword $(NUMBERS)), parted by commas, such as NB=03,04)
+$(error NB names no notebook: allowed are $(NUMBERS), parted by commas, such as NB=03,04)
 endif
 ifneq ($(words $(NB)),$(if $(strip $(NB)),1,0))
 $(error NB is a list parted by commas without blanks, such as NB=03,04)
 endif
-ifneq ($(filter-out $(SIZES),$(SIZE)),)
+ifneq ($(filter-out $(SIZES),$(SIZE))$(word 2,$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif
 

@@ -11,11 +11,14 @@ class CheckFailed(AssertionError):
 
 
 def finite(frame: pd.DataFrame) -> None:
-    """Every trained row has a finite perplexity; raises CheckFailed naming those that have not."""
-    bad = frame[~frame["val_ppl"].between(1, 1e12)]
+    """Every row that is not marked as diverged has a finite perplexity; raises CheckFailed naming
+    those that have not."""
+    sound = frame[frame["status"] == "ok"]
+    bad = sound[~sound["val_ppl"].between(1, 1e12)]
     if len(bad):
         raise CheckFailed(f"no finite perplexity: {', '.join(bad['variant'].unique())}")
-    print(f"all {len(frame)} perplexities are finite")
+    lost = len(frame) - len(sound)
+    print(f"all {len(sound)} perplexities are finite" + (f", {lost} runs diverged" if lost else ""))
 
 
 def future_influence(

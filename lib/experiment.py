@@ -99,17 +99,21 @@ class Experiment:
         """Names of all variants by id."""
         return {variant: self.label(variant) for variant in self.variants}
 
+    def check_variants(self, only: Sequence[str]) -> None:
+        """Raises ParameterError if one of them is no variant."""
+        if unknown := [name for name in only if name not in self.variants]:
+            raise ParameterError(
+                f"{self.slug} has no variant {', '.join(unknown)}; allowed: "
+                f"{', '.join(self.variants)}"
+            )
+
     def tasks(
         self, parameters: Parameters, texts: Sequence[Any], only: Sequence[str] = ()
     ) -> list[Task]:
         """Every run, turn by turn and in it seed by seed, so that an interrupted sweep has whole
         comparisons. ``only`` takes some variants, all if empty. Raises ParameterError for
         an unknown one."""
-        if unknown := [name for name in only if name not in self.variants]:
-            raise ParameterError(
-                f"{self.slug} has no variant {', '.join(unknown)}; allowed: "
-                f"{', '.join(self.variants)}"
-            )
+        self.check_variants(only)
         found = []
         for order, text in enumerate(texts):
             for variant in only or self.variants:

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import platform
 import textwrap
 import warnings
@@ -16,7 +15,7 @@ from IPython.display import HTML, Markdown, display
 
 from lib.experiment import Experiment
 from lib.figures import style
-from lib.parameters import ParameterError, Parameters, no_folder
+from lib.parameters import Parameters, check_environment
 from lib.results import legible, scoreboard, store, tables
 from lib.results.claims import SEEDS
 from lib.results.store import Results
@@ -78,9 +77,7 @@ def configure(experiment: Experiment, names: dict[str, Any]) -> Any:
     if _refused & given.keys():
         print("after renaming a refused parameter, restart the kernel: the old name still exists")
     run = schema.checked(given)
-    data = os.environ.get("DEPTH_DATA", "")
-    if complaint := no_folder(data):
-        raise ParameterError(f"the environment variable DEPTH_DATA is {data!r}; {complaint}.")
+    check_environment()
     device = devices.choose(run.device)
     _known.update(names)
     if places.shows_committed() and (own := _committed_size(experiment)) not in ("", run.size):
@@ -167,7 +164,7 @@ def verdicts(experiment: Experiment, results: Results) -> None:
         show(scoreboard.shown(frame[frame["id"].isin(ids)]))
         return
     size = results.sizes[0]
-    least = 2 if size in ("custom", "quick", "tiny") else SEEDS
+    least = 2 if size in store.UNPUBLISHED else SEEDS
     show(scoreboard.verdicts(experiment.claims, results, least))
 
 

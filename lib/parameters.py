@@ -10,6 +10,7 @@ sentence that names the parameter and says what is allowed. The checking is pyda
 import ast
 import difflib
 import math
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,12 +27,16 @@ class ParameterError(ValueError):
     """A parameter that no experiment can run with; the message says what is allowed."""
 
 
-def typed(text: str) -> object:
-    """A parameter's value as it was typed: a number, True or False, else text."""
+def typed(text: str, kind: type = object) -> object:
+    """A value as it was typed for a parameter of a type: a number, True or False, else text.
+
+    A parameter that is text keeps what was typed, numbers with commas between them too.
+    """
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        found = float(text) if kind is float else ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+    return found if kind is not str or isinstance(found, str) else text
 
 
 def listed(text: str) -> list[str]:
@@ -109,6 +114,13 @@ def no_folder(name: str) -> str | None:
     return None if found else "there is no such folder; allowed: a folder that exists, or nothing"
 
 
+def check_environment() -> None:
+    """Raises ParameterError for a DEPTH_DATA that is no folder."""
+    data = os.environ.get("DEPTH_DATA", "")
+    if complaint := no_folder(data):
+        raise ParameterError(f"the environment variable DEPTH_DATA is {data!r}; {complaint}.")
+
+
 def wholes(default: str, at_least: int, at_most: int | None = None) -> Any:
     """A list of different whole numbers written ``"1,3,6"``; ``numbers`` reads it.
 
@@ -172,6 +184,15 @@ class Parameters(BaseModel):
 
     def check(self) -> None:
         """Rules between parameters; raise ParameterError. Nothing by default."""
+
+    def at_most(self, name: str, other: str, factor: float = 1.0) -> None:
+        """Raises ParameterError if a parameter is above ``factor`` times another one."""
+        value, most = getattr(self, name), factor * getattr(self, other)
+        if value > most:
+            times = "" if factor == 1 else f"{factor:g} times "
+            raise ParameterError(
+                f"parameter {name!r} is {value}; allowed: at most {times}{other!r}, {most:g}"
+            )
 
     @classmethod
     def names(cls) -> list[str]:

@@ -38,7 +38,7 @@ def often() -> None:
 
 if __name__ in ("__main__", "__mp_main__"):  # in worker processes too
     often()
-ONE_A_STUDY = ("03", "14", "16")
+ONE_A_STUDY = ("03", "14", "16", "20")
 WANTED = {"corpus": "embedded", "seeds": 2, "epochs": 3, "device": "cpu"}
 CLOCKS = (*TIMES, "commit")
 PATIENCE = 10.0  # seconds for orphans to end
@@ -191,12 +191,18 @@ def main() -> None:
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    numbers = [number.strip().zfill(2) for number in given.only.split(",")]
+    known = [path.name[1:3] for path in ROOT.glob("lib/*/experiments/e[0-9][0-9]_*.py")]
+    if missing := [number for number in numbers if number not in known]:
+        sys.exit(f"no experiment {', '.join(missing)}; allowed: {', '.join(sorted(known))}")
+    if given.kills < 1:
+        sys.exit(f"--kills is {given.kills}; allowed: a whole number at least 1")
     if given.drive:
         drive(given.drive, given.workers)
         return
-    for number in given.only.split(","):
+    for number in numbers:
         try:
-            print(test(number.strip().zfill(2), given.kills, given.seed), flush=True)
+            print(test(number, given.kills, given.seed), flush=True)
         except Differs as difference:
             sys.exit(str(difference))
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from small_work import Regression
 
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place, Task
+from lib.runs.tensors import load_tensors, save_tensors
 from lib.training.loop import Diverged, Training, train
 
 
@@ -46,6 +48,8 @@ def run(config: Small, seed: int, place: Place) -> Outcome:
         os.kill(os.getpid(), signal.SIGKILL)
     if config.fate == "diverges":
         raise Diverged("training loss nan in epoch 1, update 2")
+    if config.fate == "no test":
+        return Outcome({"corpus": "embedded", "val_ppl": 5.0, "test_ppl": float("nan")})
     if config.fate == "slow":
         time.sleep(0.3)
     if config.fate == "waits":
@@ -74,6 +78,21 @@ def beside(config: Small, seed: int, place: Place) -> Outcome:
     held = place.need(run, config, seed).record()["row"]
     row = {"corpus": config.text.name, "corpus_sha256": config.text.sha256}
     return Outcome(row, {"side": [{"twice": 2 * held["val_ppl"]}]})
+
+
+@run_function("keeps")
+def keeps(config: Small, seed: int, place: Place) -> Outcome:
+    """A run that keeps weights."""
+    save_tensors(place.folder / "best.safetensors", {"weight": torch.tensor([1.0, seed])})
+    return Outcome({"val_ppl": 2.0})
+
+
+@run_function("on_kept")
+def on_kept(config: Small, seed: int, place: Place) -> Outcome:
+    """A run that reads what another one keeps."""
+    there = place.need(keeps, config, seed, "best.safetensors")
+    weights, _ = load_tensors(there.folder / "best.safetensors")
+    return Outcome({"val_ppl": 3.0 + weights["weight"].sum().item()})
 
 
 def begun(config: Small, seed: int, more: int = 1) -> int:

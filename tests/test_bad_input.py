@@ -9,7 +9,7 @@ import pytest
 from small_experiment import experiment
 from test_parameters import Lists, names  # noqa: F401
 
-from lib import notebook
+from lib import notebook, registry
 from lib.cascade.dataset import wikitext_windows
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.parameters import ParameterError
@@ -80,6 +80,60 @@ LISTS = [
 ]
 
 
+EMBEDDED = {"corpus": "embedded"}
+TOGETHER = [
+    ("05", {"train_chars": 1_034}, "'train_chars' is 1034; allowed: at least 1035, one batch"),
+    ("05", {"valid_chars": 1_024}, "'valid_chars' is 1024; allowed: at least 1025, one batch"),
+    ("12", {"hard_ratio": 0.4}, "'hard_ratio' is 0.4; allowed: below 1/3"),
+    ("12", {"hard_ratio": 0.02}, "'hard_ratio' 0.02 of 'train_windows' 20 give 51 tokens"),
+    ("12", {"natural_windows": 5}, "'natural_windows' is 5; allowed: at most 'valid_windows', 4"),
+    ("13", {"tokens": 298}, "'tokens' is 298; allowed: at most 297, as many as 'hard_ratio' 0.116"),
+    ("13", {"text_windows": 21}, "'text_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("14", {"arrangement": "packed", "train_tokens": 127}, "give 127 tokens; allowed: at least"),
+    ("15", {"train_tokens": 10}, "and 'train_tokens' 10 give 10 tokens; allowed: at least 128"),
+    ("15", {"served_windows": 9}, "'served_windows' is 9; allowed: at most 'test_windows', 8"),
+    ("16", {"batch": 600}, "'batch' is 600; allowed: below tokens (600)"),
+    ("16", {"vocabulary_tokens": 599}, "'vocabulary_tokens' is 599; allowed: 0, or at least"),
+    ("16", {"wide_tokens": 1}, "'wide_tokens' is 1; allowed: 0, or at least 100"),
+    ("16", {"width": 1}, "'width' is 1; allowed: 0"),
+    ("16", {"width": 33, **EMBEDDED}, "'width' is 33; allowed: at most 32, as the table of tiny"),
+    (
+        "17",
+        {"depths": "1,64"},
+        "'depths' is '1,64'; allowed: a whole number at least 1, at most 12",
+    ),
+    ("18", {"batch": 150}, "'batch' is 150; allowed: below the smallest of 'text_sizes', 150"),
+    ("18", {"text_sizes": "150,300,700"}, "must equal tokens (600)"),
+    ("19", {"depths": "1,3,4"}, "'depths' is '1,3,4'; allowed: some of 1, 2, 4"),
+    ("19", {"depths": "1,2"}, "differ in number"),
+    ("19", {"text_windows": 21}, "'text_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("19", {"study_windows": 21}, "'study_windows' is 21; allowed: at most 'train_windows', 20"),
+    ("19", {"stopping_windows": 3}, "allowed: at most 0.5 times 'valid_windows', 2"),
+    ("19", {"scored_windows": 9}, "'scored_windows' is 9; allowed: at most 'test_windows', 8"),
+    ("19", {"layers": 4}, "'layers' is 4; allowed: at most 'baseline_layers', 3"),
+    ("19", {"layers": 2}, "'layers' 2 (up to 4 times) and 'baseline_layers' 3 are layers of the"),
+    ("19", {"baseline_layers": 5}, "'baseline_layers' 5 are layers of the base; allowed: at most"),
+    ("21", {"test_tokens": 1_023}, "'test_tokens' is 1023; allowed: a whole number at least 1024"),
+    ("23", {"apart": 1_099}, "'apart' is 1099; allowed: at least train_chars, 1100"),
+]
+
+
+@pytest.mark.parametrize(("number", "given", "sentence"), TOGETHER, ids=lambda x: str(x)[:40])
+def test_parameters_that_do_not_go_together(number, given, sentence):
+    """Each is named before anything is trained; some need the base or the text to be known."""
+    slug = next(slug for slug in registry.module_names() if slug.startswith(number))
+    schema = registry.experiment(slug).parameters
+    with pytest.raises(ParameterError) as refusal:
+        schema.checked({**schema.TINY, **given}).texts()
+    assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("slug", list(registry.module_names()))
+def test_every_size_goes_together(slug):
+    schema = registry.experiment(slug).parameters
+    assert [schema.at(size).size for size in schema.sizes()] == list(schema.sizes())
+
+
 @pytest.mark.parametrize(("given", "sentence"), PARAMETERS + LISTS, ids=lambda x: str(x)[:40])
 def test_parameters(given, sentence):
     schema = Exp03 if (given, sentence) in PARAMETERS else Lists
@@ -143,6 +197,14 @@ def test_texts(kind, shelf):
         load_corpus("wikitext-2", str(shelf.parent), 1_000, 1_000, 1_000)
     assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
     assert (shelf / "validation.txt").read_bytes() == content
+
+
+def test_a_training_text_of_other_letters_is_refused(shelf):
+    (shelf / "train.txt").write_text("書き言葉 " * 2_000)
+    with pytest.raises(
+        CorpusUnavailable, match="800 of the 1,000 training characters of wikitext-2"
+    ):
+        load_corpus("wikitext-2", str(shelf), 1_000, 1_000, 1_000)
 
 
 def test_windows_of_wikitext_name_a_file_that_is_no_text(shelf):
@@ -242,7 +304,8 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(tmp_path, monkeypatch,
 
 
 COMMANDS = [
-    ("NB=99", "NB names no notebook: allowed are 00 to"),
+    ("NB=99", "NB names no notebook: allowed are 00 01 02 "),
+    ("NB=50", "NB names no notebook: allowed are 00 01 02 "),
     ("NB=abc", "NB names no notebook"),
     ("NB=03 04", "NB is a list parted by commas without blanks"),
     ("NB=3,,99", "NB names no notebook"),
@@ -254,6 +317,7 @@ COMMANDS = [
     ("SIZE=huge", "SIZE is none of the sizes: allowed are full third tenth small quick tiny"),
     ("SIZE=$(shell touch x)", "SIZE is none of the sizes"),
     ("SIZE=full;touch x", "SIZE is none of the sizes"),
+    ("SIZE=full tiny", "SIZE is none of the sizes"),
 ]
 
 
@@ -274,6 +338,12 @@ TOOLS = [
     (["--only", "03", "-p", "device", "cuda"], "device 'cuda' is not on this machine"),
     (["--only", "03", "-p", "corpus", "embedded"], "test_chars is 20,000; at most"),
     (["--only", "03", "--size", "huge"], "invalid choice: 'huge'"),
+    (["--only", "03", "-p", "learning_rate", "nan"], "'learning_rate' is nan; allowed: a finite"),
+    (["--only", "17", "-p", "depths", "1,64"], "'depths' is '1,64'; allowed: a whole number at"),
+    (["--only", "03", "--variants", "irt,mine"], "no variant mine; allowed: standard, irt, hrm"),
+    (["--only", "03,12", "--variants", "irt"], "12_two_layer_stage has no variant irt; allowed"),
+    (["--only", "03", "--size", "tiny", "--publish"], "size tiny is not published; allowed:"),
+    (["--only", "03", "-p", "seeds", "3", "--publish"], "size custom is not published; allowed:"),
     (["--only", "19", "--size", "tiny", "-p", "base", "nowhere"], "base source 'nowhere' is not"),
     (["--only", "12", "--size", "tiny", "-p", "train_windows", "9999"], "131 windows, 9999 were"),
     (["--only", "20", "--size", "tiny", "-p", "train_tokens", "99999"], "188 windows, 393 were"),
@@ -304,6 +374,28 @@ for arguments, sentence in {TOOLS!r}:
     assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr[-500:]
 
 
+OTHERS = [
+    ("tools/golden.py", ["check", "--only", "99"], "no experiment 99; allowed: 00, 01"),
+    ("tools/golden.py", ["write", "--only", "abc"], "no experiment abc; allowed: 00, 01"),
+    ("tools/results.py", ["table", "--size", "huge"], "invalid choice: 'huge'"),
+    ("tools/results.py", ["verify", "--only", "zz"], "no experiment zz; allowed: 00, 01"),
+    ("tools/notebooks.py", ["run", "--only", "99"], "no notebook 99; allowed: 00, 01"),
+    ("tools/notebooks.py", ["run", "--parallel", "0"], "--parallel is 0; allowed: a whole number"),
+    ("tools/notebooks.py", ["run", "--only", "03", "--size", "third"], "has no size 'third'"),
+    ("tools/bench_sweep.py", ["--runs", "0"], "--runs is 0; allowed: a whole number at least 100"),
+    ("tests/kill_test.py", ["--only", "99"], "no experiment 99; allowed: 00, 01"),
+    ("tests/kill_test.py", ["--kills", "0"], "--kills is 0; allowed: a whole number at least 1"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "sentence"), OTHERS, ids=lambda x: str(x)[:40])
+def test_other_tools(tool, arguments, sentence):
+    command = [sys.executable, str(ROOT / tool), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and done.stdout == ""
+    assert sentence in done.stderr.strip().splitlines()[-1], done.stderr
+
+
 def test_there_are_many():
-    cases = (*PARAMETERS, *LISTS, *TEXTS, *TABLES, *COMMANDS, *TOOLS)
+    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS, *OTHERS)
     assert len(cases) >= 80

@@ -8,9 +8,10 @@ import pytest
 import torch
 from figure_checks import collisions, painted
 
+from lib.base.pretrained import BaseUnavailable, load_base
 from lib.cascade import cost_plan
 from lib.cascade.cost_plan import Rate, plan, variants_of
-from lib.cascade.dataset import TokenDataset
+from lib.cascade.dataset import TokenDataset, _opened
 from lib.cascade.experiments import (
     e12_two_layer_stage,
     e13_hard_against_all,
@@ -42,6 +43,31 @@ def configs(experiment, size="full"):
     parameters = experiment.parameters.at(size)
     text = dataset(parameters)
     return {name: v.config(parameters, text) for name, v in experiment.variants.items()}
+
+
+def test_only_a_quick_run_without_a_named_base_shows_the_random_one(tmp_path, monkeypatch, capsys):
+    def only_tiny(source):
+        if source != "tiny":
+            raise BaseUnavailable(f"{source} is not to be had.")
+        return load_base("tiny")
+
+    monkeypatch.setattr("lib.cascade.dataset._base", only_tiny)
+    _opened.cache_clear()
+    own = {"corpus": "embedded", "train_windows": 8, "valid_windows": 2, "test_windows": 2}
+    e13, quick = E13.parameters, {**E13.parameters.QUICK, "corpus": "embedded"}
+    assert e13.checked(quick).texts()[0].base == "tiny"
+    assert "auto is not to be had. The quick run is made with" in capsys.readouterr().out
+    (tmp_path / "mine").mkdir()
+    for given in (
+        {},
+        own,  # a custom size
+        {**e13.LADDER["tenth"], "corpus": "embedded"},
+        {**quick, "base": str(tmp_path / "mine")},
+        {**quick, "base": "hub"},
+    ):
+        with pytest.raises(BaseUnavailable, match="is not to be had"):
+            e13.checked(given).texts()
+    _opened.cache_clear()
 
 
 def test_r0_has_the_reports_numbers():

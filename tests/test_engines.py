@@ -1,6 +1,7 @@
 """Runs on a cluster land in the same folders, and a worker that dies loses none."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -120,3 +121,16 @@ def test_an_engine_is_a_place_and_one_without_its_package_is_refused(kept, monke
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package submitit: pip install -r requirements"):
         sweep([task()], engine="slurm")
+
+
+def test_the_lines_of_the_docs_are_accepted(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from experiments import parameters
+
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("DEPTH_")]
+    words = [shlex.split(line) for line in lines]
+    given = [[w[i + 1 : i + 3] for i, word in enumerate(w) if word == "-p"] for w in words]
+    found = [parameters("03_iterative_refinement", "full", pairs) for pairs in given]
+    assert [(p.engine, p.workers) for p in found] == [("dask", 40), ("slurm", 40)]
+    assert [w[0].split("=")[0] for w in words] == ["DEPTH_DASK", "DEPTH_SLURM"]

@@ -67,3 +67,17 @@ def test_an_accelerator_trains_the_seeds_of_a_variant_together(text, tmp_path, m
     assert called == [SEEDS]
     assert [task.seed for task, _ in found] == SEEDS
     assert all((tmp_path / task.key() / "run.json").is_file() for task in tasks)
+
+
+def test_seeds_that_fail_together_are_tried_one_by_one(text, tmp_path, monkeypatch, capsys):
+    entry = VARIANTS["standard"]
+    config = CharacterRun(text, entry.model, entry.objective, Training(epochs=1))
+    tasks = [Task(run, config, seed, {"variant": "standard"}) for seed in SEEDS]
+
+    def breaks(*given):
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(run, "together", breaks)
+    found = list(engines._seeds_together(tasks, tmp_path, torch.device("cpu")))
+    assert [record["seed"] for _, record in found] == SEEDS
+    assert "standard, seed 0: seeds one by one (out of range)" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from small_experiment import SmallVariant, experiment
 
+from lib import checks
 from lib.character.experiments.e00_start_here import E00
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.character.models.transformer import TransformerConfig
@@ -143,6 +144,13 @@ def test_a_learning_rate_of_one_is_shown_as_diverged_or_fails_and_decides_nothin
     trained = results()[results()["params"].notna()]
     assert (trained["status"] == DIVERGED).all(), "worse than twice blind guessing"
     assert tables.seeds_interval(results(), "standard", "test_ppl") is None
+    shown = tables.against_reported(results, e)
+    assert shown.loc["Standard", "n"] == 0 and shown.loc["unigram", "test PPL"] != ""
+    assert shown["Δ against Standard"].str.contains("diverged").sum() == trained["label"].nunique()
+    beside = tables.beside_committed(results, store.committed(e.slug))
+    assert beside.loc["Standard", "your n"] == 0 and beside.loc["Standard", "yours"] == ""
+    checks.finite(results())
+    assert f"{len(trained)} runs diverged" in capsys.readouterr().out
     own = [c for c in e.claims if c.id == "exp03-irt-beats-standard"]
     frame = scoreboard.score([(claim, results) for claim in own], least=2)
     assert frame["verdict"].tolist() == [NOT_MEASURABLE]

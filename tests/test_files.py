@@ -56,6 +56,7 @@ REFUSALS = [
     (errno.ENOSPC, "the disk is full"),
     (errno.EROFS, "the disk is read-only"),
     (errno.EACCES, "the folder is read-only"),
+    (errno.EPERM, "the folder is read-only"),
     (errno.EDQUOT, "the quota is used up"),
 ]
 

@@ -3,13 +3,18 @@ and nothing of any one machine."""
 
 import ast
 import importlib.util
+import json
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from unittest.mock import patch
 
 import nbformat
 import pytest
+from kill_test import ONE_A_STUDY
 
 from lib import notebook, registry
 from lib.character.models import growth
@@ -377,3 +382,21 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
         "no alternative text",
     ):
         assert fault in found, fault
+
+
+def test_the_kill_test_has_an_experiment_of_every_study():
+    covered = {
+        path.parents[1].name
+        for number in ONE_A_STUDY
+        for path in ROOT.glob(f"lib/*/experiments/e{number}_*.py")
+    }
+    assert covered == set(STUDIES)
+    nightly = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+    assert f"only: {json.dumps(ONE_A_STUDY)}" in nightly
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda p: p.stem)
+def test_every_tool_finds_what_it_imports(path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with patch.dict(os.environ):
+        runpy.run_path(str(path), run_name="imported")

@@ -1,5 +1,6 @@
 """Every run exactly once, failures beside each other, and no process left behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from small_runs import Small, Text, task
 
 from lib.runs import engines, files, places
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import Place, finished, run_one
+from lib.runs.task import Place, Task, finished, run_one
+from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
 
@@ -85,6 +87,12 @@ def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
         sweep(tasks)
 
 
+def test_a_test_loss_that_is_no_number_is_a_failure_and_no_empty_cell(kept):
+    with pytest.raises(SweepFailed, match=r"a, seed 0: test_ppl is nan \(log: "):
+        sweep([task(fate="no test")])
+    assert not list((kept / "runs").glob("*/run.json"))
+
+
 def test_a_run_whose_worker_is_killed_is_tried_again_and_takes_no_other_with_it(
     kept, marks, capsys
 ):
@@ -154,6 +162,23 @@ def test_a_run_that_another_needs_is_made_once_and_again_if_a_file_is_gone(kept,
     assert (first.folder / "run.json.damaged-1").is_file()
 
 
+def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsys):
+    def above() -> Task:
+        return Task(small_runs.on_kept, Small(), 4, {"variant": "above"})
+
+    (made,) = sweep([above()])
+    (path,) = (kept / "runs").glob("*/best.safetensors")
+    weights, content = str(load_tensors(path)), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (kept / "runs" / made[1]["key"] / "run.json").unlink()
+    capsys.readouterr()
+    assert numbers(sweep([above()])) == numbers([made])
+    said = capsys.readouterr().out
+    assert "best.safetensors is not what was written" in said and "is made again" in said
+    assert str(load_tensors(path)) == weights
+    assert path.with_name("best.safetensors.damaged-1").is_file()
+
+
 def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
     import dataclasses
 
@@ -167,6 +192,22 @@ def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
 def test_another_engine_is_refused_in_one_sentence(kept):
     with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
         sweep([task()], engine="cloud")
+
+
+def test_finished_runs_are_read_from_a_folder_that_takes_no_writes(kept, monkeypatch):
+    made = sweep([task()])
+
+    def refuse(*given, **more):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert numbers(sweep([task()])) == numbers(made)
+
+
+def test_a_file_in_the_place_of_the_kept_folder_is_a_sentence(kept):
+    kept.write_text("a file")
+    with pytest.raises(SweepFailed, match="could not be written: a file is where a folder should"):
+        sweep([task()])
 
 
 def test_a_read_only_folder_is_a_sentence_for_each_run(kept, monkeypatch):

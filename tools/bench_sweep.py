@@ -65,6 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
     count = parser.parse_args().runs
+    if count < 100:
+        sys.exit(f"--runs is {count}; allowed: a whole number at least 100")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         import os

@@ -22,7 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib import registry  # noqa: E402
-from lib.parameters import SIZES, ParameterError, Parameters, listed, typed  # noqa: E402
+from lib.parameters import (  # noqa: E402
+    SIZES,
+    ParameterError,
+    Parameters,
+    check_environment,
+    listed,
+    typed,
+)
 from lib.results import store  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
 from lib.runs.devices import DeviceUnavailable  # noqa: E402
@@ -52,12 +59,30 @@ def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
     schema = registry.experiment(slug).parameters
     if size not in schema.sizes():
         raise ParameterError(f"{slug} has no size {size!r}; allowed: {', '.join(schema.sizes())}")
-    return schema.checked({**schema.preset(size), **{name: typed(text) for name, text in given}})
+    kinds = {name: field.annotation for name, field in schema.model_fields.items()}
+    values = {name: typed(text, kinds.get(name, object)) for name, text in given}
+    return schema.checked({**schema.preset(size), **values})
+
+
+def checked(slugs: list[str], given: argparse.Namespace) -> dict[str, Parameters]:
+    """The parameters of every experiment. Raises ParameterError for whatever was typed that one of
+    them refuses, before the first is run."""
+    check_environment()
+    found = {slug: parameters(slug, given.size, given.parameter) for slug in slugs}
+    for slug, own in found.items():
+        registry.experiment(slug).check_variants(listed(given.variants))
+        if given.publish and own.size in store.UNPUBLISHED:
+            fit = ", ".join(size for size in type(own).sizes() if size not in store.UNPUBLISHED)
+            raise ParameterError(
+                f"{slug}: size {own.size} is not published; allowed: --publish at {fit}, values "
+                "unchanged"
+            )
+    return found
 
 
 def run(slugs: list[str], given: argparse.Namespace) -> None:
     """Run the experiments one after the other; publishes what has ended even if some runs fail."""
-    asked = {slug: parameters(slug, given.size, given.parameter) for slug in slugs}
+    asked = checked(slugs, given)
     for slug, own in asked.items():
         print(f"\n{slug}, size {own.size}", flush=True)
         experiment = registry.experiment(slug)

@@ -38,6 +38,17 @@ from lib.runs.key import release  # noqa: E402
 DECLARED = golden.FOLDER / "declared.json"
 
 
+def chosen(only: str) -> list[str]:
+    """Slugs of the experiments that ``only`` lists by number, without notebooks that have none.
+    Exits for a number that is neither."""
+    wanted = [part.zfill(2) for part in listed(only)]
+    numbers = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    numbers |= {slug[:2] for slug in registry.module_names()}
+    if missing := [number for number in wanted if number not in numbers]:
+        sys.exit(f"no experiment {', '.join(missing)}; allowed: {', '.join(sorted(numbers))}")
+    return [slug for slug in registry.module_names() if not wanted or slug[:2] in wanted]
+
+
 def check(slugs: list[str]) -> list[str]:
     """What is wrong, a sentence each; prints a line an experiment."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
@@ -73,8 +84,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers, such as 03,19")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = [part.zfill(2) for part in listed(given.only)]
-    slugs = [s for s in registry.module_names() if not wanted or s[:2] in wanted]
+    slugs = chosen(given.only)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DEPTH_KEEP"] = folder
         if given.action == "write":

@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
 
 from lib import notebook, registry  # noqa: E402
-from lib.parameters import SIZES  # noqa: E402
+from lib.parameters import SIZES, listed  # noqa: E402
 from lib.results import front, legible, scoreboard  # noqa: E402
 from lib.runs import devices, files  # noqa: E402
 from lib.runs.places import kept_folder, shown  # noqa: E402
@@ -74,7 +74,7 @@ BADGE = (
 def chosen(only: str) -> list[Path]:
     """Notebook files in order; ``only`` lists numbers. Exits if a number has no notebook."""
     found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    wanted = [number.strip().zfill(2) for number in only.split(",") if number.strip()]
+    wanted = [number.zfill(2) for number in listed(only)]
     numbers = {path.name[:2]: path for path in found}
     if missing := [number for number in wanted if number not in numbers]:
         sys.exit(f"no notebook {', '.join(missing)}; allowed: {', '.join(sorted(numbers))}")
@@ -161,7 +161,6 @@ def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:
     """
     started = time.perf_counter()
     target = kept_folder() / "notebooks" / size / path.name
-    target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(path), str(target), "-k", "python3"]
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]
     variables = {**os.environ, **devices.environment(beside)}
@@ -180,6 +179,8 @@ def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:
                     failure = f"it was edited while it ran; the executed copy is {shown(target)}"
     except BlockingIOError:
         return path, 0.0, f"another process is running it at the {size} size; wait for its end"
+    except files.NoRoom as refusal:
+        return path, 0.0, str(refusal)
     return path, time.perf_counter() - started, failure
 
 
@@ -214,9 +215,19 @@ def small(path: Path, size: str) -> dict:
     return {**schema.preset(size), "workers": 1}
 
 
+def check_size(path: Path, size: str) -> None:
+    """Exits if the experiment behind a notebook has no such size."""
+    if registry.has(path.stem):
+        sizes = registry.experiment(path.stem).parameters.sizes()
+        if size not in sizes:
+            sys.exit(f"{path.stem} has no size {size!r}; allowed: {', '.join(sizes)}")
+
+
 def run(size: str, only: str, parallel: int) -> None:
     """Run notebooks; exits 1 if one failed, after all have had their turn."""
     paths = chosen(only)
+    for path in paths if size != ADOPTED else ():
+        check_size(path, size)
     # a full run parallelises inside each notebook, a small one across notebooks
     slots = parallel if size in ("quick", "tiny") else 1
     failures = []
@@ -342,6 +353,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     parser.add_argument("--parallel", type=int, default=2, help="notebooks at once (small sizes)")
     given = parser.parse_args()
+    if given.parallel < 1:
+        sys.exit(f"--parallel is {given.parallel}; allowed: a whole number at least 1")
     if given.action in ("run", "adopt"):
         run(ADOPTED if given.action == "adopt" else given.size, given.only, given.parallel)
     elif given.action == "check":

@@ -20,6 +20,7 @@ from experiments import chosen  # noqa: E402
 
 from lib import registry  # noqa: E402
 from lib.figures import gallery  # noqa: E402
+from lib.parameters import SIZES  # noqa: E402
 from lib.results import beside_reported, scoreboard, store, tables  # noqa: E402
 from lib.results.verify import compare  # noqa: E402
 from lib.runs.places import shown  # noqa: E402
@@ -82,7 +83,9 @@ def main() -> None:
     layout = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("action", choices=("table", "claims", "figures", "verify"))
-    parser.add_argument("--size", default="", help="only sets of this size")
+    parser.add_argument(
+        "--size", default="", choices=("", *SIZES, "custom"), help="only sets of this size"
+    )
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     given = parser.parse_args()
     if given.action == "table":

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.runs.task import finite
+
 PENALTIES = (1.0, 100.0, 10_000.0)
 
 
@@ -46,7 +48,9 @@ def best_gate(train: tuple[Tensor, Tensor], valid: tuple[Tensor, Tensor], rate: 
     """The gate whose highest ``rate`` of the validation tokens gains most there.
 
     ``train`` and ``valid``: (states [N, width], gain [N]); the penalty is one of ``PENALTIES``.
+    Raises Diverged for values that are no numbers.
     """
+    finite("what the gate is fitted on", *train, *valid)
     states, gain = valid
     count = max(1, round(rate * len(gain)))
     gates = [fit_gate(*train, penalty) for penalty in PENALTIES]

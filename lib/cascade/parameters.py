@@ -7,10 +7,10 @@ from typing import Any
 
 from lib.base.pretrained import BaseUnavailable
 from lib.cascade.cascade_stage import Cascade
-from lib.cascade.dataset import PACKINGS, WIKITEXT, TokenDataset, token_dataset
+from lib.cascade.dataset import LENGTH, PACKINGS, WIKITEXT, TokenDataset, token_dataset
 from lib.cascade.difficulty import CRITERIA
 from lib.cascade.packing import ARRANGEMENTS
-from lib.parameters import FULL, Parameters, choice, folder, real, whole, words
+from lib.parameters import ParameterError, Parameters, choice, folder, real, whole, words
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import SOURCES
 from lib.training.loop import Training
@@ -34,6 +34,17 @@ class CascadeParameters(Parameters):
     test_windows: int = whole(120, 2, 100_000)
     seeds: int = whole(3, 1, 1_000)
 
+    def check_pack(self, hard_ratio: float, count: int = 0) -> None:
+        """Raises ParameterError if so many hard tokens, at most ``count``, fill no packed
+        sequence."""
+        found = round(hard_ratio * LENGTH * self.train_windows)
+        if min(found, count or found) < LENGTH:
+            limit = f" and 'train_tokens' {count}" if count else ""
+            raise ParameterError(
+                f"'hard_ratio' {hard_ratio:g} of 'train_windows' {self.train_windows}{limit} give "
+                f"{min(found, count or found)} tokens; allowed: at least {LENGTH}, one sequence"
+            )
+
     @property
     def cut(self) -> str:
         """How the text is cut: ``stream`` or ``chunks``."""
@@ -46,13 +57,13 @@ class CascadeParameters(Parameters):
     def texts(self) -> list[TokenDataset]:
         """The one dataset, described in a line; no feature is collected yet.
 
-        A full run stops if the base cannot be had; a smaller one says so and shows the plumbing on
-        the random tiny base instead.
+        A run stops if its base cannot be had. Only the quick size, and only where no base was
+        named, says so and shows the plumbing on the random tiny base instead.
         """
         try:
             dataset = self._dataset(self.base)
         except BaseUnavailable as refusal:
-            if self.size == FULL:
+            if self.base != "auto" or self.size != "quick":
                 raise
             print(
                 f"{refusal} The quick run is made with the random tiny base instead: its "

@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from lib.parameters import ParameterError, Parameters, choice, folder, real, whole
-from lib.text.corpus import NAMES, Corpus, TooShort, load_corpus
+from lib.text.corpus import NAMES, TRAIN_SENTENCE, Corpus, TooShort, load_corpus
 from lib.training.loop import Training
 
 WINDOW = 64  # symbols
@@ -101,6 +101,12 @@ class TwoTexts(CharacterParameters):
 
     def check(self) -> None:
         least = 16 * WINDOW + 1
+        sentence = len(TRAIN_SENTENCE)
+        if self.train_chars // sentence * sentence < least:  # the repeated text is whole sentences
+            raise ParameterError(
+                f"parameter 'train_chars' is {self.train_chars}; allowed: at least "
+                f"{-(-least // sentence) * sentence}, one batch of 16 windows of 64 characters"
+            )
         for name in ("train_chars", "valid_chars", "test_chars"):
             if getattr(self, name) < least:
                 raise ParameterError(

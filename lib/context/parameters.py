@@ -8,7 +8,7 @@ from lib.context.phase_one import PhaseOneSettings
 from lib.context.phase_two import recipe
 from lib.context.token_stream import SCORINGS, StreamChoice, tokenise
 from lib.context.ultrachat import load_ultrachat
-from lib.parameters import Parameters, choice, folder, real, whole, words
+from lib.parameters import ParameterError, Parameters, choice, folder, real, whole, words
 from lib.text.corpus import Corpus, CorpusUnavailable, load_corpus
 from lib.text.wikipedia import splits
 from lib.training.loop import Training
@@ -63,6 +63,17 @@ class ContextParameters(Parameters):
         "workers": 1,
     }
 
+    def check(self) -> None:
+        """Raises ParameterError for a vocabulary of less text than is trained on, and for a width
+        of 1, which has no directions."""
+        if 0 < self.vocabulary_tokens < self.tokens:
+            raise ParameterError(
+                f"parameter 'vocabulary_tokens' is {self.vocabulary_tokens}; allowed: 0, or at "
+                f"least 'tokens', {self.tokens}"
+            )
+        if self.width == 1:
+            raise ParameterError("parameter 'width' is 1; allowed: 0 (the table's own), or above 1")
+
     @property
     def most_tokens(self) -> int:
         """Training tokens of the largest run of the experiment, where the text holds them."""
@@ -82,6 +93,11 @@ class ContextParameters(Parameters):
         print(corpus.describe(), flush=True)
         embedding = load_embedding(self.base)
         rows, columns = embedding.table.shape
+        if self.width > columns:
+            raise ParameterError(
+                f"parameter 'width' is {self.width}; allowed: at most {columns}, as the table of "
+                f"{embedding.name}"
+            )
         available = len(tokenise(corpus.train, embedding))
         print(
             f"{available:,} tokens of training text; embedding {embedding.name}: "

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.runs.task import finite
+
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the number of tokens
 HELD = 5  # every fifth token chooses the penalty
 
@@ -28,7 +30,8 @@ class ExitGate:
 
 
 def fit(reads: list[Tensor], gains: list[Tensor]) -> ExitGate:
-    """reads [N, d] and gains [N] of every exit."""
+    """reads [N, d] and gains [N] of every exit. Raises Diverged for values that are no numbers."""
+    finite("what the gates are fitted on", *reads, *gains)
     found = [_ridge(x.double(), y.double()) for x, y in zip(reads, gains, strict=True)]
     return ExitGate(
         torch.stack([weight for weight, _ in found]).float(),

@@ -39,6 +39,7 @@ from lib.runs.task import Task
 TABLES = ROOT / "results"
 LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
 TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
+UNPUBLISHED = ("custom", "quick", "tiny")  # sizes that are no report's
 EXACT = 2**53  # from here on a float loses digits of a whole number
 
 
@@ -257,7 +258,7 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
     ``variants``: those that the experiment has, in their order. Rows of one that it has no more
     go. Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size.
     """
-    unfit = [size for size in results.sizes if size in ("custom", "quick", "tiny")]
+    unfit = [size for size in results.sizes if size in UNPUBLISHED]
     if unfit:
         raise ValueError(f"{results.slug}: size {unfit[0]} is not published; allowed: a report's")
     own = set(_places(results()))

@@ -44,11 +44,12 @@ def against_reported(
     The report's figure is blank unless it was ``measured_here``, on this text.
 
     ``Δ`` is the paired percent change of ``metric`` against the baseline; blank for the baseline
-    and for count models, which have one row and no seed. Raises Absent without that baseline.
+    and for count models, which have one row and no seed; for all where the baseline diverged.
+    Raises Absent without that baseline.
     """
     frame, baseline = results(), baseline or experiment.baseline
     reference = _by_seed(frame, baseline, metric)
-    if reference.empty:
+    if baseline not in set(frame["variant"]):
         raise store.Absent(f"no variant {baseline!r} to compare with")
     figures = store.reported(experiment.report)
     figures = figures[figures["metric"] == REPORTED_METRIC].set_index("row")["value"]
@@ -91,13 +92,13 @@ def beside_committed(yours: Results, ours: Results) -> pd.DataFrame:
         metric = "test_ppl" if own()["test_ppl"].notna().any() else "val_ppl"
         where = same().drop_duplicates("corpus").iloc[0]
         for variant in own()["variant"].unique():
-            theirs = seeds_interval(same(), variant, metric)
+            mine, theirs = (seeds_interval(f(), variant, metric) for f in (own, same))
             rows.append(
                 {
                     "variant": own.labels[variant],
                     "your text": text,
-                    "yours": str(seeds_interval(own(), variant, metric) or ""),
-                    "your n": int((own()["variant"] == variant).sum()),
+                    "yours": str(mine or ""),
+                    "your n": mine.n if mine else 0,
                     "ours": str(theirs or ""),
                     "our n": theirs.n if theirs else 0,
                     "our text and size": f"{where['corpus']}, {where['size']}",

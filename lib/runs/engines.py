@@ -21,7 +21,7 @@ import torch
 
 from lib.runs.key import described, digest
 from lib.runs.places import ROOT
-from lib.runs.task import CannotJoin, Diverged, Failure, Task, attempt, run_together
+from lib.runs.task import Failure, Task, attempt, run_together
 
 ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
 ANSWER = 10  # seconds within which a Dask scheduler must answer
@@ -78,7 +78,7 @@ def _seeds_together(
             try:
                 yield from zip(group, run_together(group, runs, device), strict=True)
                 left = []
-            except (CannotJoin, Diverged, torch.cuda.OutOfMemoryError) as reason:
+            except Exception as reason:  # whatever it is, each seed shows it alone, or ends well
                 print(f"{group[0].name}: seeds one by one ({reason})", flush=True)
         for task in left:
             yield task, attempt(task, runs, device)

@@ -22,7 +22,12 @@ from lib.runs.places import is_gone, shown
 
 
 class Damaged(RuntimeError):
-    """A file whose content is not what was written; the message names it."""
+    """A file whose content is not what was written; the message names it, ``path`` is where it
+    lies."""
+
+    def __init__(self, message: str, path: Path | None = None):
+        super().__init__(message)
+        self.path = path
 
 
 class NoRoom(OSError):
@@ -73,7 +78,7 @@ def read_record(path: Path) -> Any:
             return held["content"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise Damaged(f"{shown(path)} is not what was written (its checksum differs)")
+    raise Damaged(f"{shown(path)} is not what was written (its checksum differs)", path)
 
 
 def set_aside(path: Path) -> Path:
@@ -181,7 +186,8 @@ def _spoken(path: Path, size: int) -> Iterator[None]:
         yield
     except OSError as error:
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
-        reasons |= {errno.EACCES: "the folder is read-only", errno.EDQUOT: "the quota is used up"}
+        reasons |= dict.fromkeys((errno.EACCES, errno.EPERM), "the folder is read-only")
+        reasons |= {errno.EDQUOT: "the quota is used up"}
         blocked = "a file is where a folder should be"
         reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), blocked)
         if is_gone(path):

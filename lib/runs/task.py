@@ -6,6 +6,7 @@ checkpoints while it runs, and afterwards its record and whatever weights it kee
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 import time
 import traceback
@@ -23,6 +24,7 @@ from lib.runs.provenance import code_hash, commit
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 CPU = torch.device("cpu")
 RECORD = "run.json"  # of a finished run, in its folder
+MEASURES = ("ppl", "loss")  # ends of the names of what must be a number
 CHECKPOINTS = "checkpoint*"  # what only an unfinished run needs
 
 
@@ -92,6 +94,12 @@ class Diverged(RuntimeError):
     """A loss that is not a finite number."""
 
 
+def finite(what: str, *values: torch.Tensor) -> None:
+    """Raises Diverged, which names ``what``, unless all values are finite numbers."""
+    if not all(torch.isfinite(value).all() for value in values):
+        raise Diverged(f"{what} holds values that are no finite numbers")
+
+
 class CannotJoin(TypeError):
     """Runs of several seeds that cannot be computed as one; they are computed one by one."""
 
@@ -137,14 +145,15 @@ def finished(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
     try:
         record = files.read_record(folder / RECORD)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # whoever writes says what is in the way
         return None
     except files.Damaged as damage:
         with contextlib.suppress(FileNotFoundError):  # another process has done the same
             aside = files.set_aside(folder / RECORD)
             print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
         return None
-    _clear(folder)  # its process may have been killed just after the record was written
+    with contextlib.suppress(OSError):  # of a folder that is only read
+        _clear(folder)  # its process may have been killed just after the record was written
     return record
 
 
@@ -178,11 +187,30 @@ def _record(task: Task, place: Place) -> dict[str, Any]:
     # on the CPU a run has one thread: its processor time is what it costs, whatever runs beside it
     clock = time.process_time if place.device.type == "cpu" else time.perf_counter
     started = clock()
-    outcome = task.function(task.config, task.seed, place)
+    while True:
+        try:
+            outcome = task.function(task.config, task.seed, place)
+            break
+        except files.Damaged as damage:
+            _set_aside(damage, place.folder.parent)
     return _kept(task, place, outcome, clock() - started)
 
 
+def _set_aside(damage: files.Damaged, runs: Path) -> None:
+    """Set aside what another run has kept and was damaged since, so that ``Place.need`` makes it
+    again. Raises the damage again if it is not of such a file."""
+    path = damage.path
+    if path is None or path.parent.parent != runs or not path.is_file():
+        raise damage
+    aside = files.set_aside(path)
+    print(f"{damage}; it is kept as {aside.name} and its run is made again", flush=True)
+
+
 def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Leave the record of a run. Raises Diverged if a loss in its row is no number."""
+    for name, value in outcome.row.items():
+        if name.endswith(MEASURES) and isinstance(value, float) and math.isnan(value):
+            raise Diverged(f"{name} is nan")  # in a table it would pass for a cell left empty
     row = {
         "seconds": round(seconds, 2),
         "device": devices.spoken(place.device),

@@ -47,7 +47,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             return tensors, json.loads(note["about"])
     except (SafetensorError, KeyError, ValueError, OSError):
         pass
-    raise Damaged(f"{shown(path)} is not what was written (its checksum differs)")
+    raise Damaged(f"{shown(path)} is not what was written (its checksum differs)", path)
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

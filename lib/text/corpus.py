@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.runs import fetch
-from lib.text.alphabet import Alphabet
+from lib.text.alphabet import PRINTABLE, Alphabet
 from lib.text.embedded import embedded_texts
 from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
 
@@ -161,10 +161,17 @@ def _wikitext(
             f"this is not WikiText-2: the first 5,000 characters of validation have the hash "
             f"{seen[:12]}, expected {VALID_SHA256[:12]}"
         )
+    train = _slice(train, *train_slice, "train")
+    unknown = Alphabet().unknown(train)
+    if 2 * unknown > len(train):
+        raise CorpusUnavailable(
+            f"{unknown:,} of the {len(train):,} training characters of {name} are outside the "
+            f"alphabet of {len(PRINTABLE)} printable ones; allowed: at most half of them"
+        )
     return Corpus(
         name,
         source,
-        _slice(train, *train_slice, "train"),
+        train,
         _slice(valid, 0, valid_chars, "valid"),
         _slice(valid, TEST_OFFSET, test_chars, "test"),
         Alphabet(),

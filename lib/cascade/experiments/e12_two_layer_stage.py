@@ -21,7 +21,7 @@ from lib.cascade.stage_run import StageRun
 from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
-from lib.parameters import real, whole
+from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
 from lib.results.store import Results
 from lib.training.loop import Training
@@ -40,6 +40,7 @@ SMALL = {
     "natural_windows": 16,
     "validations": 1,
 }
+TIMES = (2, 3)  # times the hard ratio, in two controls
 SHORT = {"wikitext_windows": 0, "report_steps": 2, "report_batch": 1, "steps": 2}
 
 
@@ -88,6 +89,16 @@ class Exp12(CascadeParameters):
     }
     QUICK = {**SMALL, **QUICK_WINDOWS, **SHORT, "natural_windows": 2}
     TINY = {**SMALL, **TINY_WINDOWS, **SHORT, "natural_windows": 2}
+
+    def check(self) -> None:
+        """Raises ParameterError unless every control finds its tokens."""
+        if TIMES[-1] * self.hard_ratio >= 1:
+            raise ParameterError(
+                f"parameter 'hard_ratio' is {self.hard_ratio}; allowed: below 1/{TIMES[-1]}, since "
+                f"a control takes {TIMES[-1]} times as many tokens"
+            )
+        self.check_pack(self.hard_ratio)
+        self.at_most("natural_windows", "valid_windows")
 
     def counts(self) -> dict[str, int]:
         """With WikiText windows, if any are asked for."""
@@ -145,6 +156,15 @@ def _from_base(label: str, **changes) -> Variant:
     )
 
 
+def _times(factor: int) -> Variant:
+    """The stage on so many times as many tokens of the same text."""
+    return Variant(
+        f"Hard ratio x{factor}",
+        lambda p, dataset: _hard(p, dataset, hard_ratio=factor * p.hard_ratio),
+        factors={"times": factor},
+    )
+
+
 def _twice(p: Exp12, dataset: TokenDataset) -> BaseTwice:
     windows = min(p.natural_windows, p.test_windows)
     return BaseTwice(dataset, hard_ratio=p.hard_ratio, natural_windows=windows)
@@ -166,12 +186,7 @@ VARIANTS = {
     "single": Variant("Length 1", _single, factors={"arrangement": "single"}),
     "full_context": _control("Full context", arrangement="full"),
     "half_text": Variant("Hard, half the text", _half),
-    "ratio_2": Variant(
-        "Hard ratio x2", lambda p, d: _hard(p, d, hard_ratio=2 * p.hard_ratio), factors={"times": 2}
-    ),
-    "ratio_3": Variant(
-        "Hard ratio x3", lambda p, d: _hard(p, d, hard_ratio=3 * p.hard_ratio), factors={"times": 3}
-    ),
+    **{f"ratio_{factor}": _times(factor) for factor in TIMES},
     "layers_4": _control("4 layers", layers=4),
     "base_head": _from_base("Base's head, trained on", head="copied"),
     "zero_start": _from_base("Base's head, starts as the base", head="shared", start="identity"),

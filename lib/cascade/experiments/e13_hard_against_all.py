@@ -19,7 +19,7 @@ from lib.cascade.stage_run import StageRun
 from lib.cascade.tables import beside_reported, one
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
-from lib.parameters import real, whole
+from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
 from lib.results.store import Absent, Results
 from lib.training.loop import Training
@@ -79,12 +79,24 @@ class Exp13(CascadeParameters):
     }
     TINY = {**SMALL, **TINY_WINDOWS, "text_windows": 20, "tokens": 128, "steps": 8}
 
+    def check(self) -> None:
+        """Raises ParameterError if the text does not hold what is asked of it."""
+        self.at_most("text_windows", "train_windows")
+        if self.tokens > self.hard:
+            raise ParameterError(
+                f"parameter 'tokens' is {self.tokens}; allowed: at most {self.hard}, as many as "
+                f"'hard_ratio' {self.hard_ratio:g} makes hard"
+            )
+
+    @property
+    def hard(self) -> int:
+        """Tokens that the ratio makes hard."""
+        return round(self.hard_ratio * LENGTH * (self.text_windows or self.train_windows))
+
     @property
     def count(self) -> int:
         """N: training tokens of every condition."""
-        text = self.text_windows or self.train_windows
-        found = round(self.hard_ratio * 128 * text)
-        return min(self.tokens, found) if self.tokens else found
+        return self.tokens or self.hard
 
 
 def _hard(p: Exp13, dataset: TokenDataset, **changes) -> StageRun:

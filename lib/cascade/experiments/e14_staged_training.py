@@ -63,6 +63,11 @@ class Exp14(StagedParameters):
         "layers": 1,
     }
 
+    def check(self) -> None:
+        """Raises ParameterError if a packed stage finds no sequence of tokens."""
+        if self.arrangement == "packed":
+            self.check_pack(0.6, self.train_tokens)
+
 
 def _cascade(label: str, ratio: float, **changes) -> Variant:
     def config(p: Exp14, dataset) -> CascadeRun:

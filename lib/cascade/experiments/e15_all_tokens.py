@@ -67,6 +67,12 @@ class Exp15(StagedParameters):
     QUICK = {**SMALL, **QUICK_WINDOWS, **SHORT}
     TINY = {**SMALL, **TINY_WINDOWS, **SHORT, "new_tokens": 4}
 
+    def check(self) -> None:
+        """Raises ParameterError if a packed stage finds no sequence, or there is less to serve."""
+        self.at_most("served_windows", "test_windows")
+        if self.arrangement == "packed":
+            self.check_pack(self.hard_ratio, self.train_tokens)
+
 
 def _run(p: Exp15, dataset, changes: dict) -> CascadeRun:
     return CascadeRun(p.cascade(dataset, p.hard_ratio, **changes), p.stages)

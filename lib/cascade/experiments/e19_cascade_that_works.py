@@ -115,6 +115,23 @@ class Exp19(CascadeParameters):
                 raise ParameterError(
                     f"parameter {name!r} is {getattr(self, name)!r}; allowed: some of {words}"
                 )
+        self.at_most("text_windows", "train_windows")
+        self.at_most("study_windows", "train_windows")
+        self.at_most("stopping_windows", "valid_windows", 0.5)
+        self.at_most("scored_windows", "test_windows")
+        self.at_most("layers", "baseline_layers")
+
+    def texts(self) -> list[TokenDataset]:
+        """The one dataset. Raises ParameterError if the base has too few layers."""
+        (found,) = super().texts()
+        base = len(found.open().base.model.model.layers)
+        times = max(*self.numbers("depths"), 2 if self.conditions == "all" else 1)
+        if max(times * self.layers, self.baseline_layers) > base:
+            raise ParameterError(
+                f"parameters 'layers' {self.layers} (up to {times:g} times) and 'baseline_layers' "
+                f"{self.baseline_layers} are layers of the base; allowed: at most its {base}"
+            )
+        return [found]
 
     @property
     def text(self) -> TextPlan:

@@ -30,6 +30,7 @@ from lib.results.store import Results
 
 REPORT = "context_token_input"
 MOST_WINDOWS = 16
+LEAST_WIDE = 100  # tokens, as of the other rows
 
 
 class Exp16(ContextParameters):
@@ -80,7 +81,14 @@ class Exp16(ContextParameters):
         return max(1, self.windows - 2)
 
     def check(self) -> None:
-        """Raises ParameterError unless end-to-end training has a whole window in every lane."""
+        """Raises ParameterError unless end-to-end training has a whole window in every lane, and
+        the wide rows have text."""
+        super().check()
+        if 0 < self.wide_tokens < LEAST_WIDE:
+            raise ParameterError(
+                f"parameter 'wide_tokens' is {self.wide_tokens}; allowed: 0, or at least "
+                f"{LEAST_WIDE}"
+            )
         if self.batch >= self.tokens:
             raise ParameterError(
                 f"parameter 'batch' is {self.batch}; allowed: below tokens ({self.tokens}), since "

@@ -111,7 +111,9 @@ class Exp18(ContextParameters):
     }
 
     def check(self) -> None:
-        """Raises ParameterError unless ``text_sizes`` are 3 to 6, rise, and end at ``tokens``."""
+        """Raises ParameterError unless ``text_sizes`` are 3 to 6, rise, end at ``tokens``, and the
+        first gives more than one batch."""
+        super().check()
         sizes = self.numbers("text_sizes")
         if not 3 <= len(sizes) <= MOST_SIZES or any(a >= b for a, b in pairwise(sizes)):
             raise ParameterError(
@@ -121,6 +123,11 @@ class Exp18(ContextParameters):
         if sizes[-1] != self.tokens:
             raise ParameterError(
                 f"the largest of text_sizes ({self.text_sizes}) must equal tokens ({self.tokens})."
+            )
+        if self.batch >= sizes[0]:
+            raise ParameterError(
+                f"parameter 'batch' is {self.batch}; allowed: below the smallest of 'text_sizes', "
+                f"{sizes[0]:g}"
             )
 
     def size_at(self, place: int) -> int | None:

@@ -25,6 +25,7 @@ from lib.results.store import Absent, Results
 class Exp21(DepthParameters):
     """The networks are those of notebook 20 at the same parameters."""
 
+    test_tokens: int = whole(20_000, 1_024, 40_000)  # prompts for the largest batch
     written: int = whole(128, 2, 1_000)
     rounds: int = whole(2, 1, 20)
 
