@@ -106,6 +106,7 @@ TOGETHER = [
     ("18", {"text_sizes": "150,300,700"}, "must equal tokens (600)"),
     ("19", {"depths": "1,3,4"}, "'depths' is '1,3,4'; allowed: some of 1, 2, 4"),
     ("19", {"depths": "1,2"}, "differ in number"),
+    ("19", {"rate": 0.3}, "'rate' is 0.3; allowed: one of 'rates', 0.1,0.25,0.5,1.0"),
     ("19", {"text_windows": 21}, "'text_windows' is 21; allowed: at most 'train_windows', 20"),
     ("19", {"study_windows": 21}, "'study_windows' is 21; allowed: at most 'train_windows', 20"),
     ("19", {"stopping_windows": 3}, "allowed: at most 0.5 times 'valid_windows', 2"),
@@ -254,9 +255,10 @@ def test_folders_without_the_text(shelf, tmp_path, monkeypatch):
 def test_instruction_records(content, sentence, tmp_path):
     (tmp_path / "alpaca").mkdir()
     (tmp_path / "alpaca" / "some.json").write_bytes(content)
-    with pytest.raises((fetch.Refused, fetch.Unavailable)) as refusal:
-        load_instructions("local", str(tmp_path))
-    assert sentence in str(refusal.value)
+    for source in ("local", "auto"):  # what is damaged is not fetched from the hub instead
+        with pytest.raises(fetch.Refused) as refusal:
+            load_instructions(source, str(tmp_path))
+        assert sentence in str(refusal.value)
 
 
 def half(text: str) -> str:

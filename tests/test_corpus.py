@@ -81,6 +81,18 @@ def test_a_folder_without_train_says_stand_in(tmp_path, monkeypatch):
     assert corpus.name == "wikitext-2-standin" and "in place of train" in corpus.describe()
 
 
+def test_a_file_that_differs_beyond_its_beginning_is_said_aloud(tmp_path, monkeypatch, capsys):
+    home = folder(tmp_path, monkeypatch, test=LONG, validation=LONG[::-1])
+    load_corpus("wikitext-2", str(home), 300, 200, 100)
+    said = capsys.readouterr().out
+    assert "validation.txt is not the known valid file of WikiText-2: its hash is " in said
+    assert "test.txt is not the known test file" in said
+    known = hashlib.sha256(LONG.encode()).hexdigest()
+    monkeypatch.setattr(corpora, "KNOWN", {"test": known})
+    load_corpus("wikitext-2", str(home), 300, 200, 100)
+    assert "is not the known" not in capsys.readouterr().out
+
+
 def test_foreign_text_is_not_wikitext(tmp_path, monkeypatch):
     home = folder(tmp_path, monkeypatch, train=LONG, validation=LONG)
     monkeypatch.setattr(corpora, "VALID_SHA256", "0" * 64)

@@ -8,12 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from small_experiment import experiment
+from small_experiment import SmallVariant, experiment
 
 from lib import registry
 from lib.context import figures as contexts
 from lib.figures import alternative, forest, gallery, methods, rows, style, training
 from lib.results.claims import REPLICATED, REVERSED, UNDECIDED
+from lib.results.schema import DIVERGED
 from lib.runs.places import ROOT
 
 matplotlib.use("Agg")
@@ -251,6 +252,30 @@ def test_a_figure_of_outstanding_runs_is_a_sentence(kept, capsys, monkeypatch):
     assert len(presented) == 1
     with pytest.raises(KeyError):
         gallery.show(e, "curves", partial)
+
+
+def test_diverged_runs_are_left_out_of_figures_which_is_said(kept, capsys, monkeypatch):
+    presented, seen = [], []
+    monkeypatch.setattr(gallery, "present", presented.append)
+    e = experiment(base=SmallVariant(1.0, "Base"), lost=SmallVariant(3.0, "Lost", "lost"))
+
+    def curve(results):
+        seen.append({name: set(frame["variant"]) for name, frame in results.frames.items()})
+        return training.curves(results.named("curve"), ["Base"], "Training")
+
+    e.figures = {"curve": curve, "lost": lambda results: results()["none"]}
+    results = e.run(e.parameters())
+    assert (results()["status"] == DIVERGED).sum() == 3
+    capsys.readouterr()
+    gallery.show(e, "curve", results)
+    assert "not drawn: 3 diverged of Lost" in capsys.readouterr().out and len(presented) == 1
+    assert seen == [dict.fromkeys(results.frames, {"base"})]
+    gallery.show(e, "lost", results)
+    assert "figure lost: cannot be drawn, 3 diverged of Lost" in capsys.readouterr().out
+    sound = results.sound()
+    assert sound.sound() is sound and "lost" not in set(sound()["variant"])
+    with pytest.raises(KeyError):
+        gallery.show(e, "lost", sound)
 
 
 def test_a_ninth_series_is_drawn_too():

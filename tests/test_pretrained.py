@@ -126,7 +126,8 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         load_base("auto")
 
 
-def test_a_damaged_cache_is_set_aside_and_fetched_again(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_cache_is_set_aside_and_fetched_again(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
     monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
     tiny = load_base("tiny")
@@ -135,10 +136,10 @@ def test_a_damaged_cache_is_set_aside_and_fetched_again(tmp_path, monkeypatch, c
     )
     saved = pretrained._save(ready, tiny.model, tiny.tokenizer, "small", "hub")
     assert isinstance(saved, Base) and load_base("auto").sha256 == saved.sha256
-    weights = ready / "model.safetensors"
-    raw = bytearray(weights.read_bytes())
+    damaged = ready / name
+    raw = bytearray(damaged.read_bytes())
     raw[-1] ^= 1  # one bit, the same length
-    weights.write_bytes(raw)
+    damaged.write_bytes(raw)
     monkeypatch.setattr(pretrained, "_from_wheel", lambda: tiny)
     assert load_base("auto") is tiny
     assert "is damaged: it is kept as" in capsys.readouterr().out

@@ -232,6 +232,7 @@ def _save(
                     "name": name,
                     "source": source,
                     "sha256": files.sha256_of(partial / WEIGHTS),
+                    "others": _hashes(partial),
                     "written": time.strftime("%Y-%m-%d"),
                 }
                 (partial / MANIFEST).write_text(json.dumps(about), encoding="utf-8")
@@ -241,14 +242,23 @@ def _save(
     return held
 
 
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of configuration and tokenizer, by the name of the file."""
+    return {
+        path.name: files.sha256_of(path)
+        for path in sorted(folder.iterdir())
+        if path.name not in (WEIGHTS, MANIFEST)
+    }
+
+
 def _held(ready: Path) -> Base | None:
     """The base of a folder of the cache, None if it has none. A damaged one is set aside."""
     try:
         about = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    weights = files.sha256_of(ready / WEIGHTS)
-    if weights != about["sha256"]:
+    weights = files.sha256_of(ready / WEIGHTS) if (ready / WEIGHTS).is_file() else ""
+    if weights != about["sha256"] or about.get("others", _hashes(ready)) != _hashes(ready):
         aside = files.set_aside(ready)
         print(
             f"the cached base {ready.name} is damaged: it is kept as {aside.name} and "

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lib.experiment import Experiment
 from lib.figures import alternative, style
 from lib.results import store
+from lib.results.schema import DIVERGED
 from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
 
@@ -16,8 +17,8 @@ from lib.runs.places import ROOT
 def show(experiment: Experiment, what: str, results: Results) -> None:
     """Draw a figure of a set of results, save it beside them and present it in the notebook.
 
-    One that cannot be drawn before outstanding runs have ended is a sentence instead. Raises
-    KeyError for a figure that the experiment does not list.
+    One that cannot be drawn before outstanding runs have ended, or without those that diverged, is
+    a sentence instead. Raises KeyError for a figure that the experiment does not list.
     """
     experiment.figures[what]
     try:
@@ -26,17 +27,28 @@ def show(experiment: Experiment, what: str, results: Results) -> None:
         print(f"figure {what}: {missing.args[0]}")
         return
     present(figure)
+    if lost := _lost(results):
+        print(f"not drawn: {lost}")
+
+
+def _lost(results: Results) -> str:
+    """Which runs diverged, or ""."""
+    counts = results()[results()["status"] == DIVERGED]["label"].value_counts(sort=False)
+    return ", ".join(f"{count} diverged of {label}" for label, count in counts.items())
 
 
 def draw(experiment: Experiment, what: str, results: Results) -> Figure:
-    """Draw a figure of a set of results and save it beside them.
+    """Draw a figure of a set of results, runs that diverged left out, and save it beside them.
 
-    Raises Absent where runs are outstanding and none that the figure shows has ended.
+    Raises Absent where runs are outstanding and none that the figure shows has ended, and where it
+    cannot be drawn without the runs that diverged.
     """
     try:
-        figure = experiment.figures[what](results)
-    except FileNotFoundError:
-        if not waiting(experiment, results):
+        figure = experiment.figures[what](results.sound())
+    except Exception as error:
+        if lost := _lost(results):
+            raise Absent(f"cannot be drawn, {lost}") from error
+        if not isinstance(error, FileNotFoundError) or not waiting(experiment, results):
             raise
         raise Absent("not drawn, none of its runs has ended") from None
     if not any(axes.has_data() for axes in figure.axes) and waiting(experiment, results):

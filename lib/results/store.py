@@ -108,6 +108,15 @@ class Results:
         own = [labels[variant] for variant in variants if variant in labels]
         return own + [n for n in labels.values() if n.endswith(THEIRS) and n not in own]
 
+    def sound(self) -> "Results":
+        """Without the runs that diverged, in every table; itself if there are none."""
+        main = self.frames.get("")
+        if main is None or not (main["status"] == DIVERGED).any():
+            return self
+        lost = set(main.loc[main["status"] == DIVERGED, "run_id"])
+        frames = {name: frame[~frame["run_id"].isin(lost)] for name, frame in self.frames.items()}
+        return dataclasses.replace(self, frames=frames, used=self.used)
+
     def on(self, corpus: str = "", size: str = "") -> "Results":
         """Only the rows of one text, or of one size."""
 

@@ -90,6 +90,8 @@ def _local(data_dir: str) -> Instructions:
     name = files[0].stem
     try:
         rows = json.loads(read_text(files[0]))
+    except CorpusUnavailable as refusal:  # a file that is there and damaged: no hub instead of it
+        raise fetch.Unfit(str(refusal)) from None
     except json.JSONDecodeError as error:
         raise fetch.Unfit(f"{files[0].name} is no JSON: {error}") from None
     if not isinstance(rows, list):

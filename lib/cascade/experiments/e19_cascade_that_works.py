@@ -81,7 +81,7 @@ class Exp19(CascadeParameters):
         "wikitext_windows": 0,
         "depths": "1",
         "all_learning_rates": "0.001",
-        "rates": "0.1,0.5,1.0",
+        "rates": "0.1,0.25,0.5,1.0",
         "study_windows": 0,
         "conditions": "decisive",
     }
@@ -95,7 +95,7 @@ class Exp19(CascadeParameters):
         "depths": "1,2,4",
         "all_learning_rates": "0.001,0.001,0.001",
         "baseline_layers": 3,
-        "rates": "0.1,0.5,1.0",
+        "rates": "0.1,0.25,0.5,1.0",
         "budget": 3.0,
         "learning_rate": 1.0e-3,
         "study_rates": "0.001,0.003",
@@ -115,6 +115,11 @@ class Exp19(CascadeParameters):
                 raise ParameterError(
                     f"parameter {name!r} is {getattr(self, name)!r}; allowed: some of {words}"
                 )
+        if self.rate not in self.numbers("rates"):
+            raise ParameterError(
+                f"parameter 'rate' is {self.rate:g}; allowed: one of 'rates', {self.rates}, at "
+                "which stages trained on all tokens are routed"
+            )
         self.at_most("text_windows", "train_windows")
         self.at_most("study_windows", "train_windows")
         self.at_most("stopping_windows", "valid_windows", 0.5)
@@ -378,7 +383,6 @@ def _variants() -> dict[str, Variant]:
 
 # ------------------------------------------------------------------------------------- measures
 BUDGET = Exp19.model_fields["budget"].default
-RATE = Exp19.model_fields["rate"].default
 
 
 def best_routed(
@@ -497,8 +501,14 @@ def deep_against_shallow(deep: int, shallow: int) -> Measure:
 
 def all_against_routed(results: Results) -> np.ndarray:
     """Percent change of the stage trained on all tokens against the one trained on routed ones,
-    both then routed by entropy at the same rate."""
-    ours = routed_column(results, "test_ppl", "all_1", RATE, "entropy")
+    both then routed by entropy at the same rate: of those measured, the nearest on test."""
+    frame = results("routes")
+    own = frame[(frame["variant"] == "all_1") & (frame["rule"] == "entropy")]
+    share = by_seed(results, "routed", "rate").mean()
+    apart = (own.groupby("wanted_rate")["test_rate"].mean() - share).abs()
+    if apart.empty:
+        raise Absent("no routes of 'all_1' by 'entropy'")
+    ours = routed_column(results, "test_ppl", "all_1", apart.idxmin(), "entropy")
     return percent_change(ours, by_seed(results, "routed", "test_ppl").to_numpy())
 
 
