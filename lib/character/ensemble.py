@@ -203,6 +203,8 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
     """What ``run`` gives for each seed, from one training of all. Raises CannotJoin, Diverged."""
     if config.keep:
         raise CannotJoin("weights that are kept")
+    if getattr(config.objective, "most", 0):
+        raise CannotJoin("numbers of segments that each seed draws for itself")
     found = []
     for fit in train_together(config, seeds, places[0].device):
         model = config.build().to(places[0].device)

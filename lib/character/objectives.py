@@ -95,6 +95,22 @@ class LayerLosses(Objective):
 
 
 @dataclass
+class Visits(Objective):
+    """Cross-entropy after a pass that runs the blocks in an ``order``, such as (0, 1, 2, 1, 2, 3).
+
+    (0, 1, .., L - 1) is standard training bit for bit. Source: this repository, Experiment 24.
+    """
+
+    order: tuple[int, ...]
+
+    def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:
+        yield cross_entropy(self.predict(model, symbols), targets)
+
+    def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
+        return model.head(model.hidden_states(symbols, order=self.order)[-1])
+
+
+@dataclass
 class Segments(Objective):
     """Iterative refinement training (IRT): the same window several times, a loss each time.
 
@@ -103,13 +119,21 @@ class Segments(Objective):
     ``carry`` lets row b of a batch inherit the memories of row b of the batch before (Infini-HRM
     and HRM+Memory *carry*); they are dropped at each epoch and when the batch size changes.
     ``joint`` is the control of equal depth: one loss after the last segment, gradients through
-    all of them, one update. Source: R4, Experiments 1-4.
+    all of them, one update. ``most`` > 0 (only if ``joint``) draws for every training batch how
+    many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same.
+    Source: R4, Experiments 1-4; ``most``: this repository, Experiment 24. Raises ValueError for
+    ``most`` without ``joint``, whose updates would differ in number.
     """
 
     segments: int = 2
     carry: bool = False
     joint: bool = False
+    most: int = 0
     _kept: tuple[Any, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self):
+        if self.most and not self.joint:
+            raise ValueError("segments are drawn at random under one joint loss only")
 
     @property
     def steps(self) -> int:
@@ -121,9 +145,10 @@ class Segments(Objective):
 
     def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:
         state = self._begin(model, symbols)
-        for segment in range(1, self.segments + 1):
+        last = int(torch.randint(1, self.most + 1, ())) if self.most else self.segments
+        for segment in range(1, last + 1):
             logits, state = model.segment(symbols, state)
-            if self.joint and segment < self.segments:
+            if self.joint and segment < last:
                 continue
             loss = cross_entropy(logits, targets)
             self.add(f"train_loss_segment_{segment}", loss.detach())

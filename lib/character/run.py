@@ -122,7 +122,12 @@ class WindowWork(Work):
 def run(config: CharacterRun, seed: int, place: Place) -> Outcome:
     """Train one variant with one seed; curve and checkpoint live in the place as it goes."""
     seed_weights(seed)
-    model = config.build().to(place.device)
+    return trained(config, config.build(), seed, place)
+
+
+def trained(config: CharacterRun, model: nn.Module, seed: int, place: Place) -> Outcome:
+    """Train a network that is there already, as ``run`` does."""
+    model = model.to(place.device)
     windows = config.windows("train"), config.windows("valid")
     work = WindowWork(model, config.objective, windows, config.training, seed)
     fit = train(

@@ -5,6 +5,7 @@ weight tying, no learned positions. With ``width`` d, ``layers`` L and ``vocabul
 2 V d + L (16 d^2 + 2 d) parameters: 78,080 for L = 1 and 275,072 for L = 4 at V = 97, d = 64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,17 +53,20 @@ class Transformer(nn.Module):
         if config.initial_state:
             self.initial_state = nn.Parameter(0.02 * torch.randn(1, config.length, config.width))
 
-    def hidden_states(self, symbols: Tensor, state: Tensor | None = None) -> list[Tensor]:
+    def hidden_states(
+        self, symbols: Tensor, state: Tensor | None = None, order: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Input and output of every block: L + 1 tensors (B, T, d).
 
-        ``state`` (B or 1, T, d) is added to the embedding; None adds nothing at all.
+        ``state`` (B or 1, T, d) is added to the embedding; None adds nothing at all. ``order``: the
+        blocks by number as they are run, some of them more than once; None: each once.
         """
         x = self.embedding(symbols)
         if state is not None:
             x = x + state
         states = [x]
-        for block in self.blocks:
-            states.append(block(states[-1]))
+        for number in range(len(self.blocks)) if order is None else order:
+            states.append(self.blocks[number](states[-1]))
         return states
 
     def forward(self, symbols: Tensor) -> Tensor:
