@@ -43,6 +43,7 @@ ORDER = (
     ("lib.experiment",),
     ("lib.results.tables", "lib.results.beside_reported"),
     ("lib.figures",),
+    ("lib.toy",),
     ("lib.notebook",),
     tuple(f"lib.{study}" for study in STUDIES),
     tuple(f"lib.{study}.experiments" for study in STUDIES),
