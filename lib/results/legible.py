@@ -108,12 +108,12 @@ def _column(values: list[Any]) -> list[str]:
 
 
 def _places(numbers: list[float], most: int) -> int:
-    """Decimal places of a column: those of about four digits of its largest number, as long as
-    its smallest keeps two; else ``most``."""
+    """Most decimal places of a column: two, or what gives its largest number about four digits, as
+    long as its smallest keeps two; else ``most``."""
     sizes = [abs(number) for number in numbers if number and np.isfinite(number)]
-    if not sizes or max(sizes) >= 1000:
+    if not sizes:
         return most
-    places = min(most, max(0, int(3 - np.floor(np.log10(max(sizes))))))
+    places = min(most, max(2, int(3 - np.floor(np.log10(max(sizes))))))
     return places if min(sizes) * 10**places >= 10 else most
 
 

@@ -62,11 +62,11 @@ def toy() -> Toy:
         }
     same = "the same" if torch.equal(text, plain) else "NOT the same"
     return Toy(
-        f"A random tiny Llama of four layers, the last one damped, goes on from the sentence. Its"
-        f" text means nothing. {AHEAD} tokens are drafted after layer {EXIT}, then checked in one"
-        f" pass. {count.accepted} of {count.drafted} drafted tokens agree. The text is"
-        f" {same} as with another exit and single drafts: what drafts changes the time, not the"
-        " text.",
+        "A random tiny Llama of four layers, the last one damped, goes on from the sentence. Its"
+        f" text means nothing; letters such as Ą are bytes. {AHEAD} tokens are drafted after layer"
+        f" {EXIT}, then checked in one pass. {count.accepted} of {count.drafted} drafted tokens"
+        f" agree. The text is {same} as with another exit and single drafts: where one drafts"
+        " changes the time alone.",
         {"read": ids().shape, "drafts of a round": (1, AHEAD), "written": text.shape},
         pd.DataFrame(rows).T.rename_axis("round"),
         "written: " + "".join(words(text[0])),
