@@ -4,7 +4,8 @@
     text, base               corpora, alphabets, windows; the pretrained base
     parameters, training     what a run is given, checked; the one loop
     experiment, results      an experiment as data; tables, claims, verdicts
-    figures, notebook        plots drawn from tables; what notebooks do at their start
+    figures, toy, notebook   plots drawn from tables; one sentence through a mechanism; what
+                             notebooks do at their start
     character, cascade, context, depth
                              the studies: models, methods, figures, one module an experiment
 

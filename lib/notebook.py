@@ -14,13 +14,14 @@ import torch
 from IPython.display import HTML, Markdown, display
 
 from lib.experiment import Experiment
-from lib.figures import style
+from lib.figures import gallery, style
 from lib.parameters import Parameters, check_environment
 from lib.results import legible, scoreboard, store, tables
 from lib.results.claims import SEEDS
 from lib.results.store import Results
 from lib.runs import devices, places
 from lib.runs.places import ROOT
+from lib.toy import Toy
 
 _known: set[str] = set()
 _refused: set[str] = set()
@@ -136,6 +137,17 @@ def quoted(part: Callable[..., Any] | type) -> str:
     kept = "\n".join(line for number, line in enumerate(lines, 1) if number not in gone)
     path = Path(inspect.getsourcefile(part)).resolve().relative_to(ROOT).as_posix()
     return f"`{path}`, `{part.__qualname__}`:\n\n```python\n{kept}\n```"
+
+
+def toy(shown: Toy) -> None:
+    """Display a mechanism on one sentence: what to look at, shapes, marks, table and picture."""
+    display(Markdown(f"{shown.look}\n\nShapes: {shown.spoken_shapes()}."))
+    if shown.lines:
+        display(Markdown(f"```text\n{shown.lines}\n```"))
+    if not shown.table.empty:
+        show(shown.table)
+    if shown.picture:
+        gallery.present(shown.picture())
 
 
 def show(table: pd.DataFrame) -> None:

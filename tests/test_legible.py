@@ -34,7 +34,12 @@ def test_names_of_the_code_become_words_and_numbers_have_about_four_digits():
 
 def test_numbers_of_a_column_have_equally_many_places_where_digits_allow_it():
     frame = pd.DataFrame({"ppl": [9.7, 9.691, 22.2404, 0.0, np.nan]})
-    assert legible.legible(frame)["PPL"].tolist() == ["9.700", "9.691", "22.24", "0.000", ""]
+    assert legible.legible(frame)["PPL"].tolist() == ["9.70", "9.69", "22.24", "0.00", ""]
+    frame = pd.DataFrame({"speedup": [1.251, 0.89874], "ppl": [7.1104, 1400.2], "x": [0.004, 9.5]})
+    found = legible.legible(frame)
+    assert found["times faster, measured"].tolist() == ["1.251", "0.899"]
+    assert found["PPL"].tolist() == ["7.11", "1,400"]
+    assert found["x"].tolist() == ["0.004", "9.500"]
 
 
 def test_what_names_a_row_or_a_column_is_never_nan():

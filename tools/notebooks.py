@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import nbformat
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
@@ -95,7 +95,7 @@ def prepare(path: Path) -> None:
     words = "\n".join(rest).strip()
     book.cells[0].source = "\n\n".join(part for part in (title, badge, words) if part)
     if registry.has(path.stem) and registry.experiment(path.stem).pending:
-        show_mechanism(book)
+        show_tour(book)
     book.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -110,27 +110,36 @@ def prepare(path: Path) -> None:
     write(book, path)
 
 
-def show_mechanism(book: nbformat.NotebookNode) -> None:
-    """Quote the library in a notebook that has not been run: code, no results."""
-    for cell in mechanisms(book):
-        shown: list[Markdown] = []
+TOUR = {"mechanism", "toy"}  # what needs no results: lines of the library, one sentence through it
+
+
+def show_tour(book: nbformat.NotebookNode) -> None:
+    """Run the guided tour of a notebook that has not been run: code and a toy, no results.
+
+    Raises ValueError for a toy with a picture, which is left to the run.
+    """
+    for cell in tour(book):
+        shown: list[Markdown | HTML] = []
         with patch.object(notebook, "display", shown.append):
             exec(cell.source, {"notebook": notebook})
+        kinds = {Markdown: "text/markdown", HTML: "text/html"}
+        if any(type(part) not in kinds for part in shown):
+            raise ValueError("a cell of the tour shows more than words and tables")
         cell.outputs = [
             nbformat.v4.new_output(
                 "display_data",
                 {
-                    "text/markdown": part.data,
-                    "text/plain": "<IPython.core.display.Markdown object>",
+                    kinds[type(part)]: part.data,
+                    "text/plain": f"<IPython.core.display.{type(part).__name__} object>",
                 },
             )
             for part in shown
         ]
 
 
-def mechanisms(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The cells that show lines of the library."""
-    return [cell for cell in book.cells if "mechanism" in cell.metadata.get("tags", [])]
+def tour(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells that show how the mechanism works: lines of the library, and a toy."""
+    return [cell for cell in book.cells if TOUR & set(cell.metadata.get("tags", []))]
 
 
 def answer(slug: str) -> str:
@@ -286,6 +295,9 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
         found.append(f"a table has more than {legible.WIDEST} columns")
     if any("_" in name for row in rows[:1] for name in row):
         found.append("a table names a column as the code does")
+    headings = [row for row in page.split("</thead>")[0].split("<tr>")[1:]]
+    if headings and not re.search(r"<th[^>]*>([^<]*)</th>", headings[-1])[1].strip():
+        found.append("the first column of a table has no name")
     if any(text.lower() in ("nan", "none", "<na>") for row in rows for text in row):
         found.append("a table shows NaN")
     return found
@@ -294,8 +306,8 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
 def faults(path: Path) -> list[str]:
     """Why a committed notebook may not be shown to a reader; an empty list if it may.
 
-    The notebook of a pending experiment holds no output but quoted code: there are no committed
-    rows to show.
+    The notebook of a pending experiment holds no output but its tour: there are no committed rows
+    to show.
     """
     book = nbformat.read(path, as_version=4)
     notes = [book.metadata, *(cell.metadata for cell in book.cells)]
@@ -307,7 +319,7 @@ def faults(path: Path) -> list[str]:
         found.append("its answer box is not what claims.csv says")
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
     if registry.has(path.stem) and registry.experiment(path.stem).pending:
-        shown = any(cell.outputs for cell in code if cell not in mechanisms(book))
+        shown = any(cell.outputs for cell in code if cell not in tour(book))
         return [*found, "its experiment is pending, yet it holds outputs"] if shown else found
     stamped = book.metadata.get("provenance", {})
     if any(cell.execution_count is None for cell in code):

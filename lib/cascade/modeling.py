@@ -145,12 +145,12 @@ class CascadeForCausalLM(AroundBase):
         answered = torch.where(real, 0, -1)
         states = final  # at every place, the output of the model that answers it
         if rules:
-            states, answered = self._hand_on(out, final, real, past_key_values)
+            states, answered = self._defer(out, final, real, past_key_values)
         kept = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
         logits = self._speak(states[:, kept], answered[:, kept])
         return self.answer(logits, labels, past_key_values if use_cache else None, answered)
 
-    def _hand_on(self, out, final, real, cache) -> tuple[Tensor, Tensor]:
+    def _defer(self, out, final, real, cache) -> tuple[Tensor, Tensor]:
         """Run the stages on the tokens that reach them: states [B, T, width], answered_by."""
         answered = torch.where(real, 0, -1)
         states, reached = final.clone(), real

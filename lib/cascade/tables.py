@@ -12,14 +12,14 @@ from lib.results.store import Results
 
 AGAINST = {  # change against the base: what is measured, and the base's on the same tokens
     "Δ, hard tokens": ("test_ppl", "base_ppl"),
-    "Δ, without ends": ("inner_ppl", "base_inner_ppl"),
+    "Δ, without EOS": ("inner_ppl", "base_inner_ppl"),
     "Δ, all tokens": ("cascade_all_ppl", "base_all_ppl"),
 }
 LAST = {
     "val_ppl": "valid, hard tokens",
     "last_val_ppl": "valid, last update",
     "last_test_ppl": "test, last update",
-    "last_test_inner_ppl": "test, last, no ends",
+    "last_test_inner_ppl": "test, last, no EOS",
 }
 
 
@@ -52,8 +52,8 @@ def against_base(results: Results) -> pd.DataFrame:
     """Changes against the base, then n and perplexities of hard tokens; one row a variant.
 
     A change is the percent change of perplexity, mean [95 % interval] over seeds: on the hard
-    tokens of the test text, on those that end no record, and on all tokens where a stage answers
-    the hard ones.
+    tokens of the test text, on those of them that are no end-of-sequence token (EOS), and on all
+    tokens where a stage answers the hard ones.
     """
     frame, labels, rows = one(results)(), results.labels, {}
     for variant in frame["variant"].unique():
@@ -81,15 +81,27 @@ def _change(own: pd.DataFrame, column: str, base: str) -> str:
     return f"{percent_interval(percent_change(both[column], both[base]))} %"
 
 
+def _as_precise(ours: float, reported: float | None) -> str:
+    """Ours in the decimal places of the report's figure, in about three digits without one."""
+    own = sensible(ours)
+    if reported is None:
+        return own if abs(ours) >= 1 else f"{ours:.3g}"
+    places = min(len(sensible(reported).partition(".")[2]), len(own.partition(".")[2]))
+    return f"{ours:,.{places}f}"
+
+
 def beside_reported(
     rows: Sequence[tuple[str, float | None, float]], frame: pd.DataFrame
 ) -> pd.DataFrame:
-    """A table of quantity, the report's figure (None = it has none) and ours."""
+    """A table of quantity, the report's figure (None = it has none) and ours.
+
+    Ours has as many decimal places as the report's, where it is not larger by far.
+    """
     found = [
         {
             "quantity": name,
             "report": "" if reported is None else sensible(reported),
-            "ours": "" if pd.isna(ours) else sensible(ours),
+            "ours": "" if pd.isna(ours) else _as_precise(ours, reported),
         }
         for name, reported, ours in rows
     ]

@@ -12,9 +12,9 @@ def against_report(results: Results, experiment: Experiment) -> list[pd.DataFram
     """Ours beside the report's, in the order of the texts.
 
     The change is that of the column that decides on the text; the report's figures stand beside the
-    text on which they were measured, and are blank elsewhere.
+    text on which they were measured, that of the first claim, and are blank elsewhere.
     """
-    own = tuple({text for claim in experiment.claims for text in claim.texts})
+    own = experiment.claims[0].texts if experiment.claims else ()
     return [
         tables.against_reported(
             results.on(text), experiment, metric(text), bool(own) and text.startswith(own)

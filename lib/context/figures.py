@@ -166,7 +166,8 @@ def exponents(
 def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], title: str) -> Figure:
     """Perplexity over training tokens on log axes: all seeds, and fitted laws as lines.
 
-    `series` maps a label to rows with tokens and ppl; `laws` a label to (name, PowerLaw) pairs.
+    `series` maps a label to rows with tokens and ppl; `laws` a label to (name, PowerLaw, exponent):
+    the law through all runs, which is drawn, and the exponent that is told, a mean over seeds.
     Series stand a little beside each other, so that equal values stay visible.
     """
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
@@ -179,10 +180,10 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
         axes.scatter(shift * own["tokens"], own["ppl"], s=18, **look)
         grid = np.geomspace(own["tokens"].min(), own["tokens"].max(), 50)
         fits = laws.get(label, [])
-        for (name, law), line in zip(fits, style.LINES[: len(fits)], strict=True):
+        for (name, law, _), line in zip(fits, style.LINES[: len(fits)], strict=True):
             axes.plot(grid, law.predict(grid), ls=line, color=colours[label], lw=1.2)
             drawn[name] = line
-        found = ", ".join(f"{law.alpha:.2f} ({name})" for name, law in fits).replace("-", "−")
+        found = ", ".join(f"{mean:.2f} ({name})" for name, _, mean in fits).replace("-", "−")
         axes.plot([], [], linestyle="-", ms=5, label=f"{label}: exponent {found}", **look)
     style.plain_log(axes, "x")
     style.plain_log(axes, "y")
@@ -193,6 +194,9 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     axes.set_title(title)
     words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
-    style.legend(figure, axes, f"mark: one random seed; {lines}", 1)
-    alternative.say(figure, f"Fitted laws: {'; '.join(axes.get_legend_handles_labels()[1])}.")
+    note = f"mark: one random seed; {lines}\nlines go through all runs; exponents: means over seeds"
+    style.legend(figure, axes, note, 1)
+    alternative.say(
+        figure, f"Exponents, means over seeds: {'; '.join(axes.get_legend_handles_labels()[1])}."
+    )
     return figure

@@ -35,26 +35,26 @@ COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebo
 REAL = "wikipedia"
 WORDS = {
     "en": {
-        "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook",
-        "sized": "size {}",
+        "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
+        "sized": "{}",
         REPLICATED: "✔ replicated",
         REVERSED: "✘ reversed",
         UNDECIDED: "? undecided",
         NOT_MEASURABLE: "– not measurable here",
         "supported": "✔ supported",
         "contradicted": "✘ contradicted",
-        "minutes": "{:.0f} min",
+        "minutes": "{:.0f}",
     },
     "ja": {
-        "head": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック",
-        "sized": "規模{}",
+        "head": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
+        "sized": "{}",
         REPLICATED: "✔ 再現",
         REVERSED: "✘ 逆転",
         UNDECIDED: "? 未決",
         NOT_MEASURABLE: "– ここでは測定不能",
         "supported": "✔ 支持",
         "contradicted": "✘ 否定",
-        "minutes": "{:.0f}分",
+        "minutes": "{:.0f}",
     },
 }
 
@@ -145,9 +145,10 @@ def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
         return "–"
     ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
     row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
-    n = f" ({row.n})" if scoreboard.random(row) else ""
+    n = str(row.n) if scoreboard.random(row) else ""
     size = f", {words['sized'].format(row.size)}" if row.size != FULL else ""
-    return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{n}{size}"
+    told = f" ({n}{size})" if n else size
+    return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{told}"
 
 
 def _explained(rows: pd.DataFrame, told: str) -> str:

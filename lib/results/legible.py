@@ -101,8 +101,20 @@ def _column(values: list[Any]) -> list[str]:
             zip(values, texts, strict=True)]  # fmt: skip
     most = max((len(text.partition(".")[2]) for text, own in zip(texts, real, strict=True) if own),
                default=0)  # fmt: skip
+    numbers = [float(value) for value, own in zip(values, real, strict=True) if own]
+    most = _places(numbers, most)
     return [_digits(float(value), most) if own else text
             for value, text, own in zip(values, texts, real, strict=True)]  # fmt: skip
+
+
+def _places(numbers: list[float], most: int) -> int:
+    """Most decimal places of a column: two, or what gives its largest number about four digits, as
+    long as its smallest keeps two; else ``most``."""
+    sizes = [abs(number) for number in numbers if number and np.isfinite(number)]
+    if not sizes:
+        return most
+    places = min(most, max(2, int(3 - np.floor(np.log10(max(sizes))))))
+    return places if min(sizes) * 10**places >= 10 else most
 
 
 def _digits(value: float, most: int) -> str:

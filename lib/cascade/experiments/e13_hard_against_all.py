@@ -176,7 +176,7 @@ def reported_table(results: Results) -> pd.DataFrame:
                 mean("random", "test_ppl"),
             ),
             ("base's own head, untouched: PPL of hard test tokens", None, mean("hard", "base_ppl")),
-            ("... without the ends of records", None, mean("hard", "base_inner_ppl")),
+            ("... without EOS tokens", None, mean("hard", "base_inner_ppl")),
         ],
         frame,
     )
@@ -215,7 +215,7 @@ CLAIMS = (
     ),
     claim(
         "inside",
-        "Hard tokens stay better than random ones without the ends of records",
+        "Hard tokens stay better than random ones without end-of-sequence tokens",
         change("hard", "random", "inner_ppl"),
         "equal N, steps and text; scored without end-of-sequence tokens",
         explains="hard-beats-all",
@@ -243,7 +243,7 @@ CLAIMS = (
     ),
     claim(
         "trained-on-inside",
-        "A head that starts as the base's own gains without the ends of records too",
+        "A head that starts as the base's own gains without end-of-sequence tokens too",
         against_base("hard_base_head", "inner_ppl", "base_inner_ppl"),
         "the label of an end-of-sequence token is the start of an unrelated record",
         kind="own",

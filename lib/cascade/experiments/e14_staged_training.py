@@ -95,6 +95,8 @@ def stages_table(results: Results) -> pd.DataFrame:
     frame = one(results).named("stages")
     columns = [name for name in COLUMNS if name in frame]
     means = frame.groupby(["variant", "stage"], sort=False)[columns].mean()
+    if "test_hard" in means:
+        means["test_hard"] = means["test_hard"].round().astype(int)
     return tables.captioned(means, one(results)())
 
 
@@ -132,7 +134,7 @@ def reported_table(results: Results) -> pd.DataFrame:
     for number in sorted(found.loc["ratio_06"].index):
         reference = everything[number] if number < len(everything) else None
         ours = found.loc[("ratio_06", number), "all_ppl"]
-        rows.append((f"Hard ratio 0.6: ALL test tokens with {number} stages", reference, ours))
+        rows.append((f"Hard ratio 0.6: ALL test tokens, {number} stages: PPL", reference, ours))
     return beside_reported(rows, own())
 
 

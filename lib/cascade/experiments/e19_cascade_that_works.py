@@ -603,7 +603,8 @@ def decisive_table(results: Results, variants: tuple[str, ...] = DECISIVE) -> pd
                 for title, column in columns.items()
             },
         }
-    return tables.captioned(pd.DataFrame.from_dict(rows, orient="index"), frame)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
+    return tables.captioned(table, frame)
 
 
 def reversed_table(results: Results) -> pd.DataFrame:
@@ -682,7 +683,8 @@ def chosen_table(results: Results, budget: float) -> pd.DataFrame:
         }
         for name, part in found.items()
     }
-    return tables.captioned(pd.DataFrame.from_dict(rows, orient="index"), other)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return tables.captioned(table, other)
 
 
 def clock_table(results: Results) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lib.cascade.tables import one
 from lib.figures import alternative, methods, style
 from lib.results import tables
-from lib.results.store import Results
+from lib.results.store import Absent, Results
 
 HEADING = 80  # characters of a line of a heading
 
@@ -44,10 +44,15 @@ def by_stage(
 
 
 def overfitting(title: str) -> Callable[[Results], Figure]:
-    """Draw validation perplexity over epochs, a panel a stage: where further epochs do harm."""
+    """Draw validation perplexity over epochs, a panel a stage: where further epochs do harm.
+
+    Raises Absent where every stage has one epoch, which shows nothing of further ones.
+    """
 
     def draw(results: Results) -> Figure:
         curve = one(results).named("curve")
+        if curve["epoch"].max() < 2:
+            raise Absent("not drawn, every stage of this size is trained for one epoch")
         stages = sorted(curve["stage"].unique())
         figure, panels = plt.subplots(
             1, len(stages), figsize=(style.WIDE, 3.6), squeeze=False, sharey=True

@@ -15,9 +15,9 @@ from lib.results.store import Results
 
 COLUMNS = {
     "test_ppl": ("base_ppl", "hard test tokens"),
-    "inner_ppl": ("base_inner_ppl", "hard test tokens that end no record"),
+    "inner_ppl": ("base_inner_ppl", "hard test tokens without EOS"),
     "cascade_all_ppl": ("base_all_ppl", "all test tokens"),
-    "cascade_all_inner_ppl": ("base_all_inner_ppl", "all test tokens that end no record"),
+    "cascade_all_inner_ppl": ("base_all_inner_ppl", "all test tokens without EOS"),
 }
 
 

@@ -198,7 +198,7 @@ def agreement_table(results: Results) -> pd.DataFrame:
     }
     found["tokens to cosine 0.99"] = pd.Series(memory).reindex(found.index).fillna("")
     order = ["cosine", "n", "lowest", "relative error", "tokens to cosine 0.99", "iterations"]
-    return tables.captioned(found[order], frame)
+    return tables.captioned(found[order].rename_axis("contexts"), frame)
 
 
 def positions_table(results: Results) -> pd.DataFrame:
@@ -229,7 +229,7 @@ def cache_table(results: Results) -> pd.DataFrame:
                 "sweeps": f"{sweeps.mean():.1f}" if sweeps.notna().any() else "",
                 "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if trained_here else "",
             }
-    return tables.captioned(pd.DataFrame(rows).T, frame)
+    return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: way"), frame)
 
 
 def seconds(results: Results, layout: str, way: str) -> pd.Series:

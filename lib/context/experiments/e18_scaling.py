@@ -292,15 +292,22 @@ def scaling_table(results: Results) -> pd.DataFrame:
                     both["floor"],
                     f"{len(found.columns)}, {len(found)}",
                 )
-    return tables.captioned(pd.DataFrame(rows).T, results())
+    return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: schedule"), results())
 
 
 def _over_seeds(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> str:
     """Mean [95 % interval] of the exponents that ``fit`` finds seed by seed."""
-    if wide.empty or len(wide.columns) < 3:
+    if not (values := seed_exponents(wide, fit)):
         return ""
-    found = interval([fit(list(wide.columns), row).alpha for row in wide.to_numpy()])
+    found = interval(values)
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def seed_exponents(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> list[float]:
+    """The exponent that ``fit`` finds for each seed; none for fewer than three sizes."""
+    if len(wide.columns) < 3:
+        return []
+    return [fit(list(wide.columns), row).alpha for row in wide.to_numpy()]
 
 
 def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n: str) -> dict:
@@ -329,15 +336,15 @@ def sizes_table(results: Results) -> pd.DataFrame:
             "accuracy %": f"{own['test_acc_pct'].mean():.1f}",
             "effective rank %": f"{own['er_pct'].mean():.1f}",
         }
-    return tables.captioned(pd.DataFrame(rows).T, frame)
+    return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout, training text"), frame)
 
 
 def controls_table(results: Results) -> pd.DataFrame:
     """Test perplexity of the controls and of the main rows, contexts by training tokens."""
     frame = results()
     names = frame["label"].str.replace(r", size \d+$", "", regex=True)
-    found = frame.assign(name=names).pivot_table(
-        index="name", columns="tokens", values="test_ppl", sort=False
+    found = frame.assign(contexts=names).pivot_table(
+        index="contexts", columns="tokens", values="test_ppl", sort=False
     )
     return tables.captioned(found.round(1), frame)
 
@@ -346,12 +353,20 @@ def controls_table(results: Results) -> pd.DataFrame:
 
 
 def draw_laws(results: Results) -> Figure:
-    """Both layouts under the fixed schedule, with the fits without and with a floor."""
+    """Both layouts under the fixed schedule, with the fits without and with a floor.
+
+    Exponents are those of the table: means over random seeds where every size has been run.
+    """
     series, fits = {}, {}
+    by = {"no floor": fit_power_law, "floor": fit_with_floor}
     for layout, label in LAYOUTS.items():
         rows = main_rows(results, layout)
         series[label] = pd.DataFrame({"tokens": rows["tokens"], "ppl": rows["test_ppl"]})
-        fits[label] = list(laws(results, layout, "test_ppl").items())
+        wide = grid(results, layout, "test_ppl")
+        fits[label] = []
+        for name, law in laws(results, layout, "test_ppl").items():
+            values = seed_exponents(wide, by[name])
+            fits[label].append((name, law, float(np.mean(values)) if values else law.alpha))
     title = f"Test perplexity over training tokens ({tables.corpora(results())})"
     return contexts.power_laws(series, fits, title)
 

@@ -1,0 +1,1 @@
+"""Toys of the cascade study: each mechanism on one sentence."""

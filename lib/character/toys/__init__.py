@@ -1,0 +1,1 @@
+"""Toys of the character study: each mechanism on one sentence."""

@@ -1,0 +1,1 @@
+"""Toys of the context study: each mechanism on one sentence."""

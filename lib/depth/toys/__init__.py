@@ -1,0 +1,1 @@
+"""Toys of the depth study: each mechanism on one sentence."""

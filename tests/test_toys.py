@@ -1,0 +1,244 @@
+"""The toys of the notebooks: each shows what it says, in words that are read easily, in no time."""
+
+import functools
+import importlib
+import re
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from test_words import faults
+
+from lib.figures import alternative, style
+from lib.results import legible
+from lib.runs.places import ROOT
+from lib.toy import SPACE, Toy, aligned, bar, drawn
+
+TOYS = {
+    "00": "character.toys.next_symbol",
+    "01": "character.toys.shaping",
+    "02": "character.toys.memory",
+    "03": "character.toys.passes",
+    "04": "character.toys.layer_losses",
+    "05": "character.toys.new_layer",
+    "06": "character.toys.frozen_below",
+    "07": "character.toys.growing",
+    "08": "character.toys.hard_symbols",
+    "09": "character.toys.first_layer_exit",
+    "10": "character.toys.routed_symbols",
+    "11": "character.toys.exit_weights",
+    "12": "cascade.toys.last_layers",
+    "13": "cascade.toys.chosen_tokens",
+    "14": "cascade.toys.stage_by_stage",
+    "15": "cascade.toys.answered_by",
+    "16": "context.toys.rolling_state",
+    "17": "context.toys.sweeps",
+    "18": "context.toys.laws",
+    "19": "cascade.toys.gated_tokens",
+    "20": "depth.toys.cost_of_exits",
+    "21": "depth.toys.drafts",
+    "22": "character.toys.search",
+    "23": "character.toys.stretches",
+    "24": "character.toys.visited_blocks",
+}
+SLOW = 5.0  # seconds of the processor, many times what a toy takes
+
+
+@functools.cache
+def made(number: str) -> Toy:
+    """The toy of a notebook, made once."""
+    module = importlib.import_module(f"lib.{TOYS[number]}")
+    before, started = torch.random.get_rng_state(), time.process_time()
+    found = module.toy()
+    assert time.process_time() - started < SLOW
+    assert torch.equal(before, torch.random.get_rng_state()), "it uses up random numbers"
+    return found
+
+
+def column(toy: Toy, name: str) -> list[float]:
+    """The numbers of a column of a toy's table, units left out."""
+    return [float(re.sub(r"[ %,]", "", str(value))) for value in toy.table[name]]
+
+
+@pytest.mark.parametrize("number", TOYS)
+def test_a_toy_is_read_easily_and_fits_a_page(number):
+    toy = made(number)
+    assert faults(toy.look) == []
+    assert toy.shapes and not toy.table.empty
+    page = legible.page(toy.table)
+    assert max(row.count("</t") - 1 for row in page.split("</tr>")) <= legible.WIDEST
+    assert "nan" not in page.lower() and "_" not in re.sub(r"<[^>]*>", "", page.split("</tr>")[0])
+    assert max(map(len, toy.lines.splitlines()), default=0) <= 110
+    if toy.picture:
+        style.use()
+        assert len(alternative.text(toy.picture())) > 40
+
+
+@pytest.mark.parametrize("number", TOYS)
+def test_its_notebook_shows_it_before_the_run(number):
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    tags = [cell.metadata.get("tags", []) for cell in cells]
+    (place,) = (k for k, own in enumerate(tags) if "toy" in own)
+    assert "mechanism" in tags[place - 1]
+    package, name = TOYS[number].rsplit(".", 1)
+    assert f"from lib.{package} import {name}" in cells[place].source
+    assert f"notebook.toy({name}.toy())" in cells[place].source
+    run = next(k for k, cell in enumerate(cells) if "experiment.run(" in cell.source
+               and cell.cell_type == "code")  # fmt: skip
+    assert place < run
+
+
+# What a reader is told to see in the table. Bounds are wide: other machines round otherwise.
+LESSONS = {
+    "passes at random leave a network usable with fewer": (
+        "24",
+        lambda t: (
+            column(t, "trained with 1 to 4 at random")[0] < column(t, "trained with 4")[0] / 3
+        ),
+    ),
+    "fitting raises every probability": (
+        "00",
+        lambda t: min(column(t, "probability fitted")) > max(column(t, "probability at random")),
+    ),
+    "the task loss reads far more than a head on shaped blocks": (
+        "01",
+        lambda t: column(t, "task loss, nats")[2] < 0.5 * min(column(t, "task loss, nats")[:2]),
+    ),
+    "shaping lowers the label-free loss": (
+        "01",
+        lambda t: (
+            column(t, "label-free loss of its contexts")[0]
+            < min(column(t, "label-free loss of its contexts")[1:])
+        ),
+    ),
+    "an empty memory gives nothing, a full one later symbols too": (
+        "02",
+        lambda t: (
+            set(column(t, "found before writing")) == {0.0} and column(t, "later symbols")[0] > 30
+        ),
+    ),
+    "both passes learn": (
+        "03",
+        lambda t: (
+            max(column(t, "pass 1")[-1], column(t, "pass 2")[-1]) < column(t, "pass 1")[0] / 3
+        ),
+    ),
+    "with a loss at every layer inner layers predict": (
+        "04",
+        lambda t: (
+            column(t, "loss after every one (LPT)")[1] < column(t, "loss after the last")[1] / 3
+        ),
+    ),
+    "an identity moves nothing, a random layer much": (
+        "05",
+        lambda t: (
+            column(t, "largest change of a logit")[2] < 1e-3
+            and column(t, "largest change of a logit")[1] > 1
+        ),
+    ),
+    "what is frozen stays": ("06", lambda t: set(column(t, "frozen ones moved by")) == {0.0}),
+    "under LPT the first layer still predicts": (
+        "07",
+        lambda t: column(t, "layer 1 alone, then")[5] < column(t, "layer 1 alone, then")[2],
+    ),
+    "the first change has the size of the norm": (
+        "08",
+        lambda t: all(5 < column(t, f"change, {g}")[0] < 6 for g in ("easy", "medium", "hard")),
+    ),
+    "a higher threshold lets fewer stop": (
+        "09",
+        lambda t: column(t, "symbols that stop") == sorted(column(t, "symbols that stop"))[::-1],
+    ),
+    "recomputing is exact": (
+        "10",
+        lambda t: column(t, "loss, recompute") == column(t, "loss, by definition"),
+    ),
+    "all weightings are surer than right on another sentence": (
+        "11",
+        lambda t: all(
+            sure > right
+            for sure, right in zip(
+                column(t, "confidence, another"), column(t, "accuracy, another"), strict=True
+            )
+        ),
+    ),
+    "hard tokens have the lower cosine": (
+        "12",
+        lambda t: column(t, "mean cosine")[0] < column(t, "mean cosine")[1],
+    ),
+    "every rule takes as many tokens": ("13", lambda t: len(set(column(t, "tokens"))) == 1),
+    "every stage gets fewer tokens": (
+        "14",
+        lambda t: column(t, "tokens") == sorted(set(column(t, "tokens")))[::-1],
+    ),
+    "a stage that starts as the base changes no loss": (
+        "15",
+        lambda t: (
+            column(t, "loss of all tokens, nats")[0] == column(t, "loss of all tokens, nats")[1]
+        ),
+    ),
+    "the every-layer block forgets the first word sooner": (
+        "16",
+        lambda t: column(t, "token at every layer")[-1] < column(t, "token at the first layer")[-1],
+    ),
+    "as many sweeps as words are exact": (
+        "17",
+        lambda t: column(t, "error, token at every layer")[-1] == 0,
+    ),
+    "the floor is found where there is one": ("18", lambda t: column(t, "floor") == [0, 50]),
+    "the gate beats chance": (
+        "19",
+        lambda t: (
+            column(t, "loss of all tokens, nats")[1] < column(t, "loss of all tokens, nats")[2]
+        ),
+    ),
+    "reading at every exit costs more than the base from the third on": (
+        "20",
+        lambda t: (
+            column(t, "head reads once")[-1] == 1 and column(t, "head reads at every exit")[2] > 1
+        ),
+    ),
+    "drafts are kept and the text is that without them": (
+        "21",
+        lambda t: sum(column(t, "kept")) > 0 and "the same as" in t.look,
+    ),
+    "of a later number the value chosen so far is not run again": (
+        "22",
+        lambda t: column(t, "of these new")[1] < column(t, "runs")[1],
+    ),
+    "slices do not overlap": ("23", lambda t: len(t.table) == 5 and t.lines.count("slice") == 5),
+}
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_toy_shows_what_it_says(lesson):
+    number, holds = LESSONS[lesson]
+    assert holds(made(number)), made(number).table.to_string()
+
+
+def test_every_toy_has_a_lesson_and_a_notebook():
+    assert {number for number, _ in LESSONS.values()} == set(TOYS)
+    files = [p for p in (ROOT / "lib").glob("*/toys/*.py") if "def toy()" in p.read_text("utf-8")]
+    assert sorted(f"{p.parent.parent.name}.toys.{p.stem}" for p in files) == sorted(TOYS.values())
+
+
+def test_marks_stand_under_their_tokens():
+    assert aligned([" a", "b", "\n"], {"stops": [1, 22, ""]}) == (
+        f"       {SPACE}a b  ↵\nstops  1  22"
+    )
+    assert aligned("ab", {"x": "-="}) == "   ab\nx  -="  # single marks need no gap
+    with pytest.raises(ValueError, match="1 marks in 'x' for 2 tokens"):
+        aligned("ab", {"x": "-"})
+
+
+def test_bars_and_random_numbers():
+    assert (bar(1, 2, 4), bar(0, 2), bar(0, 0)) == ("██", "", "")
+    with drawn():
+        first = torch.rand(2)
+    with drawn():
+        assert torch.equal(first, torch.rand(2))
+    assert isinstance(Toy("", {"x": (1, 2)}).table, pd.DataFrame)
+    assert Toy("", {"x": (1, 2), "loss": ()}).spoken_shapes() == "x (1, 2); loss ()"
