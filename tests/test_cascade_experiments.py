@@ -168,7 +168,7 @@ def results(kept):
 def test_tables_and_figures_can_be_made(experiment, results):
     found = results[experiment.slug]
     for what, draw in experiment.figures.items():
-        if (experiment, what) != (E14, "epochs"):  # one epoch is no curve
+        if (experiment.slug, what) != (E14.slug, "epochs"):  # one epoch is no curve
             assert draw(found).axes
             plt.close("all")
     module = {"12": e12_two_layer_stage, "13": e13_hard_against_all, "14": e14_staged_training}
@@ -285,6 +285,8 @@ def test_every_figure_of_the_committed_results_can_be_read(experiment):
     with plt.rc_context():
         style.use()
         for what, draw in experiment.figures.items():
+            if (experiment.slug, what) == (E14.slug, "epochs"):  # its committed size has one epoch
+                continue
             figure = draw(store.committed(experiment.slug))
             assert collisions(figure) == [], what
             found = painted(figure)
