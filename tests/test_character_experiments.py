@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lib import registry
+from lib.character import tables
 from lib.character.analysis.memory_checks import FilledMemory, memories_look_ahead
 from lib.character.checks import all_causal
 from lib.character.experiments import e01_hrm_against_lct as e01
 from lib.character.experiments import e02_infini_hrm as e02
 from lib.character.experiments import e03_iterative_refinement as e03
+from lib.character.experiments.e11_lpt_routing import E11, core
 from lib.character.growth_run import Stage
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.lct import LCTConfig
@@ -64,6 +66,14 @@ def test_labels_of_rows_are_those_of_the_report(slug):
     labels = set(experiment.labels().values())
     best = rows[rows["metric"] == "best_val_ppl"]["row"] if experiment.report else []
     assert set(best) <= labels
+
+
+def test_a_reports_figure_stands_beside_its_own_text_alone():
+    shown = tables.against_report(core(store.committed(E11.slug)), E11)
+    column = "report's valid PPL"
+    filled = [bool((table[column] != "").any()) for table in shown]
+    assert filled == [table.attrs["caption"].startswith("repeated") for table in shown]
+    assert sum(filled) == 1
 
 
 def test_a_reader_adds_a_path_of_stages():

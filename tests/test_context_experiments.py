@@ -100,6 +100,21 @@ def test_states_that_have_met_are_counted_below_one_hundredth():
     plt.close("all")
 
 
+def test_the_figure_of_laws_tells_the_exponents_of_the_table():
+    results = store.committed(e18.E18.slug)
+    table = e18.scaling_table(results)
+    figure = e18.draw_laws(results)
+    told = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+    for label in e18.LAYOUTS.values():
+        row = next(
+            row for name, row in table.iterrows() if name.startswith(f"{label}: fixed batch, f")
+        )
+        for name in ("exponent", "exponent with floor"):
+            mean = float(row[name].split(" [")[0])
+            assert f"{mean:.2f}".replace("-", "−") in told, (label, name)
+    plt.close("all")
+
+
 def test_exponents_stand_beside_the_reports():
     figure = drawings.exponents({"one": [-0.3, -0.5]}, (-0.46, -0.58, -0.34), "title")
     (axes,) = figure.axes

@@ -276,8 +276,8 @@ def skeleton(path) -> list[str]:
         found.append("no answer box stands under the title")
     if path.name < "24" and len(tagged(book, "mechanism")) != 1:
         found.append("no cell shows the lines of the library that are its mechanism")
-    if len(book.cells) > 32:
-        found.append(f"{len(book.cells)} cells, 32 are allowed")
+    if len(book.cells) > 33:
+        found.append(f"{len(book.cells)} cells, 33 are allowed")
     for cell in book.cells:
         if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", []):
             tree = ast.parse(cell.source)
@@ -355,7 +355,8 @@ def test_committed_tables_are_valid_and_whole():
 
 def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in ("a = 1", "a + 1")]
-    table = "<table><tr>" + "<th>val_ppl</th>" * 8 + "</tr><tr><td>NaN</td></tr></table>"
+    names = "<th></th>" + "<th>val_ppl</th>" * 8
+    table = f"<table><thead><tr>{names}</tr></thead><tr><td>NaN</td></tr></table>"
     picture = {"image/png": "iVBOR"}
     cells[1].outputs = [
         nbformat.v4.new_output("display_data", data=data)
@@ -378,6 +379,7 @@ def test_the_gate_sees_a_stale_and_a_dirty_notebook(tmp_path):
         "not every cell",
         "more than 7 columns",
         "names a column as the code does",
+        "the first column of a table has no name",
         "shows NaN",
         "more than one figure",
         "no alternative text",

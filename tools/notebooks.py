@@ -295,9 +295,9 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
         found.append(f"a table has more than {legible.WIDEST} columns")
     if any("_" in name for row in rows[:1] for name in row):
         found.append("a table names a column as the code does")
-    headings = [row for row in page.split("</thead>")[0].split("<tr>")[1:]]
-    if headings and not re.search(r"<th[^>]*>([^<]*)</th>", headings[-1])[1].strip():
-        found.append("the first column of a table has no name")
+    for heading in re.findall(r"<thead>(.*?)</thead>", page, re.S):
+        if re.match(r"<th[^>]*>\s*</th>", heading.split("<tr>")[-1]):
+            found.append("the first column of a table has no name")
     if any(text.lower() in ("nan", "none", "<na>") for row in rows for text in row):
         found.append("a table shows NaN")
     return found

@@ -40,7 +40,7 @@ def toy() -> Toy:
     best = torch.zeros(found.tokens, dtype=torch.bool)
     best[gain.topk(count).indices] = True
     routes = {
-        "none": 0.0,
+        "no token": 0.0,
         "the gate's": (gain * chosen).sum().item(),
         "random, as many": count * gain.mean().item(),
         "those that gain most": (gain * best).sum().item(),

@@ -18,7 +18,7 @@ def toy() -> Toy:
     fit(fitted, Standard())
     rows, before = {}, fitted(INPUTS).detach()
     for name, layers, identity in (
-        ("none", 1, False),
+        ("no layer", 1, False),
         ("at random", 2, False),
         ("identity", 2, True),
     ):
@@ -35,7 +35,7 @@ def toy() -> Toy:
     return Toy(
         f"One layer, {FITTED}; then a second layer is put on it. Losses are in nats. A layer at"
         " random throws away much of what the model knew. An identity changes nothing but rounding."
-        " The row *none* has a new optimiser and no layer: a restart alone moves the loss.",
+        " The row *no layer* has a new optimiser and no layer: a restart alone moves the loss.",
         {"symbols": INPUTS.shape, "logits": before.shape},
         pd.DataFrame(rows).T.rename_axis("new layer"),
     )
