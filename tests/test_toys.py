@@ -34,7 +34,7 @@ TOYS = {
     "14": "cascade.toys.stage_by_stage",
     "15": "cascade.toys.answered_by",
     "16": "context.toys.rolling_state",
-    "17": "context.toys.sweeps",
+    "17": "context.toys.sweep_by_sweep",
     "18": "context.toys.laws",
     "19": "cascade.toys.gated_tokens",
     "20": "depth.toys.cost_of_exits",
