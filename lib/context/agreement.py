@@ -23,10 +23,10 @@ def agreement(parallel: Tensor, exact: Tensor) -> dict[str, float]:
     }
 
 
-def by_position(parallel: Tensor, exact: Tensor, size: int = 100) -> list[dict]:
-    """Agreement of the first, the middle and the last `size` tokens (whole table if shorter)."""
+def by_position(parallel: Tensor, exact: Tensor) -> list[dict]:
+    """Agreement of the first, the middle and the last 100 tokens (whole table if shorter)."""
     n = exact.shape[0]
-    size = min(size, n)
+    size = min(100, n)
     middle = max(0, (n - size) // 2)
     places = {"first": 0, "middle": middle, "last": n - size}
     return [

@@ -106,15 +106,9 @@ def collected_contexts(
     file is set aside, said aloud, and made again.
     """
     path, block = folder / "checkpoint_contexts.safetensors", trained.block
-    try:
-        tensors, measured = load_tensors(path)
-    except FileNotFoundError:
-        pass
-    except files.Damaged as damage:
-        print(f"{damage}; it is kept as {files.set_aside(path).name} and made again", flush=True)
-    else:
+    if kept := files.kept(path, load_tensors):
         # aligned as those of a run that was not killed: products agree to the last digit
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors, measured = {name: tensor.clone() for name, tensor in kept[0].items()}, kept[1]
         held_out = {split: tensors[split] for split in SPLITS[1:]}
         final = trained.table if choice.way == "table" else tensors["train"]
         return Collected(final, tensors.get("starts"), measured), held_out

@@ -76,10 +76,8 @@ def fit_with_floor(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
     return min((_law(t, p, floor) for floor in (0.0, found.x)), key=lambda law: law.sse)
 
 
-def residual_interval(
-    tokens: Sequence[float], ppl: Sequence[float], level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of alpha from the residuals of one least-squares line (n - 2 degrees of freedom).
+def residual_interval(tokens: Sequence[float], ppl: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of alpha from the residuals of one least-squares line (Student, n - 2).
 
     This is what four points of one run can say: for the report's table -0.58 to -0.34.
     """
@@ -87,5 +85,5 @@ def residual_interval(
     if len(t) < 3:
         raise ValueError("at least three points are needed for an interval")
     law = _law(t, p, 0.0)
-    width = stats.t.ppf(0.5 + level / 2, len(t) - 2) * law.error
+    width = stats.t.ppf(0.975, len(t) - 2) * law.error
     return law.alpha - width, law.alpha + width

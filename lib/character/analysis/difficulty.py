@@ -48,12 +48,12 @@ def by_reference(
     }
 
 
-def pair_losses(train: Tensor, windows: Windows, symbols: int, add: float = 0.1) -> np.ndarray:
+def pair_losses(train: Tensor, windows: Windows, symbols: int) -> np.ndarray:
     """Nats (N,) of each target given the symbol before it, from counts of pairs in train (M,).
 
-    ``add`` is added to every count, so that unseen pairs have a probability.
+    A tenth is added to every count, so that unseen pairs have a probability.
     """
     pairs = torch.bincount(train[:-1] * symbols + train[1:], minlength=symbols * symbols)
-    counts = pairs.view(symbols, symbols).double() + add
+    counts = pairs.view(symbols, symbols).double() + 0.1
     log_probability = (counts / counts.sum(1, keepdim=True)).log()
     return -log_probability[windows.inputs.flatten(), windows.targets.flatten()].numpy()
