@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib.context.block import gain_matched_std
+from lib.context.block import TokenBlock, gain_matched_std
 from lib.context.block_run import TrainedBlock, trained_block
 from lib.context.effective_rank import rank_shares
 from lib.context.end_to_end import EndToEnd, TruncatedWork
@@ -25,7 +25,6 @@ from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.head import NextTokenModel, build_head, represented_parameters
 from lib.context.phase_two import PhaseTwoWork, recipe
 from lib.context.sources import Collected, Recurrent, TruncatedBptt, Window, clean_contexts, collect
-from lib.context.token_block import TokenBlock
 from lib.context.token_stream import StreamChoice, Streams, load_streams
 from lib.runs import files
 from lib.runs.key import run_function

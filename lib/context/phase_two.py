@@ -61,7 +61,14 @@ def evaluate(model: NextTokenModel, features: Features) -> dict[str, float]:
     return found
 
 
-class PhaseTwoWork(Work):
+class NextTokenWork(Work):
+    """Training for the next token, whatever else of the ``model`` is trained with the head."""
+
+    def optimizer(self, training: Training) -> torch.optim.Optimizer:
+        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
+
+
+class PhaseTwoWork(NextTokenWork):
     """Batches of consecutive positions. ``report`` names further features (test) that are
     evaluated each epoch and never used to choose."""
 
@@ -75,9 +82,6 @@ class PhaseTwoWork(Work):
     ):
         self.model, self.features, self.training = model, train, training
         self.parts = {"val": valid, **(report or {})}
-
-    def optimizer(self, training: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
 
     def updates_an_epoch(self) -> int:
         return -(-self.features.positions // self.training.batch_size)

@@ -15,14 +15,14 @@ BINS = 10
 TEMPERATURES = 0.05, 50.0  # lowest and highest that are tried
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[dict]:
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict]:
     """Equal-width bins of confidence (N,): count, mean confidence and accuracy; empty ones out.
 
     A confidence on an edge belongs to the bin below it, so that 1.0 falls into the last.
     """
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     rows = []
-    for bin_ in range(bins):
+    for bin_ in range(BINS):
         inside = place == bin_
         if inside.any():
             rows.append(
