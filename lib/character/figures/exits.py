@@ -173,7 +173,7 @@ def reliability(variants: Sequence[str], layer: str = "exit"):
         for panel in axes[:: len(names)]:
             panel.set_ylabel("accuracy (share right)")
         above = {corpus: f"{gap:+.2f}" for corpus, gap in largest.items()}
-        seeds = f"exit layer at the {state} epoch, {tables.seeds(own)}"
+        seeds = f"exit layer at the last epoch, {tables.seeds(own)}"
         heading(figure, "As trained, confidence lies above accuracy by up to", above, seeds)
         note = (
             "confidence: probability of the prediction, in ten bins; symbols of all seeds pooled; "
