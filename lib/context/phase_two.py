@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.context.features import Features
 from lib.context.head import NextTokenModel, adam_groups
 from lib.training.loop import Diverged, Training, Work, perplexity
+from lib.training.optimizers import Adam
 
 EVALUATION_CHUNK = 1024
 
@@ -65,7 +66,7 @@ class NextTokenWork(Work):
     """Training for the next token, whatever else of the ``model`` is trained with the head."""
 
     def optimizer(self, training: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
+        return Adam(adam_groups(self.model, training.learning_rate), fused=True)
 
 
 class PhaseTwoWork(NextTokenWork):
