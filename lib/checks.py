@@ -21,21 +21,22 @@ def finite(frame: pd.DataFrame) -> None:
     print(f"all {len(sound)} perplexities are finite" + (f", {lost} runs diverged" if lost else ""))
 
 
-def future_influence(
-    model: Any, objective: Any, length: int = 64, cut: int = 40, symbols: int = 97
-) -> float:
-    """Largest change of logits before position ``cut`` when symbols from ``cut`` on change.
+CUT = 40  # of 64 positions: symbols from here on are changed
+
+
+def future_influence(model: Any, objective: Any) -> float:
+    """Largest change of logits before position CUT when symbols from there on change.
 
     ``model`` is a configuration with ``build(symbols)``, ``objective`` says how it predicts; 0.0
     means causal.
     """
     torch.manual_seed(0)
-    network = model.build(symbols).eval()
-    text = torch.randint(symbols, (4, length))
+    network = model.build(97).eval()
+    text = torch.randint(97, (4, 64))
     changed = text.clone()
-    changed[:, cut:] = (changed[:, cut:] + 1) % symbols
+    changed[:, CUT:] = (changed[:, CUT:] + 1) % 97
     with torch.no_grad():
-        before, after = (objective.predict(network, x)[:, :cut] for x in (text, changed))
+        before, after = (objective.predict(network, x)[:, :CUT] for x in (text, changed))
     return (before - after).abs().max().item()
 
 

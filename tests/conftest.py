@@ -1,12 +1,16 @@
 """Shared by all tests: one thread, folders of their own, and a corpus, base and windows that need
 no file and no hub."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from lib.text.corpus import Corpus, load_corpus
+
+# as in tools/notebook_files.py: nbformat checks no IRI, whose grammar takes 1.4 s to build
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

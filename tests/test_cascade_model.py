@@ -2,8 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lib.cascade.configuration import CascadeConfig
-from lib.cascade.modeling import CascadeCache, CascadeForCausalLM
+from lib.cascade.modeling import CascadeCache, CascadeConfig, CascadeForCausalLM
 from lib.cascade.stage import new_stage
 
 RULE = {"criterion": "last_two_layers", "threshold": 0.78}

@@ -8,13 +8,13 @@ from torch import nn
 
 from lib.context.block import (
     ContextBlock,
+    TokenBlock,
     gain_matched_std,
     layer_widths,
     matched_context_dim,
     parameter_count,
 )
 from lib.context.head import NextTokenModel, UntiedHead, represented_parameters
-from lib.context.token_block import TokenBlock
 
 
 def count(module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.context import contexts
-from lib.context.agreement import agreement, by_position
+from lib.context.agreement_run import agreement, by_position
 from lib.context.block import LAYOUTS, ContextBlock
 from lib.context.contexts import (
     BURN,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lib.context.block import TokenBlock
 from lib.context.features import Features, Held
 from lib.context.head import NextTokenModel, SharedRowHead, UntiedHead, represented_parameters
 from lib.context.phase_two import PhaseTwoWork, evaluate, recipe
-from lib.context.token_block import TokenBlock
 from lib.context.token_stream import full_vocabulary
 from lib.training.loop import train
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.context.block import ContextBlock
+from lib.context.block import ContextBlock, TokenBlock
 from lib.context.contexts import sequential
 from lib.context.early_stopping import best_epoch, stop_epoch
 from lib.context.end_to_end import EndToEnd, TruncatedWork
@@ -13,7 +13,6 @@ from lib.context.features import Features, Held, WindowContexts, recurrent_featu
 from lib.context.head import NextTokenModel, UntiedHead
 from lib.context.phase_two import PhaseTwoWork, evaluate, recipe
 from lib.context.scaling import fit_power_law, fit_with_floor, residual_interval
-from lib.context.token_block import TokenBlock
 from lib.context.token_stream import UNSCORED, TokenStream
 from lib.training import loop
 from lib.training.loop import Diverged, Training, train

@@ -119,7 +119,7 @@ def test_a_cut_base_costs_what_it_is_cut_to():
     costs = Costs(3_538_944 + 2 * 576 * 64.5, 2 * 576 * 192, 49_152 * 576, 576, 30)
     assert costs.head / costs.layer == pytest.approx(HEAD_LAYERS, abs=0.01)
     for cost in (0.5, 0.7, 0.9):
-        assert left(30, cost) == costs.depth_for(cost)
+        assert left(30, cost) == round((cost * costs.base - costs.head) / costs.layer)
         assert costs.relative(left(30, cost)) == pytest.approx(cost, abs=0.014)
     assert costs.relative(30) == 1
 

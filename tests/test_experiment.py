@@ -68,7 +68,7 @@ def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys)
 
 def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
     e = experiment()
-    parameters = e.parameters(seeds=2, workers=2)
+    parameters = e.parameters(seeds=2)
     e.run(parameters)
     said = capsys.readouterr().out.splitlines()
     assert said[1] == "4 to train; the time left is told as runs end"

@@ -17,7 +17,7 @@ from torch import nn
 from lib.runs import files
 from lib.runs.places import ROOT
 from lib.runs.tensors import load_tensors
-from lib.training import loop
+from lib.training import loop, optimizers
 from lib.training.loop import Diverged, Training, train
 
 
@@ -86,6 +86,21 @@ def test_the_loop_is_adam_as_anybody_would_write_it(numbers, side):
     assert [row["train_loss"] for row in fit.curve] == pytest.approx(means, abs=1e-6)
     assert (fit.updates, fit.symbols, fit.epoch) == (30, 6 * 5 * 8, 6)
     assert same(fit.last, by_loop.model.state_dict()) and not by_loop.model.training
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_an_optimiser_without_the_compiler_is_that_of_torch_bit_for_bit(name):
+    ends = []
+    for kind in (getattr(optimizers, name), getattr(torch.optim, name)):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 3)
+        moving = kind(layer.parameters(), lr=1e-2, fused=True)
+        for _ in range(3):
+            layer(torch.ones(2, 4)).square().sum().backward()
+            moving.step()
+            moving.zero_grad(set_to_none=True)
+        ends.append([*layer.parameters(), *moving.state[layer.weight].values()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
 
 
 def test_the_best_weights_are_put_back_and_the_last_ones_kept():

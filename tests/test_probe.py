@@ -11,17 +11,15 @@ from lib.character import probe_run, speed_run
 from lib.character.analysis import difficulty
 from lib.character.analysis.ngrams import bigram_perplexity
 from lib.character.claims import if_enough_exit, probed
-from lib.character.evaluation import mean_loss
 from lib.character.experiments import e08_layer_contribution as e08
 from lib.character.experiments import e09_early_exit as e09
 from lib.character.experiments import e10_confidence_routing as e10
 from lib.character.experiments import e11_lpt_routing as e11
 from lib.character.experiments.e07_progressive_growing import at_equal_compute
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import Standard
+from lib.character.objectives import Routed, Standard
 from lib.character.probe_run import Probe, splits
-from lib.character.routing import Routed
-from lib.character.run import CharacterRun, load_state
+from lib.character.run import CharacterRun, load_state, mean_loss
 from lib.character.run import run as train
 from lib.character.speed_run import Speed
 from lib.character.tables import against_report

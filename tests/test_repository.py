@@ -163,10 +163,21 @@ def test_a_value_that_is_typed_is_a_number_a_word_or_a_text():
 
 
 def test_character_experiments_load_without_the_libraries_of_the_other_studies():
-    code = (
-        "import sys; import lib.character.experiments.e03_iterative_refinement; "
-        "print([n for n in ('transformers', 'peft', 'datasets', 'IPython') if n in sys.modules])"
-    )
+    """Nor what only statistics and a compiler need: both cost each worker a second or more."""
+    code = """
+import sys, torch
+import lib.character.experiments.e03_iterative_refinement
+from lib.training.optimizers import Adam, AdamW
+for kind in (Adam, AdamW):
+    weights = torch.nn.Parameter(torch.ones(3))
+    weights.grad = torch.ones(3)
+    optimizer = kind([weights], fused=True)
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+heavy = ("transformers", "peft", "datasets", "IPython", "scipy.stats", "torch._dynamo")
+print([name for name in heavy if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -6,8 +6,7 @@ import torch
 from lib.character.models.generation import Decoder, generate, generate_uncached
 from lib.character.models.routed import compacted, confidence, routed
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import LayerLosses
-from lib.character.routing import Routed
+from lib.character.objectives import LayerLosses, Routed
 
 CONFIG = TransformerConfig(layers=4, width=32, heads=2, length=24)
 

@@ -128,9 +128,9 @@ def update_job(work: StageWork, rows: torch.Tensor) -> Callable:
     return update
 
 
-def single_tokens(base: Base, rounds: int, tokens: int = 32) -> None:
+def single_tokens(base: Base, rounds: int) -> None:
     """An update on single tokens: plain, and with head and layers moved in pieces (R0, R2, R1)."""
-    config = base.model.config
+    config, tokens = base.model.config, 32
     states = torch.randn(tokens, config.hidden_size)
     labels = torch.randint(config.vocab_size, (tokens,))
     index = torch.arange(tokens)[:, None]

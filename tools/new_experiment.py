@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from string import Template
 
-import nbformat
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from notebook_files import nbformat  # noqa: E402
 
 import notebooks  # noqa: E402
 from lib import registry  # noqa: E402

@@ -24,14 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
-import nbformat
 import pandas as pd
 from IPython.display import HTML, Markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from notebook_files import TRACES, adopt, identity, tagged, write  # noqa: E402
+from notebook_files import TRACES, adopt, identity, nbformat, tagged, write  # noqa: E402
 
 from lib import notebook, registry  # noqa: E402
 from lib.parameters import SIZES, listed  # noqa: E402
@@ -41,6 +40,9 @@ from lib.runs.places import kept_folder, shown  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 ADOPTED = "adopted"
+# papermill without the grammar that ``notebook_files`` leaves out
+PAPERMILL = "import sys; sys.modules['rfc3987_syntax'] = None; from papermill.cli import papermill"
+PAPERMILL += "; papermill()"
 REF = "main"  # what the badges open
 REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
 BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are missing or too old).
@@ -170,7 +172,7 @@ def execute(path: Path, size: str, beside: int) -> tuple[Path, float, str]:
     """
     started = time.perf_counter()
     target = kept_folder() / "notebooks" / size / path.name
-    command = [sys.executable, "-m", "papermill", str(path), str(target), "-k", "python3"]
+    command = [sys.executable, "-c", PAPERMILL, str(path), str(target), "-k", "python3"]
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-output"]
     variables = {**os.environ, **devices.environment(beside)}
     if size == ADOPTED:

@@ -71,8 +71,8 @@ class Base:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
-    """Load a base model, frozen, in evaluation mode, in float32.
+def load_base(source: str) -> Base:
+    """Load a base model, frozen, in evaluation mode, in float32, on the CPU.
 
     Raises ``Unfit`` for a source that is none of the allowed ones and ``BaseUnavailable``
     when it cannot be had here.
@@ -92,7 +92,7 @@ def load_base(source: str = "auto", device: str | torch.device = "cpu") -> Base:
         base = _from_hub(*match.groups())
     else:
         raise fetch.Unfit(f"base source {source!r} is not known; allowed: {ALLOWED}")
-    base.model.requires_grad_(False).eval().to(device)
+    base.model.requires_grad_(False).eval()
     return base
 
 

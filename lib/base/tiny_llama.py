@@ -55,17 +55,17 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_llama(hidden: int = 32, layers: int = 4, seed: int = 0) -> LlamaForCausalLM:
-    """A random Llama, ``hidden`` wide, that leaves the global random state untouched.
+def tiny_llama() -> LlamaForCausalLM:
+    """A random Llama of four layers, 32 wide, that leaves the global random state untouched.
 
     Weights are N(0, 0.2²) and not 0.02: with the small ones every hidden state would be the
     embedding, and all cosines 1, so that no token were ever hard.
     """
     config = LlamaConfig(
         vocab_size=len(SPECIAL) + 256 + len(MERGES),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        intermediate_size=2 * hidden,
+        hidden_size=32,
+        num_hidden_layers=4,
+        intermediate_size=64,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
@@ -78,5 +78,5 @@ def tiny_llama(hidden: int = 32, layers: int = 4, seed: int = 0) -> LlamaForCaus
         rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return LlamaForCausalLM(config)

@@ -21,9 +21,10 @@ from lib.runs.tensors import load_tensors, save_tensors
 from lib.text.token_stream import TokenWindows
 
 STATES_VERSION = 1  # raised where the numbers of the states change
+BATCH = 8  # windows a pass
 
 
-def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -> Tensor:
+def states_under(base: Base, windows: TokenWindows, last: int) -> Tensor:
     """Float32 [windows, length, width]: the states that enter the ``last`` layers of the base.
 
     Computed once and kept beside the features. Raises ``ValueError`` if the base has not so many
@@ -36,20 +37,15 @@ def states_under(base: Base, windows: TokenWindows, last: int, batch: int = 8) -
     folder = cache_folder() / "states"
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
     with files.locked(folder / "lock"):
-        try:
-            return load_tensors(path)[0]["states"]
-        except FileNotFoundError:
-            pass
-        except files.Damaged as damage:
-            aside = files.set_aside(path)
-            print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+        if found := files.kept(path, load_tensors):
+            return found[0]["states"]
         needed = windows.tokens * base.model.config.hidden_size * 4
         files.budgeted(folder, needed, "states of the base")
         lower, device = _first_layers(base, depth), base.model.device
         with torch.inference_mode():
             parts = [
                 lower(input_ids=rows.to(device), use_cache=False).last_hidden_state.cpu()
-                for rows in windows.inputs.split(batch)
+                for rows in windows.inputs.split(BATCH)
             ]
         states = torch.cat(parts)
         save_tensors(path, {"states": states})

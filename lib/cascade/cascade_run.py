@@ -12,11 +12,13 @@ from lib.cascade import cascade_stage
 from lib.cascade.cascade_stage import STAGE, Cascade, CascadeStage
 from lib.cascade.cost import cascade_flops
 from lib.cascade.dataset import OpenDataset
+from lib.cascade.evaluation import perplexity, share
 from lib.cascade.modeling import CascadeForCausalLM
-from lib.cascade.serving import interleaved_seconds, serve
 from lib.cascade.stage import Stage
+from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
+from lib.text.token_stream import TokenWindows
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,38 @@ def run_served(config: ServedRun, seed: int, place: Place) -> Outcome:
     return Outcome(row, {**whole["tables"], "served": served})
 
 
+@torch.inference_mode()
+def serve(model: CascadeForCausalLM, windows: TokenWindows, hard: torch.Tensor) -> dict:
+    """Score whole windows with real early exit. ``hard`` bool [windows, length] by the base.
+
+    Gives perplexity and accuracy on all, easy and hard tokens and the share that each model
+    answers (``exit_0`` is the base).
+    """
+    losses, correct, answered = [], [], []
+    device = model.base.device
+    for ids, wanted in zip(windows.inputs.split(4), windows.labels.split(4), strict=True):
+        out = model(ids.to(device))
+        labels = wanted.flatten().to(device)
+        logits = out.logits.flatten(0, 1)
+        losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none").cpu())
+        correct.append((logits.argmax(1) == labels).float().cpu())
+        answered.append(out.answered_by.flatten().cpu())
+    loss, right, by = torch.cat(losses), torch.cat(correct), torch.cat(answered)
+    line = {"stage": len(model.stages)}
+    for name, mask in (
+        ("all", torch.ones_like(by).bool()),
+        ("easy", ~hard.flatten()),
+        ("hard", hard.flatten()),
+    ):
+        line |= {
+            f"{name}_ppl": perplexity(loss[mask]),
+            f"{name}_accuracy": share(right[mask]),
+        }
+    return line | {
+        f"exit_{k}": (by == k).float().mean().item() for k in range(len(model.stages) + 1)
+    }
+
+
 @dataclass(frozen=True)
 class CascadeSpeed:
     """Wall clock of a cascade beside its base: ``prefill`` of whole windows with all logits, and
@@ -127,7 +161,7 @@ def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
             jobs = [
                 functools.partial(work, network, inputs) for network in (data.base.model, model)
             ]
-            base, ours = interleaved_seconds(jobs, config.repeats)
+            base, ours = in_turns(jobs, config.repeats, place.device)
             lines.append(
                 {
                     "batch": batch,

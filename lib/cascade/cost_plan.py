@@ -117,9 +117,9 @@ def calibration(base: Base) -> Calibration:
     return measured
 
 
-def feature_rate(base: Base, windows: int = 2) -> float:
+def feature_rate(base: Base) -> float:
     """Seconds a token of the base's features, head included."""
-    inputs = torch.zeros(windows, LENGTH, dtype=torch.long)
+    inputs = torch.zeros(2, LENGTH, dtype=torch.long)
     window_features(base, inputs, inputs)
     started = time.perf_counter()
     window_features(base, inputs, inputs)

@@ -101,7 +101,7 @@ def score_deferred(
     mask: Tensor,
     arrangement: str,
     eos: int,
-    base_head: Tensor | None = None,
+    base_head: Tensor | None,
 ) -> dict[str, float | None]:
     """Stage against base on the tokens of ``mask``, and the cascade of both on all tokens.
 
@@ -133,7 +133,7 @@ def score_deferred(
 
 
 def natural_perplexity(
-    stage: Stage, features: TokenFeatures, windows: int, base_head: Tensor | None = None
+    stage: Stage, features: TokenFeatures, windows: int, base_head: Tensor | None
 ) -> float:
     """The stage's perplexity on *all* tokens of the first windows in their natural order: what R2
     compared with the base's figure on hard tokens."""
@@ -143,9 +143,7 @@ def natural_perplexity(
     return perplexity(scores["loss"])
 
 
-def applied_twice(
-    base: Base, features: TokenFeatures, packs: list[Packs], batch: int = 8
-) -> dict[str, Tensor]:
+def applied_twice(base: Base, features: TokenFeatures, packs: list[Packs]) -> dict[str, Tensor]:
     """The base over its own final states as input embeddings (the slip of R2).
 
     Returns ``loss``, ``correct`` and ``last_two_layers`` of the second pass, in order of position.
@@ -153,8 +151,7 @@ def applied_twice(
     wanted, device = ("loss", "correct", "last_two_layers"), base.model.device
     found, positions = [], []
     for pack in packs:
-        for start in range(0, len(pack), batch):
-            index = pack.index[start : start + batch]
+        for index in pack.index.split(8):
             states, labels = features.final[index].to(device), features.labels[index].to(device)
             part = window_features(_Embedded(base), states, labels)
             found.append(torch.stack([part[name] for name in wanted]).cpu())

@@ -165,13 +165,8 @@ def _head(base: Base, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def _kept(root: Path, name: str, make: Callable, progress: str = "") -> dict[str, Tensor]:
     """A shard, read if it is there and whole, else made and written."""
     path = _path(root, name)
-    try:
-        return load_tensors(path)[0]
-    except FileNotFoundError:
-        pass
-    except files.Damaged as damage:
-        aside = files.set_aside(path)
-        print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+    if found := files.kept(path, load_tensors):
+        return found[0]
     made = make()
     broken = [key for key, values in made.items() if not torch.isfinite(values).all()]
     if broken:

@@ -10,7 +10,7 @@ import torch
 from lib.cascade.cost import relative_flops
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.query_stage import query_stage
-from lib.cascade.serving import interleaved_seconds
+from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 
@@ -51,7 +51,7 @@ def run(config: SpeedRun, seed: int, place: Place) -> Outcome:
         base.lm_head(final)
 
     jobs = [alone, *(functools.partial(routed, rate) for rate in config.rates)]
-    seconds = interleaved_seconds(jobs, config.repeats)
+    seconds = in_turns(jobs, config.repeats, place.device)
     reference, *found = (1000 * value / inputs.numel() for value in seconds)
     clock = [
         {

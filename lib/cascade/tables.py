@@ -28,14 +28,11 @@ def one(results: Results) -> Results:
     return results.on(results.corpora[0], results.sizes[0])
 
 
-def summary(
-    results: Results, columns: Mapping[str, str], variants: Sequence[str] | None = None
-) -> pd.DataFrame:
+def summary(results: Results, columns: Mapping[str, str]) -> pd.DataFrame:
     """Mean [95 % interval] over seeds of each named column, one row a variant."""
     frame = one(results)()
     labels, rows = results.labels, {}
-    shown = [v for v in variants or list(labels) if v in labels]
-    for variant in shown:
+    for variant in labels:
         own = frame[frame["variant"] == variant]
         if own.empty:
             continue

@@ -37,3 +37,13 @@ class Variant:
         for seed in range(count):
             yield Run(self.function, config, seed, alone=self.alone)
         yield from self.beside(parameters, dataset) if self.beside else ()
+
+
+def changing(config: Callable[..., Any]) -> Callable[..., Variant]:
+    """A maker of variants: ``make(label, **changes)`` runs ``config(parameters, dataset,
+    **changes)``, and the changes are its factors."""
+
+    def make(label: str, **changes: Any) -> Variant:
+        return Variant(label, lambda p, dataset: config(p, dataset, **changes), factors=changes)
+
+    return make

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.character.models.routed import routed
+
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over all symbols of logits (B, T, V) against targets (B, T), in nats."""
@@ -206,3 +208,18 @@ def dispersion(contexts: Tensor, anchor: float) -> Tensor:
     mean = contexts.mean(0, keepdim=True)
     spread = torch.linalg.vector_norm(contexts - mean) / len(contexts)
     return -spread + anchor * mean.square().sum()
+
+
+@dataclass
+class Routed(LayerLosses):
+    """Losses after layers as weighted; held-out symbols exit where layer ``exit_layer`` is sure.
+
+    Early stopping therefore watches the *routed* perplexity, as R4 did. Weights (0, .5, 0,
+    .5) are its confidence-routed transformer. Source: R4, Experiments 10 and 11.
+    """
+
+    exit_layer: int = 2
+    threshold: float = 0.8
+
+    def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
+        return routed(model, symbols, self.exit_layer, self.threshold)[0]

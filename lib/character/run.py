@@ -6,14 +6,15 @@ between variants. This is the function that most character experiments hand to t
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.character.evaluation import mean_loss
 from lib.character.objectives import Objective
 from lib.results.schema import status
 from lib.runs import files
@@ -164,6 +165,26 @@ def outcome(config: CharacterRun, model: nn.Module, fit: Fit) -> Outcome:
         loss = held_out_loss(model, config.objective, config.windows("test"))
         row["test_ppl"] = perplexity(loss)
     return Outcome(row, {"curve": fit.curve})
+
+
+@torch.no_grad()
+def symbol_losses(
+    predict: Callable[[Tensor], Tensor], windows: Windows, batch_size: int = 64
+) -> Tensor:
+    """Cross-entropy of every symbol, (n, T) in nats.
+
+    ``predict`` maps symbols (B, T) to logits (B, T, V), on any device.
+    """
+    losses = []
+    for inputs, targets in windows.batches(batch_size):
+        logits = predict(inputs).cpu()
+        losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"))
+    return torch.cat(losses).view(windows.targets.shape)
+
+
+def mean_loss(predict: Callable[[Tensor], Tensor], windows: Windows, batch_size: int = 64) -> float:
+    """Mean cross-entropy per symbol in nats, every symbol counting once."""
+    return symbol_losses(predict, windows, batch_size).double().mean().item()
 
 
 def held_out_loss(model: nn.Module, objective: Objective, windows: Windows) -> float:

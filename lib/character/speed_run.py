@@ -6,8 +6,6 @@ row has the wall clock, the ideal speed-up that R4's compute formula promises, a
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +18,7 @@ from lib.character.models.routed import KEEPS, compacted, routed
 from lib.character.probe_run import splits
 from lib.character.run import KEPT, CharacterRun, load_state
 from lib.character.run import run as train
+from lib.runs.clock import in_turns, now
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.text.windows import Windows
@@ -75,11 +74,13 @@ def batched(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
     for threshold in config.thresholds:
         exact = routed(model, symbols, layer, threshold)[0]
         for keep in KEEPS:
-            full_seconds, seconds = alternately(
-                symbols.device,
+            full_seconds, seconds = in_turns(
+                [
+                    lambda: model(symbols),
+                    lambda t=threshold, k=keep: compacted(model, symbols, layer, t, k),
+                ],
                 config.repeats,
-                lambda: model(symbols),
-                lambda t=threshold, k=keep: compacted(model, symbols, layer, t, k),
+                symbols.device,
             )
             logits, exits = compacted(model, symbols, layer, threshold, keep)
             share = exits.float().mean().item()
@@ -117,12 +118,12 @@ def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
     for prompt in prompts:  # every way once a prompt, so that all meet the same machine
         for way in times:
             decoder = way and Decoder(model, config.exit_layer, *way, length)
-            started = _now(prompt.device)
+            started = now(prompt.device)
             if decoder is None:
                 generate_uncached(model, prompt, count)
             else:
                 made[way].append(generate(decoder, prompt, count))
-            times[way].append(_now(prompt.device) - started)
+            times[way].append(now(prompt.device) - started)
             if decoder is not None:
                 exited[way] += decoder.exited
     seconds = {way: statistics.median(found) for way, found in times.items()}
@@ -164,11 +165,13 @@ def wider(config: Speed, seed: int, device: torch.device) -> list[dict]:
         model = shape.build(vocabulary).to(device).eval()
         for share in config.shares:
             exits = (torch.rand(symbols.shape, generator=generator) < share).to(device)
-            full_seconds, seconds = alternately(
-                device,
+            full_seconds, seconds = in_turns(
+                [
+                    lambda m=model: m(symbols),
+                    lambda m=model, e=exits: compacted(m, symbols, config.exit_layer, 0.5, exits=e),
+                ],
                 max(config.repeats // 2, 1),
-                lambda m=model: m(symbols),
-                lambda m=model, e=exits: compacted(m, symbols, config.exit_layer, 0.5, exits=e),
+                device,
             )
             rows.append(
                 {
@@ -181,32 +184,6 @@ def wider(config: Speed, seed: int, device: torch.device) -> list[dict]:
                 }
             )
     return rows
-
-
-def alternately(
-    device: torch.device,
-    repeats: int,
-    first: Callable[[], object],
-    second: Callable[[], object],
-) -> tuple[float, float]:
-    """Median seconds of two functions, timed in turn so that both meet the same machine."""
-    first(), second()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for function, record in zip((first, second), times, strict=True):
-            started = _now(device)
-            function()
-            record.append(_now(device) - started)
-    return tuple(statistics.median(record) for record in times)
-
-
-def _now(device: torch.device) -> float:
-    """The clock in seconds, after all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter()
 
 
 def _perplexity(logits: Tensor, targets: Tensor) -> float:

@@ -8,10 +8,10 @@ context that token 0 saw in the last iteration. Rows 0 .. N-2 are compared.
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from lib.context.agreement import agreement, by_position
 from lib.context.block_run import trained_block
-from lib.context.contexts import sequential, shifted, sweep
+from lib.context.contexts import relative_error, sequential, shifted, sweep
 from lib.context.effective_rank import rank_shares
 from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.language_run import corpus_columns
@@ -19,6 +19,35 @@ from lib.context.sources import Recurrent
 from lib.context.token_stream import StreamChoice, load_streams
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
+
+
+def agreement(parallel: Tensor, exact: Tensor) -> dict[str, float]:
+    """Two tables [N, D] -> cos_mean, cos_min, mse, rel_err (mean of |P-S|/|S| over rows).
+
+    Raises ValueError when the shapes differ.
+    """
+    if parallel.shape != exact.shape:
+        raise ValueError(f"tables differ in shape: {parallel.shape} and {exact.shape}")
+    cosine = torch.cosine_similarity(parallel, exact, dim=1)
+    gap = parallel - exact
+    return {
+        "cos_mean": cosine.mean().item(),
+        "cos_min": cosine.min().item(),
+        "mse": gap.square().mean().item(),
+        "rel_err": relative_error(parallel, exact),
+    }
+
+
+def by_position(parallel: Tensor, exact: Tensor) -> list[dict]:
+    """Agreement of the first, the middle and the last 100 tokens (whole table if shorter)."""
+    n = exact.shape[0]
+    size = min(100, n)
+    middle = max(0, (n - size) // 2)
+    places = {"first": 0, "middle": middle, "last": n - size}
+    return [
+        {"position": name, "tokens": size} | agreement(parallel[i : i + size], exact[i : i + size])
+        for name, i in places.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ def _entropy_rank(weights: Tensor) -> float:
     return torch.exp(-(p * p.log()).sum()).item()
 
 
-def _rows(table: Tensor, seed: int) -> Tensor:
+def _rows(table: Tensor) -> Tensor:
     if table.dim() != 2 or min(table.shape) < 1:
         raise ValueError(f"a table [rows, dims] is needed, not a tensor of shape {table.shape}")
     if table.shape[0] > MAX_ROWS:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         table = table[torch.randperm(table.shape[0], generator=generator)[:MAX_ROWS]]
     if not torch.isfinite(table).all():
         raise ValueError("the table holds values that are not finite")
@@ -34,18 +34,18 @@ def _singular_values(table: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(table.t() @ table).clamp_min(0).sqrt()
 
 
-def effective_rank(table: Tensor, seed: int = 0) -> float:
+def effective_rank(table: Tensor) -> float:
     """exp(entropy of singular values) of the un-centred table [n, D]; 1 to D (R3)."""
-    rows = _rows(table, seed)
+    rows = _rows(table)
     values = _singular_values(rows)
     if values.sum() == 0:
         raise ValueError("the table is all zeros; its effective rank is not defined")
     return _entropy_rank(values)
 
 
-def covariance_rank(table: Tensor, seed: int = 0) -> float:
+def covariance_rank(table: Tensor) -> float:
     """exp(entropy of covariance eigenvalues) of the centred table [n, D]; between 1 and D."""
-    rows = _rows(table, seed)
+    rows = _rows(table)
     rows = rows - rows.mean(0)
     values = _singular_values(rows).square()
     if values.sum() == 0:
@@ -53,10 +53,10 @@ def covariance_rank(table: Tensor, seed: int = 0) -> float:
     return _entropy_rank(values)
 
 
-def rank_shares(table: Tensor, seed: int = 0) -> dict[str, float]:
+def rank_shares(table: Tensor) -> dict[str, float]:
     """Both ranks in per cent of the width."""
     width = table.shape[1]
     return {
-        "er_pct": 100 * effective_rank(table, seed) / width,
-        "covariance_er_pct": 100 * covariance_rank(table, seed) / width,
+        "er_pct": 100 * effective_rank(table) / width,
+        "covariance_er_pct": 100 * covariance_rank(table) / width,
     }

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from lib.context.block import ContextBlock
 from lib.context.features import recurrent_features
-from lib.context.head import NextTokenModel, adam_groups
-from lib.context.phase_two import evaluated
+from lib.context.head import NextTokenModel
+from lib.context.phase_two import NextTokenWork, evaluated
 from lib.context.token_stream import TokenStream
-from lib.training.loop import Training, Work
 
 
 class EndToEnd(nn.Module):
@@ -37,7 +36,7 @@ class EndToEnd(nn.Module):
         return self.model.loss(layers, x.flatten(0, 1), targets.flatten()), context.detach()
 
 
-class TruncatedWork(Work):
+class TruncatedWork(NextTokenWork):
     """Equal lanes of the stream walked in order, `window` tokens an update, the state carried over.
 
     The state is set to zero when the lanes begin again, wherever the epoch ends: an epoch is
@@ -67,9 +66,6 @@ class TruncatedWork(Work):
         self.targets = train.outputs[1 : used + 1].view(lanes, self.length)
         self.zero = torch.zeros(lanes, model.block.context_dim, device=self.device)
         self.context = self.zero
-
-    def optimizer(self, training: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
 
     def updates_an_epoch(self) -> int:
         return self.updates

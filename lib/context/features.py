@@ -45,7 +45,7 @@ class Held:
 class Computed:
     """Layer contexts made from final contexts [N, D] and tokens x [N, m*d] when they are read."""
 
-    def __init__(self, block: ContextBlock, final: Tensor, x: Tensor, starts: Tensor | None = None):
+    def __init__(self, block: ContextBlock, final: Tensor, x: Tensor, starts: Tensor | None):
         self.block, self.final, self.x, self.widths = block, final, x, block.widths
         self.begins = {0} | set([] if starts is None else starts.tolist())
 
@@ -84,9 +84,6 @@ class WindowContexts:
 
     def __len__(self) -> int:
         return len(self.embedded)
-
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -135,9 +132,8 @@ def recurrent_features(
     block: ContextBlock,
     x: Tensor,
     outputs: Tensor,
-    final: Tensor | None = None,
     device: torch.device = CPU,
 ) -> Features:
-    """Features from a context block over x [N, m*d]; `final` default: the exact recurrence."""
-    final = sequential(block, x) if final is None else final
+    """Features from the exact recurrence of a context block over x [N, m*d]."""
+    final = sequential(block, x)
     return Features(layer_contexts(block, final, x), x, outputs, device)

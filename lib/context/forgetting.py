@@ -14,10 +14,8 @@ STEPS = 8  # tokens that the forgetting curve follows
 
 
 @torch.no_grad()
-def forgetting_curve(
-    block: ContextBlock, x: Tensor, *, pairs: int = 128, steps: int = STEPS, seed: int = 0
-) -> list[dict]:
-    """Two states per pair, started apart and driven by the same tokens: how near after 1..steps.
+def forgetting_curve(block: ContextBlock, x: Tensor, *, steps: int = STEPS) -> list[dict]:
+    """Two states in 128 pairs, started apart, driven by the same tokens: how near after 1..steps.
 
     Starts are two independent real contexts of other places in x [N, m*d]. Returns one row per
     number of tokens seen: cosine and squared distance per dimension.
@@ -25,10 +23,10 @@ def forgetting_curve(
     """
     if x.shape[0] < steps + 2:
         raise ValueError(f"{x.shape[0]} tokens are too few for {steps} steps")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     pool = sequential(block, x[: min(x.shape[0], 512)])
-    a, b = (pool[torch.randint(pool.shape[0], (pairs,), generator=generator)] for _ in range(2))
-    place = torch.randint(x.shape[0] - steps, (pairs,), generator=generator)
+    a, b = (pool[torch.randint(pool.shape[0], (128,), generator=generator)] for _ in range(2))
+    place = torch.randint(x.shape[0] - steps, (128,), generator=generator)
     rows = [_row(0, a, b)]
     for t in range(steps):
         tokens = x[place + t]
@@ -45,23 +43,22 @@ def _row(tokens: int, a: Tensor, b: Tensor) -> dict:
     }
 
 
-def memory_tokens(curve: list[dict], cosine: float = 0.99) -> int | None:
-    """Tokens after which two states agree to `cosine`; None when the curve never reaches it."""
+def memory_tokens(curve: list[dict]) -> int | None:
+    """Tokens after which two states agree to a cosine of 0.99; None when they never do."""
     for row in curve:
-        if row["cos"] >= cosine:
+        if row["cos"] >= 0.99:
             return row["tokens_seen"]
     return None
 
 
 @torch.no_grad()
-def noise_gain(
-    block: ContextBlock, x: Tensor, *, noise: float = 0.1, tokens: int = 2048, seed: int = 0
-) -> float:
-    """E|f(c + e) - f(c)|^2 / E|e|^2 over real contexts: below 1 the cell contracts (per token)."""
-    generator = torch.Generator().manual_seed(seed)
-    x = x[:tokens]
+def noise_gain(block: ContextBlock, x: Tensor) -> float:
+    """E|f(c + e) - f(c)|^2 / E|e|^2 over at most 2,048 real contexts: below 1 the cell contracts
+    (per token)."""
+    generator = torch.Generator().manual_seed(0)
+    x = x[:2048]
     contexts = sequential(block, x)
     previous, x = contexts[:-1], x[1:]
-    jitter = noise * torch.randn(previous.shape, generator=generator)
+    jitter = 0.1 * torch.randn(previous.shape, generator=generator)
     clean, noisy = block(previous, x)[-1], block(previous + jitter, x)[-1]
     return ((noisy - clean).square().sum() / jitter.square().sum()).item()

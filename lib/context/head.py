@@ -135,15 +135,18 @@ def build_head(width: int, vocabulary: Vocabulary) -> UntiedHead | SharedRowHead
     return UntiedHead(width, vocabulary.size)
 
 
-def adam_groups(model: nn.Module, rate: float, epsilon: float = 1e-8) -> list[dict]:
+EPSILON = 1e-8  # of Adam
+
+
+def adam_groups(model: nn.Module, rate: float) -> list[dict]:
     """Groups for Adam by which the shared row moves as each of the rows it stands for would."""
     heads = [module for module in model.modules() if isinstance(module, SharedRowHead)]
     special = {p for head in heads for p in (head.weight, head.bias)}
     groups = [{"params": [p for p in model.parameters() if p not in special], "lr": rate}]
     for head in heads:
-        scaled = {"lr": rate * head.scale, "eps": epsilon * head.scale}
+        scaled = {"lr": rate * head.scale, "eps": EPSILON * head.scale}
         groups.append({"params": [head.weight, head.bias], **scaled})
-    return [{"eps": epsilon, **group} for group in groups]
+    return [{"eps": EPSILON, **group} for group in groups]
 
 
 def represented_parameters(model: nn.Module) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib.context.block import gain_matched_std
+from lib.context.block import TokenBlock, gain_matched_std
 from lib.context.block_run import TrainedBlock, trained_block
 from lib.context.effective_rank import rank_shares
 from lib.context.end_to_end import EndToEnd, TruncatedWork
@@ -25,7 +25,6 @@ from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.head import NextTokenModel, build_head, represented_parameters
 from lib.context.phase_two import PhaseTwoWork, recipe
 from lib.context.sources import Collected, Recurrent, TruncatedBptt, Window, clean_contexts, collect
-from lib.context.token_block import TokenBlock
 from lib.context.token_stream import StreamChoice, Streams, load_streams
 from lib.runs import files
 from lib.runs.key import run_function
@@ -106,15 +105,9 @@ def collected_contexts(
     file is set aside, said aloud, and made again.
     """
     path, block = folder / "checkpoint_contexts.safetensors", trained.block
-    try:
-        tensors, measured = load_tensors(path)
-    except FileNotFoundError:
-        pass
-    except files.Damaged as damage:
-        print(f"{damage}; it is kept as {files.set_aside(path).name} and made again", flush=True)
-    else:
+    if kept := files.kept(path, load_tensors):
         # aligned as those of a run that was not killed: products agree to the last digit
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors, measured = {name: tensor.clone() for name, tensor in kept[0].items()}, kept[1]
         held_out = {split: tensors[split] for split in SPLITS[1:]}
         final = trained.table if choice.way == "table" else tensors["train"]
         return Collected(final, tensors.get("starts"), measured), held_out

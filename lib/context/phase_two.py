@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.context.features import Features
 from lib.context.head import NextTokenModel, adam_groups
 from lib.training.loop import Diverged, Training, Work, perplexity
+from lib.training.optimizers import Adam
 
 EVALUATION_CHUNK = 1024
 
@@ -61,7 +62,14 @@ def evaluate(model: NextTokenModel, features: Features) -> dict[str, float]:
     return found
 
 
-class PhaseTwoWork(Work):
+class NextTokenWork(Work):
+    """Training for the next token, whatever else of the ``model`` is trained with the head."""
+
+    def optimizer(self, training: Training) -> torch.optim.Optimizer:
+        return Adam(adam_groups(self.model, training.learning_rate), fused=True)
+
+
+class PhaseTwoWork(NextTokenWork):
     """Batches of consecutive positions. ``report`` names further features (test) that are
     evaluated each epoch and never used to choose."""
 
@@ -75,9 +83,6 @@ class PhaseTwoWork(Work):
     ):
         self.model, self.features, self.training = model, train, training
         self.parts = {"val": valid, **(report or {})}
-
-    def optimizer(self, training: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(adam_groups(self.model, training.learning_rate), fused=True)
 
     def updates_an_epoch(self) -> int:
         return -(-self.features.positions // self.training.batch_size)

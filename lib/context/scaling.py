@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are loaded when they are first used
 
 HIGHEST = 0.999  # share of the smallest perplexity below which the floor stays
 
@@ -42,7 +42,7 @@ def _checked(tokens: Sequence[float], ppl: Sequence[float]) -> tuple[np.ndarray,
 
 
 def _law(t: np.ndarray, p: np.ndarray, floor: float) -> PowerLaw:
-    line = stats.linregress(np.log(t), np.log(p - floor))
+    line = scipy.stats.linregress(np.log(t), np.log(p - floor))
     residual = np.log(p) - np.log(floor + np.exp(line.intercept) * t**line.slope)
     sse = float((residual**2).sum())
     total = float(((np.log(p) - np.log(p).mean()) ** 2).sum())
@@ -66,7 +66,7 @@ def fit_with_floor(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
     t, p = _checked(tokens, ppl)
     if len(np.unique(t)) < 3:
         raise ValueError("a law with a floor has three parameters; at least three sizes are needed")
-    found = optimize.minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda floor: _law(t, p, floor).sse,
         bounds=(0.0, HIGHEST * p.min()),
         method="bounded",
@@ -76,10 +76,8 @@ def fit_with_floor(tokens: Sequence[float], ppl: Sequence[float]) -> PowerLaw:
     return min((_law(t, p, floor) for floor in (0.0, found.x)), key=lambda law: law.sse)
 
 
-def residual_interval(
-    tokens: Sequence[float], ppl: Sequence[float], level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of alpha from the residuals of one least-squares line (n - 2 degrees of freedom).
+def residual_interval(tokens: Sequence[float], ppl: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of alpha from the residuals of one least-squares line (Student, n - 2).
 
     This is what four points of one run can say: for the report's table -0.58 to -0.34.
     """
@@ -87,5 +85,5 @@ def residual_interval(
     if len(t) < 3:
         raise ValueError("at least three points are needed for an interval")
     law = _law(t, p, 0.0)
-    width = stats.t.ppf(0.5 + level / 2, len(t) - 2) * law.error
+    width = scipy.stats.t.ppf(0.975, len(t) - 2) * law.error
     return law.alpha - width, law.alpha + width

@@ -107,12 +107,8 @@ def tokenise(text: str, embedding: Embedding) -> Tensor:
     """
     key = hashlib.sha256((embedding.sha256 + "\n" + text).encode()).hexdigest()[:24]
     path = cache_folder() / "token_ids" / f"{key}.safetensors"
-    try:
-        return load_tensors(path)[0]["ids"]
-    except FileNotFoundError:
-        pass
-    except files.Damaged as damage:
-        print(f"{damage}; it is kept as {files.set_aside(path).name} and made again", flush=True)
+    if ready := files.kept(path, load_tensors):
+        return ready[0]["ids"]
     found = embedding.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     ids = torch.tensor(found, dtype=torch.long)
     save_tensors(path, {"ids": ids})

@@ -45,14 +45,7 @@ class Pieces:
     """Finished parts of an evaluation, kept until the run is: a killed one goes on from them."""
 
     def __init__(self, path: Path):
-        self.path, self.held = path, {}
-        try:
-            self.held = files.read_record(path)
-        except FileNotFoundError:
-            pass
-        except files.Damaged as damage:
-            aside = files.set_aside(path)
-            print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+        self.path, self.held = path, files.kept(path, files.read_record) or {}
 
     def __call__(self, name: str, make: Callable[[], Any]) -> Any:
         """The part of that name, made now if it is not there; plain JSON values only."""

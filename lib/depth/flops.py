@@ -46,7 +46,3 @@ class Costs:
         """Cost of so many layers, layers of keys and values alone, read-outs, gates; 1 = base."""
         spent = layers * self.layer + keys * self.keys + heads * self.head + gates * self.gate
         return spent / self.base
-
-    def depth_for(self, share: float) -> int:
-        """The number of layers with one read-out whose cost is nearest to ``share`` of the base."""
-        return max(1, round((share * self.base - self.head) / self.layer))

@@ -9,7 +9,7 @@ interpolated at the cost that was measured on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def fixed(results: Results) -> pd.DataFrame:
     return pd.concat([*parts, points(results, "adapted")])
 
 
-def adaptive(results: Results, networks: Sequence[str] = EXIT_NETWORKS) -> pd.DataFrame:
+def adaptive(results: Results) -> pd.DataFrame:
     """Adaptive depth: at each cost the network and kind of rule that is best on valid.
 
     Candidates: every network with exits under its best rule that reads the head and its best that
@@ -69,7 +69,7 @@ def adaptive(results: Results, networks: Sequence[str] = EXIT_NETWORKS) -> pd.Da
     parts, ends = [], []
     for aim in AIMS:
         found = []
-        for name in networks:
+        for name in EXIT_NETWORKS:
             for group in ("head", "state"):
                 own = _if_there(results, name, group, aim)
                 if own is not None:

@@ -9,14 +9,10 @@ from lib.base.head import CHUNK, head_statistics, summed_loss
 from lib.depth.llama import Llama
 
 
-def mean_loss(llama: Llama, states: Tensor, labels: Tensor, chosen: Tensor | None = None) -> Tensor:
-    """Mean loss (nats) of states [B, T, d] at labels [B, T], with gradient; 0 for none chosen."""
-    read = llama.read(states)
-    if chosen is None:
-        read, labels = read.flatten(0, 1), labels.flatten()
-    else:
-        read, labels = read[chosen], labels[chosen]
-    return summed_loss(read, llama.head, labels) / max(1, len(labels))
+def mean_loss(llama: Llama, states: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss (nats) of states [B, T, d] at labels [B, T], with gradient."""
+    read, labels = llama.read(states).flatten(0, 1), labels.flatten()
+    return summed_loss(read, llama.head, labels) / len(labels)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -49,7 +48,7 @@ class DepthRun:
         return Windows(torch.cat(list(parts)))
 
 
-def fitted(config: DepthRun, seed: int, place: Place, report: Callable | None = None):
+def fitted(config: DepthRun, seed: int, place: Place):
     """Frozen network, trained adapters and the record of training (None: nothing was trained)."""
     seed_weights(seed)
     llama = frozen(config.base.load().model.to(place.device), config.method)
@@ -63,7 +62,6 @@ def fitted(config: DepthRun, seed: int, place: Place, report: Callable | None = 
         config.training,
         path=place.folder / "checkpoint.safetensors",
         identity=f"{config.method} {seed} {config.text.sha256}",
-        report=report,
     )
     return llama, adapters, fit
 

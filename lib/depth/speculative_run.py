@@ -17,7 +17,7 @@ from lib.depth.modeling import plain_model
 from lib.depth.run import KEPT, DepthRun, load_network
 from lib.depth.run import run as train
 from lib.depth.speculative import Count, Drafter, frequent
-from lib.depth.speed_run import turns
+from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 
@@ -116,7 +116,7 @@ def _timed(
     def kept(name: str) -> None:
         outputs[name] = calls[name]()
 
-    seconds = turns([lambda n=name: kept(n) for name in calls], config.rounds)
+    seconds = in_turns([lambda n=name: kept(n) for name in calls], config.rounds, ids.device)
     speed = dict(zip(calls, seconds, strict=True))
     row = {f"{name}_tokens_a_second": len(ids) * config.written / s for name, s in speed.items()}
     # speed-up over the faster of the two that do not draft

@@ -7,10 +7,8 @@ measured), and text written one token after the other with a cache.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from typing import ClassVar
 
 import torch
@@ -23,6 +21,7 @@ from lib.depth.network import frozen
 from lib.depth.rules import RULES
 from lib.depth.run import KEPT, DepthRun, load_network
 from lib.depth.run import run as train
+from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 
@@ -53,9 +52,11 @@ def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
         rule = row["rule"] if row["rule"] in RULES else ""
         policy = Policy(rule, row.get("threshold"), exits, gate)
         uses.append(lambda policy=policy: Session(llama, method, policy))
-    scored = turns([lambda u=use: score(u(), ids) for use in uses], config.rounds)
+    jobs = [lambda u=use: score(u(), ids) for use in uses]
+    scored = in_turns(jobs, config.rounds, place.device)
     half = ids[:1, : ids.shape[1] // 2]
-    written = turns([lambda u=use: write(u(), half, config.written) for use in uses], config.rounds)
+    jobs = [lambda u=use: write(u(), half, config.written) for use in uses]
+    written = in_turns(jobs, config.rounds, place.device)
     found = []
     for i, row in enumerate(rows, start=1):
         own = {name: row.get(name) for name in ("rule", "target", "exits", "flops", "loss")}
@@ -79,15 +80,3 @@ def score(session: Session, ids: Tensor) -> Tensor:
     """Logits of all tokens."""
     states, _ = session.states(ids)
     return session.llama.logits(states)
-
-
-def turns(calls: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Seconds of every call, the middle of the rounds; they take turns, the first round is lost."""
-    spent: list[list[float]] = [[] for _ in calls]
-    for number in range(rounds + 1):
-        for own, call in zip(spent, calls, strict=True):
-            started = time.perf_counter()
-            call()
-            if number:
-                own.append(time.perf_counter() - started)
-    return [median(own) for own in spent]

@@ -179,13 +179,13 @@ def _paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return one, other
 
 
-def by_seed(results: Results, variant: str, metric: str, table: str = "") -> pd.Series:
+def by_seed(results: Results, variant: str, metric: str) -> pd.Series:
     """A metric of a variant indexed by seed; the runs behind it are noted in ``results.used``.
 
     Raises Absent if the variant is not there, has no value, or diverged; ValueError if only some of
     its seeds have a value, and KeyError for a metric that is no column.
     """
-    frame = results(table)
+    frame = results()
     rows = frame[frame["variant"] == variant].set_index("seed").sort_index()
     if "status" in rows and (rows["status"] == DIVERGED).any():
         count = int((rows["status"] == DIVERGED).sum())

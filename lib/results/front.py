@@ -170,9 +170,9 @@ def _link(number: str, words: dict[str, str]) -> str:
     return f"[{number}](notebooks/{name}.ipynb) [![Colab]({BADGE})]({COLAB}/{name}.ipynb){told}"
 
 
-def fill(language: str, claims: pd.DataFrame | None = None) -> str:
+def fill(language: str) -> str:
     """The front page in a language. Raises KeyError for a name in braces that has no number."""
-    claims = pd.read_csv(scoreboard.PATH) if claims is None else claims
+    claims = pd.read_csv(scoreboard.PATH)
     made: dict[str, Callable[[], str]] = {"questions": lambda: table(claims, language)}
     known = numbers(claims)
 

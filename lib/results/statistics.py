@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 LEVEL = 0.95
 
@@ -71,10 +71,10 @@ def interval(values: ArrayLike) -> Interval:
     if not np.isfinite(sample).all():
         raise ValueError("a value is not finite: the run behind it failed")
     mean, n = float(sample.mean()), len(sample)
-    error = stats.sem(sample) if n > 1 else 0.0
+    error = scipy.stats.sem(sample) if n > 1 else 0.0
     if n == 1 or error == 0:
         return Interval(mean, mean, mean, n)
-    low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=error)
+    low, high = scipy.stats.t.interval(LEVEL, n - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high), n)
 
 
@@ -103,7 +103,7 @@ def p_value(values: ArrayLike, threshold: float) -> float:
         return 1.0
     if np.ptp(sample) == 0:
         return float(sample[0] == threshold)
-    return float(stats.ttest_1samp(sample, threshold).pvalue)
+    return float(scipy.stats.ttest_1samp(sample, threshold).pvalue)
 
 
 def equivalence_p(values: ArrayLike, delta: float) -> float:
@@ -113,14 +113,15 @@ def equivalence_p(values: ArrayLike, delta: float) -> float:
         return 1.0
     if np.ptp(sample) == 0:
         return float(abs(sample[0]) > delta)
-    above = stats.ttest_1samp(sample, -delta, alternative="greater").pvalue
-    below = stats.ttest_1samp(sample, delta, alternative="less").pvalue
+    above = scipy.stats.ttest_1samp(sample, -delta, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(sample, delta, alternative="less").pvalue
     return float(max(above, below))
 
 
 def discovery_rate(p: Sequence[float]) -> np.ndarray:
     """q of every p: the false discovery rate of Benjamini and Hochberg (1995)."""
-    return stats.false_discovery_control(np.asarray(p, dtype=float)) if len(p) else np.zeros(0)
+    own = np.asarray(p, dtype=float)
+    return scipy.stats.false_discovery_control(own) if len(own) else own
 
 
 def percent_change(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:

@@ -37,7 +37,6 @@ def against_reported(
     experiment: Experiment,
     metric: str = "test_ppl",
     measured_here: bool = True,
-    baseline: str = "",
 ) -> pd.DataFrame:
     """One row a variant of one text: change first, then n, ours with interval, the report's figure.
 
@@ -47,7 +46,7 @@ def against_reported(
     and for count models, which have one row and no seed; for all where the baseline diverged.
     Raises Absent without that baseline.
     """
-    frame, baseline = results(), baseline or experiment.baseline
+    frame, baseline = results(), experiment.baseline
     reference = _by_seed(frame, baseline, metric)
     if baseline not in set(frame["variant"]):
         raise store.Absent(f"no variant {baseline!r} to compare with")

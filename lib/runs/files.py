@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,19 @@ def read_record(path: Path) -> Any:
     except (ValueError, KeyError, TypeError):
         pass
     raise Damaged(f"{shown(path)} is not what was written (its checksum differs)", path)
+
+
+def kept(path: Path, read: Callable[[Path], Any]) -> Any:
+    """``read(path)``; None where there is no such file, or a damaged one, which is set aside, said
+    aloud, and is to be made again."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except Damaged as damage:
+        aside = set_aside(path)
+        print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+        return None
 
 
 def set_aside(path: Path) -> Path:

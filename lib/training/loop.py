@@ -20,6 +20,7 @@ from lib.runs import files
 from lib.runs.key import described, digest
 from lib.runs.task import Diverged
 from lib.runs.tensors import load_tensors, save_tensors
+from lib.training.optimizers import Adam, AdamW
 
 CHECKPOINT_SECONDS = 10.0  # the least time between two checkpoints, and
 CHECKPOINT_SHARE = 0.05  # the most of the time that writing them may take
@@ -200,9 +201,9 @@ class _Loop:
 
     def _optimizer(self, groups) -> torch.optim.Optimizer:
         t = self.training
-        kind, own = torch.optim.AdamW, {"weight_decay": t.weight_decay}
+        kind, own = AdamW, {"weight_decay": t.weight_decay}
         if t.optimizer == "adam":
-            kind, own = torch.optim.Adam, {}
+            kind, own = Adam, {}
         split = [{"params": ps, "lr": t.learning_rate * rate} for ps, rate in groups]
         # fused: one pass over the weights
         return kind(split, lr=t.learning_rate, fused=True, **own)

@@ -19,7 +19,7 @@ from lib.cascade.figures import hard_tokens
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
 from lib.cascade.tables import beside_reported, one
-from lib.cascade.variants import Variant
+from lib.cascade.variants import Variant, changing
 from lib.experiment import Experiment
 from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
@@ -139,8 +139,7 @@ def _hard(p: Exp12, dataset: TokenDataset, rate: float = 0.0, **changes) -> Stag
     return replace(report, training=training, **changes)
 
 
-def _control(label: str, **changes) -> Variant:
-    return Variant(label, lambda p, dataset: _hard(p, dataset, **changes), factors=changes)
+_control = changing(_hard)
 
 
 def _single(p: Exp12, dataset: TokenDataset) -> StageRun:
@@ -149,11 +148,8 @@ def _single(p: Exp12, dataset: TokenDataset) -> StageRun:
     return replace(config, training=replace(config.training, batch_size=p.batch * 128))
 
 
-def _from_base(label: str, **changes) -> Variant:
-    """A stage that starts from the base's head, at a rate of its own."""
-    return Variant(
-        label, lambda p, dataset: _hard(p, dataset, p.base_head_rate, **changes), factors=changes
-    )
+# stages that start from the base's head, at a rate of their own
+_from_base = changing(lambda p, dataset, **changes: _hard(p, dataset, p.base_head_rate, **changes))
 
 
 def _times(factor: int) -> Variant:

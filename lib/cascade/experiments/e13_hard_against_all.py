@@ -17,7 +17,7 @@ from lib.cascade.figures import hard_tokens
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
 from lib.cascade.tables import beside_reported, one
-from lib.cascade.variants import Variant
+from lib.cascade.variants import Variant, changing
 from lib.experiment import Experiment
 from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
@@ -123,10 +123,7 @@ def _hard(p: Exp13, dataset: TokenDataset, **changes) -> StageRun:
     return replace(config, **changes)
 
 
-def _condition(label: str, **changes) -> Variant:
-    return Variant(label, lambda p, dataset: _hard(p, dataset, **changes), factors=changes)
-
-
+_condition = changing(_hard)
 VARIANTS = {
     "hard": _condition("Hard tokens", selection="hard"),
     "first": _condition("All tokens (first N)", selection="first"),

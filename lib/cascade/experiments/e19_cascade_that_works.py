@@ -386,23 +386,20 @@ BUDGET = Exp19.model_fields["budget"].default
 
 
 def best_routed(
-    routes: pd.DataFrame,
-    budget: float,
-    variants: tuple[str, ...] = (),
-    rule: str = "gate",
+    routes: pd.DataFrame, budget: float, variants: tuple[str, ...] = ()
 ) -> tuple[str, float]:
-    """Variant and rate below 1 at which ``rule`` does best within a budget of FLOPs, both on valid.
+    """Variant and rate below 1 at which the gate does best within a budget of FLOPs, both on valid.
 
     ``variants``: those to choose among, default all stages learnt from instructions. Raises
     Absent if nothing lies within the budget.
     """
-    own = routes[(routes["rule"] == rule) & (routes["wanted_rate"] < 1)]
+    own = routes[(routes["rule"] == "gate") & (routes["wanted_rate"] < 1)]
     known = [name for name in own["variant"].unique() if not name.endswith(REVERSED)]
     own = own[own["variant"].isin(variants or known)]
     means = own.groupby(["variant", "wanted_rate"])[["val_flops", "val_ppl"]].mean()
     means = means[means["val_flops"] <= budget]
     if means.empty:
-        raise Absent(f"no stage routed by {rule!r} within {budget} times the base's FLOPs")
+        raise Absent(f"no stage routed by the gate within {budget} times the base's FLOPs")
     return means["val_ppl"].idxmin()
 
 
@@ -455,12 +452,12 @@ def gate_against_chance(results: Results) -> np.ndarray:
     return percent_change(_chosen(results, "test_ppl"), _chosen(results, "test_chance_ppl"))
 
 
-def rule_against_chance(rule: str, rate: float, variant: str = "all_1") -> Measure:
+def rule_against_chance(rule: str, rate: float) -> Measure:
     """Percent change of a rule against random routing of exactly as many tokens."""
 
     def measure(results: Results) -> np.ndarray:
         ours, chance = (
-            routed_column(results, column, variant, rate, rule)
+            routed_column(results, column, "all_1", rate, rule)
             for column in ("test_ppl", "test_chance_ppl")
         )
         return percent_change(ours, chance)
@@ -640,11 +637,11 @@ SHOWN_RULES = {
 }
 
 
-def routes_table(results: Results, variant: str = "all_1") -> pd.DataFrame:
-    """Test perplexity of all tokens by rule and rate of a stage trained on all, mean over seeds;
+def routes_table(results: Results) -> pd.DataFrame:
+    """Test perplexity of all tokens by rule and rate of one layer trained on all, mean over seeds;
     ``chance`` is random routing of as many tokens as the gate routes. The figure has all rules."""
     frame = one(results)("routes")
-    frame = frame[frame["variant"] == variant]
+    frame = frame[frame["variant"] == "all_1"]
     wide = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")
     gate = frame[frame["rule"] == "gate"].groupby("wanted_rate")
     table = wide[[rule for rule in SHOWN_RULES if rule in wide]].rename(columns=SHOWN_RULES)

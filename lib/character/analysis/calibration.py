@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BINS = 10
+TEMPERATURES = 0.05, 50.0  # lowest and highest that are tried
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[dict]:
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict]:
     """Equal-width bins of confidence (N,): count, mean confidence and accuracy; empty ones out.
 
     A confidence on an edge belongs to the bin below it, so that 1.0 falls into the last.
     """
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     rows = []
-    for bin_ in range(bins):
+    for bin_ in range(BINS):
         inside = place == bin_
         if inside.any():
             rows.append(
@@ -35,18 +36,14 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -
     return rows
 
 
-def expected_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
-) -> float:
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """Mean distance of confidence and accuracy over bins, weighted by count; 0 is perfect."""
-    rows = reliability(confidence, correct, bins)
+    rows = reliability(confidence, correct)
     gaps = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
     return gaps / len(confidence)
 
 
-def fit_temperature(
-    logits: Tensor, targets: Tensor, low: float = 0.05, high: float = 50.0
-) -> float:
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """The temperature T that minimises the cross-entropy of logits / T, (N, V) and (N,).
 
     Golden-section search over log T: the loss is convex in 1 / T, hence unimodal in log T. Fit it
@@ -57,7 +54,7 @@ def fit_temperature(
         return F.cross_entropy(logits / math.exp(log_temperature), targets).item()
 
     ratio = (math.sqrt(5) - 1) / 2
-    left, right = math.log(low), math.log(high)
+    left, right = map(math.log, TEMPERATURES)
     inner = [right - ratio * (right - left), left + ratio * (right - left)]
     values = [loss(point) for point in inner]
     while right - left > 1e-3:

@@ -12,9 +12,9 @@ Source of the groups: R4, Experiment 8, where a network's *own* final loss is th
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from lib.character.analysis.ngrams import pairs
 from lib.text.windows import Windows
 
 GROUPS = ("easy", "medium", "hard")
@@ -48,12 +48,6 @@ def by_reference(
     }
 
 
-def pair_losses(train: Tensor, windows: Windows, symbols: int, add: float = 0.1) -> np.ndarray:
-    """Nats (N,) of each target given the symbol before it, from counts of pairs in train (M,).
-
-    ``add`` is added to every count, so that unseen pairs have a probability.
-    """
-    pairs = torch.bincount(train[:-1] * symbols + train[1:], minlength=symbols * symbols)
-    counts = pairs.view(symbols, symbols).double() + add
-    log_probability = (counts / counts.sum(1, keepdim=True)).log()
-    return -log_probability[windows.inputs.flatten(), windows.targets.flatten()].numpy()
+def pair_losses(train: Tensor, windows: Windows, symbols: int) -> np.ndarray:
+    """Nats (N,) of each target given the symbol before it, from counts of pairs in train (M,)."""
+    return -pairs(train, symbols)[windows.inputs.flatten(), windows.targets.flatten()].numpy()

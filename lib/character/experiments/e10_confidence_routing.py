@@ -15,9 +15,8 @@ from lib.character.claims import (
 from lib.character.figures import common, exits
 from lib.character.models.compute import Shape
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import Standard
+from lib.character.objectives import Routed, Standard
 from lib.character.parameters import TwoTexts
-from lib.character.routing import Routed
 from lib.character.variants import Probed, baselines
 from lib.experiment import Experiment
 from lib.parameters import whole

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from lib.character.claims import (
     WIKITEXT,
@@ -13,16 +15,18 @@ from lib.character.claims import (
     perplexity_change,
     probed,
 )
-from lib.character.figures import common, exits, scale
+from lib.character.figures import common, exits
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import LayerLosses, Segments, Standard
+from lib.character.objectives import LayerLosses, Routed, Segments, Standard
 from lib.character.parameters import TwoTexts
-from lib.character.routing import Routed
 from lib.character.variants import Probed, Variant, baselines
 from lib.experiment import Experiment, Run
+from lib.figures import methods, style
+from lib.figures.panels import band, grid_of_panels, heading
 from lib.parameters import whole
 from lib.results import tables
 from lib.results.claims import Claim, change, claim_maker, difference, ratio
+from lib.results.statistics import percent_change, percent_interval
 from lib.results.store import Results
 from lib.text.corpus import Corpus
 
@@ -143,6 +147,54 @@ def summary_tables(results: Results) -> list[pd.DataFrame]:
     rows, chosen = summary_table(results), ["chosen_ppl", "chosen_threshold"]
     parts = (rows.drop(columns=chosen), rows[chosen])
     return [tables.captioned(part, core(results)()) for part in parts]
+
+
+def by_size(title: str, pair: tuple[str, str]):
+    """Draw test perplexity against training characters, a line a method; 95 % intervals.
+
+    Rows are those of the factors ``method`` and ``scale``; each text has a panel of its own. The
+    heading tells how the first method of the ``pair`` changes the second at the ends of the axis.
+    """
+
+    def draw(results: Results) -> Figure:
+        frame = results()
+        frame = frame[frame["scale"].notna()] if "scale" in frame else frame.iloc[:0]
+        texts = list(frame["corpus"].unique())
+        figure, panels = grid_of_panels(texts or [""], title, 3.6)
+        found = {}
+        for panel, text in zip(panels, texts, strict=False):
+            own = frame[frame["corpus"] == text]
+            colours = methods.colours(list(frame["method"].unique()))
+            for number, (method, colour) in enumerate(colours.items()):
+                rows, marker = own[own["method"] == method], style.MARKERS[number]
+                look = {"color": colour, "marker": marker, "label": method}
+                band(panel, rows, "train_chars", "test_ppl", **look)
+            style.plain_log(panel, "x")
+            style.plain_log(panel, "y")
+            sizes = sorted(own["train_chars"].unique())
+            panel.xaxis.set_major_locator(FixedLocator(sizes))
+            changes = [_change(own[own["train_chars"] == size], pair) for size in sizes]
+            if changes and all(changes):
+                found[text] = f"{changes[0]} and {changes[-1]} %"
+        if found:
+            ends = f"{' against '.join(pair)} at {sizes[0]:,.0f} and {sizes[-1]:,.0f} characters"
+            heading(figure, ends, found, f"{title}, {tables.seeds(frame)}")
+        if texts:
+            note = "line: mean over seeds; band: 95 % interval over seeds"
+            style.legend(figure, panels[0], note, 4)
+        for panel in panels:
+            panel.set_xlabel("training characters (logarithmic)")
+        panels[0].set_ylabel("test perplexity (logarithmic)")
+        return figure
+
+    return draw
+
+
+def _change(rows: pd.DataFrame, pair: tuple[str, str]) -> str:
+    """Percent change of test perplexity between two methods, seed by seed; '' without both."""
+    one, other = (rows[rows["method"] == name].set_index("seed")["test_ppl"] for name in pair)
+    both = pd.concat([one, other], axis=1).dropna().to_numpy().T
+    return str(percent_interval(percent_change(*both))) if both.size else ""
 
 
 claim = on_repeated("exp11", "R4, Experiment 11")
@@ -276,7 +328,7 @@ E11 = Experiment(
         "pareto": exits.pareto(NAMES),
         "thresholds": exits.thresholds(NAMES, COLUMNS),
         "reliability": exits.reliability(NAMES),
-        "scale": scale.by_size(
+        "scale": by_size(
             "four layers on more text, with fewer passes over it", ("LPT", "Standard")
         ),
     },

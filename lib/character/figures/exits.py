@@ -136,7 +136,7 @@ def pareto(variants: Sequence[str]):
     return draw
 
 
-def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last"):
+def reliability(variants: Sequence[str], layer: str = "exit"):
     """Draw accuracy against confidence, all seeds' symbols pooled: raw, and with temperature.
 
     A row a text, a panel a network.
@@ -144,7 +144,7 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
 
     def draw(results: Results) -> Figure:
         bins, names = reported_split(results, "reliability"), results.names(variants)
-        own = bins[(bins["layer"] == layer) & (bins["state"] == state)]
+        own = bins[(bins["layer"] == layer) & (bins["state"] == "last")]
         names = [name for name in names if (own["variant"] == name).any()]
         pairs = [(corpus, name) for corpus in corpora(own) for name in names]
         headings = [f"{corpus}:\n{name}" for corpus, name in pairs]
@@ -173,7 +173,7 @@ def reliability(variants: Sequence[str], layer: str = "exit", state: str = "last
         for panel in axes[:: len(names)]:
             panel.set_ylabel("accuracy (share right)")
         above = {corpus: f"{gap:+.2f}" for corpus, gap in largest.items()}
-        seeds = f"exit layer at the {state} epoch, {tables.seeds(own)}"
+        seeds = f"exit layer at the last epoch, {tables.seeds(own)}"
         heading(figure, "As trained, confidence lies above accuracy by up to", above, seeds)
         note = (
             "confidence: probability of the prediction, in ten bins; symbols of all seeds pooled; "

@@ -114,15 +114,15 @@ def against_compute(variants: Sequence[str]):
     return draw
 
 
-def best_so_far(curve: pd.DataFrame, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Compute (points,) and, for each seed, the lowest perplexity reached by then (seeds, points).
+def best_so_far(curve: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Compute (200,) and, for each seed, the lowest perplexity reached by then (seeds, 200).
 
     ``curve`` holds the epochs of one variant on one corpus.
     """
     seeds = [rows.sort_values("operations") for _, rows in curve.groupby("seed")]
     low = max(rows["operations"].min() for rows in seeds)
     high = min(rows["operations"].max() for rows in seeds)
-    grid = np.geomspace(low, max(high, low), points)
+    grid = np.geomspace(low, max(high, low), 200)
     values = []
     for rows in seeds:
         lowest = rows["val_ppl"].cummin().to_numpy()

@@ -14,20 +14,19 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) times a learned gain; (..., d) -> (..., d)."""
+    """x / sqrt(mean(x^2) + 1e-6) times a learned gain; (..., d) -> (..., d)."""
 
-    def __init__(self, width: int, eps: float = 1e-6):
+    def __init__(self, width: int):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gain * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return self.gain * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
-def rotary_tables(length: int, head_width: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+def rotary_tables(length: int, head_width: int) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * frequency, each (length, head_width), halves repeated."""
-    frequency = base ** (-torch.arange(0, head_width, 2).float() / head_width)
+    frequency = 10_000.0 ** (-torch.arange(0, head_width, 2).float() / head_width)
     angle = torch.outer(torch.arange(length).float(), frequency)  # (T, head_width / 2)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.character.models.block import Block
-from lib.character.models.infini_attention import InfiniAttention, Memory
+from lib.character.models.infini_attention import InfiniAttention, Memory, MemoryCell
 from lib.character.models.initialisation import initialise
-from lib.character.models.memory_cell import MemoryCell
 
 UPDATES = ("original", "refactored")
 MEMORIES = ("none", "input", "hidden")

@@ -66,3 +66,25 @@ class InfiniAttention(nn.Module):
         share = torch.sigmoid(self.gate).view(1, -1, 1, 1)
         mixed = share * memory.read(q) + (1 - share) * local
         return self.attention.output(mixed.transpose(1, 2).reshape(x.shape)), memory.write(k, v)
+
+
+class MemoryCell(nn.Module):
+    """State (B, T, d) and a memory -> the mixed state and the memory after this window."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, width, bias=False)
+
+    def forward(self, state: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        memory = memory.detach()
+        batch, length, width = state.shape
+        shape = (batch, length, self.heads, width // self.heads)
+        q, k, v = (f(state).view(shape).transpose(1, 2) for f in (self.query, self.key, self.value))
+        read = self.output(memory.read(q).transpose(1, 2).reshape(state.shape))
+        share = torch.sigmoid(self.gate(state))
+        return (1 - share) * state + share * read, memory.write(k, v)

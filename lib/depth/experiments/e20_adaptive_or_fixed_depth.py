@@ -3,13 +3,13 @@
 from functools import partial
 
 from lib.depth import figures, fronts
-from lib.depth.claims import own
 from lib.depth.evaluation import AIMS
 from lib.depth.methods import Method, last_removed, middle_removed
 from lib.depth.parameters import DepthParameters
 from lib.depth.rules import RULES
 from lib.depth.variants import Variant, again, exits_of, gated, removed
 from lib.experiment import Experiment
+from lib.results.claims import OWN, claim_maker
 
 
 class Exp20(DepthParameters):
@@ -79,10 +79,12 @@ BETWEEN = (
 )
 ALIKE = "same text, updates, trained numbers within 5 % and tuning"
 
+claim = claim_maker("exp20", "this repository", kind=OWN)
+
 
 def _adaptive_claims():
     for aim in AIMS:
-        yield own(
+        yield claim(
             f"adaptive-beats-fixed-{fronts.NAMES[aim]}",
             f"At {aim:g} of the base's cost the best adaptive method beats the best fixed depth",
             fronts.better_by(fronts.adaptive, fronts.fixed, aim),
@@ -91,7 +93,7 @@ def _adaptive_claims():
             f" middle layers removed; {ALIKE}",
         )
     for aim in AIMS:
-        yield own(
+        yield claim(
             f"adaptive-beats-random-{fronts.NAMES[aim]}",
             f"At {aim:g} of the base's cost the best adaptive method beats random exits",
             fronts.better_by(fronts.adaptive, fronts.grouped("exits", "random"), aim),
@@ -102,7 +104,7 @@ def _adaptive_claims():
 
 def _rule_claims():
     for rule in RULES:
-        yield own(
+        yield claim(
             f"{rule.replace('_', '-')}-beats-random",
             f"Exits by {rule.replace('_', ' ')} beat random exits at the same rates",
             fronts.rule_against_random("exits", rule, 0.7),
@@ -120,7 +122,7 @@ EQUAL = fronts.cost_of("again_all")
 CLAIMS = (
     *_adaptive_claims(),
     *_rule_claims(),
-    own(
+    claim(
         "recomputation-eats-the-gain",
         "With exact keys and values early exit saves less than a tenth of the base's cost",
         fronts.recomputed_cost("exits", 0.7),
@@ -130,20 +132,20 @@ CLAIMS = (
         threshold=90.0,
         unit="% of the base's cost",
     ),
-    own(
+    claim(
         "second-pass-helps",
         "A second pass of the last fifth over all tokens beats one pass",
         fronts.better_by(ALL, ADAPTED, EQUAL),
         f"more computation for the second pass; {ALIKE}",
     ),
-    own(
+    claim(
         "hard-beats-all-again",
         "A second pass over hard tokens beats one over all tokens at equal cost",
         fronts.better_by(HARD, ALL, EQUAL),
         f"{BETWEEN}; hard by the entropy of a first read-out, which is counted; two fifths of the"
         f" layers over some tokens against one fifth over all; {ALIKE}",
     ),
-    own(
+    claim(
         "hard-beats-random-again",
         "A second pass over hard tokens beats one over random tokens at equal cost",
         fronts.better_by(HARD, RANDOM, EQUAL),

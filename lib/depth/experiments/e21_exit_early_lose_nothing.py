@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.depth import decoding_figures as figures
-from lib.depth.claims import drafting
+from lib.depth import figures
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS as NETWORKS
 from lib.depth.parameters import TINY, DepthParameters
 from lib.depth.speculative_run import Speculative, run
@@ -17,7 +16,7 @@ from lib.depth.texts import DepthText
 from lib.depth.variants import part
 from lib.experiment import Experiment, Run
 from lib.parameters import whole
-from lib.results.claims import level
+from lib.results.claims import OWN, claim_maker, level
 from lib.results.statistics import percent_change
 from lib.results.store import Absent, Results
 
@@ -89,19 +88,24 @@ def mean_over(column: str, variant: str, **wanted: Any):
     return measure
 
 
-def against(one: str, other: str, column: str = "drafted_tokens_a_second", **wanted: Any):
-    """Measure: percent change of the mean of a column from the other variant to the one."""
+def against(one: str, other: str, **wanted: Any):
+    """Measure: percent change of mean drafted tokens a second from the other variant to the one."""
 
     def measure(results: Results) -> np.ndarray:
-        a, b = (mean_over(column, variant, **wanted)(results) for variant in (one, other))
+        a, b = (
+            mean_over("drafted_tokens_a_second", variant, **wanted)(results)
+            for variant in (one, other)
+        )
         return percent_change(a, b)
 
     return measure
 
 
 TURNS = "the same network's plain generation, the faster of transformers' and ours, by turns"
+claim = claim_maker("exp21", "this repository", kind=OWN)
+
 CLAIMS = (
-    drafting(
+    claim(
         "speed-batch-1",
         "Drafting from exit 6 makes generation at least 1.3 times as fast",
         mean_over("speedup", "exit_6_words", batch=1),
@@ -110,7 +114,7 @@ CLAIMS = (
         threshold=1.3,
         unit="times as fast",
     ),
-    drafting(
+    claim(
         "speed-batch-4",
         "Drafting from exit 6 is faster than plain generation in batches of 4 too",
         mean_over("speedup", "exit_6_words", batch=4),
@@ -119,7 +123,7 @@ CLAIMS = (
         threshold=1.0,
         unit="times as fast",
     ),
-    drafting(
+    claim(
         "same-output",
         "Greedy output is that of the whole network",
         level("exit_6_words", "equal"),
@@ -130,7 +134,7 @@ CLAIMS = (
         unit="share of tokens",
         bounds=(0, 1),
     ),
-    drafting(
+    claim(
         "small-head-pays",
         "Drafting from 8,192 frequent tokens is faster than from all",
         against("exit_6_words", "exit_6", batch=1),
@@ -138,7 +142,7 @@ CLAIMS = (
         expect="above",
         unit="% change of tokens a second",
     ),
-    drafting(
+    claim(
         "shallow-beats-deep",
         "Drafting from exit 6 is faster than from exit 12",
         against("exit_6_words", "exit_12_words", batch=1),
@@ -146,7 +150,7 @@ CLAIMS = (
         expect="above",
         unit="% change of tokens a second",
     ),
-    drafting(
+    claim(
         "beats-assisted",
         "Drafting with one cache is faster than assisted generation of transformers",
         against("exit_6", "assisted_6", batch=1),
