@@ -98,17 +98,18 @@ class Tail(nn.Module):
         self.model.layers[-last:].requires_grad_(True)
         return self
 
-    def low_rank(self, trained: int, last: int, seed: int) -> Tail:
+    def low_rank(self, trained: float, last: int, seed: int, beside: int = 0) -> Tail:
         """Add LoRA to every matrix of the ``last`` layers, of the rank that comes nearest to
-        ``trained`` weights."""
+        ``trained`` weights, a further matrix of that rank with ``beside`` rows and columns in all
+        counted among them. The rank is left as ``rank``."""
         first = len(self.model.layers) - last
         linear = {
             name: module
             for name, module in self.model.named_modules()
             if isinstance(module, nn.Linear) and int(name.split(".")[1]) >= first
         }
-        sides = sum(m.in_features + m.out_features for m in linear.values())
-        rank = max(1, round(trained / sides))
+        sides = sum(m.in_features + m.out_features for m in linear.values()) + beside
+        self.rank = rank = max(1, round(trained / sides))
         from peft import LoraConfig, inject_adapter_in_model
 
         with torch.random.fork_rng(devices=[]):

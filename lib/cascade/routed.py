@@ -21,13 +21,12 @@ from lib.cascade.around_base import (
     AroundBaseConfig,
     padded_positions,
 )
-from lib.cascade.cost import NEEDS_LOGITS
-from lib.cascade.difficulty import HARD_IS_HIGH, head_criterion
+from lib.cascade.difficulty import HARD_IS_HIGH, HEAD_CRITERIA, head_criterion
 from lib.cascade.query_stage import Keys, QueryStage
 from lib.cascade.routes import STAGE_FILE
 from lib.runs.tensors import load_tensors
 
-RULES = ("gate", *NEEDS_LOGITS)
+RULES = ("gate", *(rule for rule in HEAD_CRITERIA if rule != "loss"))
 
 
 class RoutedConfig(AroundBaseConfig):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lib.base.pretrained import Base
-from lib.cascade.all_tokens import RULES, Answers, route_values
+from lib.cascade.all_tokens import RULES, Answers, Values, route_values
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
 from lib.cascade.gate import Gate, best_gate
+from lib.cascade.wide_gate import best_wide_gate
 from lib.runs.tensors import save_tensors
 
 GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen
@@ -25,6 +27,9 @@ def routes(
     parts: dict[str, Answers],
     rates: tuple[float, ...],
     folder: Path,
+    rules: tuple[str, ...] = RULES,
+    given: Mapping[str, Values] | None = None,
+    behind: str = "",
 ) -> list[dict]:
     """One row a rule and rate: true rate and perplexities of each part, and FLOPs per token.
 
@@ -33,31 +38,39 @@ def routes(
     probabilities. ``chance_ppl``: what random routing of equally many gives on average.
     ``threshold`` is one of ``route_values``, where higher is routed: negated for confidence, margin
     and cosine. Stage and gate are left in ``folder``.
+
+    ``given``: gates that come with the stage, by their rule. The rule ``wide_gate`` needs the log
+    frequency among the scalars (``with_frequency``). ``behind``: the SHA-256 of what the stage
+    stands behind, if that is not the base. Raises ``ValueError`` for a rule that is not known.
     """
     gain = {
         name: part.features.scalars["loss"] - part.stage
         for name, part in {"train": text, **parts}.items()
     }
+    valid = parts["valid"]
     gate = best_gate(
-        (text.features.final, gain["train"]),
-        (parts["valid"].features.final, gain["valid"]),
-        GATE_RATE,
+        (text.features.final, gain["train"]), (valid.features.final, gain["valid"]), GATE_RATE
     )
+    gates: dict[str, Values] = {"gate": lambda features: gate(features.final), **(given or {})}
+    if "wide_gate" in rules:
+        gates["wide_gate"] = best_wide_gate(
+            (text.features, gain["train"]), (valid.features, gain["valid"]), GATE_RATE
+        )
     lines = []
-    for rule in RULES:
-        ordered = route_values(text.features, rule, gate, gain["train"]).sort().values
+    for rule in rules:
+        ordered = route_values(text.features, rule, gates, gain["train"]).sort().values
         for rate in rates:
             threshold = cut(ordered, rate)
             line = {"rule": rule, "wanted_rate": rate}
             for name, part in parts.items():
-                values = route_values(part.features, rule, gate, gain[name])
+                values = route_values(part.features, rule, gates, gain[name])
                 line |= _scores("val" if name == "valid" else name, part, values > threshold)
             line["flops"] = relative_flops(base.model, stage, line["test_rate"], rule)
             # what a choice may look at
             line["val_flops"] = relative_flops(base.model, stage, line["val_rate"], rule)
             line["threshold"] = threshold
             lines.append(line)
-    _keep(folder, stage, gate, base.sha256)
+    _keep(folder, stage, gate, behind or base.sha256)
     return lines
 
 
