@@ -25,7 +25,7 @@ RULE_NAMES = {
     "oracle": "oracle (sees the gain)",
 }
 READ = 0.2  # share of tokens at which the words for a figure read its lines
-CROSSED = ("1", "2", "x", "+", "3", "4")  # marks that no filled or hollow one is taken for
+FURTHER = ("<", ">", "p", "p", "d", "d")  # shapes of marks whose time was not measured
 ORACLE = "oracle"  # cannot be used: it knows the answer
 
 
@@ -101,7 +101,7 @@ def _front(results: Results, stages, routed, baselines, base: str, lines, marks)
         "filled mark: routed as trained, its time was not measured"
     )
     if further:
-        note += "; nor that of dashed lines and crossed marks"
+        note += "; nor that of dashed lines and light blue marks"
     style.legend(figure, panels[0], note, 3)
     return figure
 
@@ -123,13 +123,20 @@ def _lines(axes: Axes, routes: pd.DataFrame, labels, lines: tuple[tuple[str, str
 def _marks(axes: Axes, frame: pd.DataFrame, labels, marks: tuple[str, ...]) -> int:
     """Draw further variants as they were trained, with their intervals; how many there are."""
     drawn = 0
-    for name, marker in zip(marks, CROSSED, strict=True):
+    for name, marker in zip(marks, FURTHER, strict=True):
         own = frame[frame["variant"] == name]
         if own.empty:
             continue
         found = interval(own["test_ppl"])
         bar = [[found.mean - found.low], [found.high - found.mean]]
-        look = {"color": style.COLOURS[5], "ms": 7.5, "capsize": 3, "label": labels[name]}
+        colour = style.COLOURS[5]
+        look = {
+            "color": colour,
+            "mfc": colour if own["rate"].mean() < 1 else "white",
+            "ms": 7.5,
+            "capsize": 3,
+            "label": labels[name],
+        }
         axes.errorbar(own["flops"].mean(), found.mean, bar, fmt=marker, zorder=4, **look)
         drawn += 1
     return drawn
