@@ -1,4 +1,4 @@
-"""The rivals of Experiment 19: wide and joint gates, a stage behind an adapted base, second passes."""
+"""Rivals of Experiment 19: wide and joint gates, a stage behind an adapted base, second passes."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -74,7 +74,10 @@ def adapter(dataset):
 
 def run_in(folder, function, config, seed=0):
     folder.mkdir()
-    return function(config, seed, Place(folder))
+    outcome = function(config, seed, Place(folder))
+    for row in outcome.tables["curve"]:
+        row.pop("epoch_seconds", None)  # no two are alike
+    return outcome
 
 
 # ----------------------------------------------------------------------------- off is the baseline
@@ -125,7 +128,8 @@ def test_a_wide_gate_sees_each_of_its_numbers(name):
     moved = {key: 100 * values - 7 for key, values in train[0].scalars.items()}
     other = best_wide_gate((replace(train[0], scalars=moved), train[1]), valid, 0.25)
     again = replace(valid[0], scalars={k: 100 * v - 7 for k, v in valid[0].scalars.items()})
-    assert torch.allclose(other(again), gate(valid[0]), rtol=1e-2, atol=1e-2), "any unit"
+    found = torch.stack([other(again), gate(valid[0])])
+    assert torch.corrcoef(found)[0, 1] > 0.99, "in whatever unit it comes"
 
 
 def test_a_number_that_is_always_the_same_does_no_harm():
@@ -221,17 +225,19 @@ def test_an_untrained_gate_is_the_share_and_orders_as_its_read_out(base, dataset
     assert torch.allclose(gate(final), torch.tensor(0.25))
     with torch.no_grad():
         gate.weight.normal_(generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(gate(final).logit(), gate.read_out()(final), atol=1e-3)
+    assert torch.allclose(gate(final), gate.read_out()(final).sigmoid(), atol=1e-5)
     for rate in (0.0, 1.0):
         with pytest.raises(ValueError, match="between 0 and 1"):
             JointGate(torch.ones(3), rate)
 
 
 def test_a_gate_is_trained_with_its_stage(joint, tmp_path):
+    # thresholds of routes are set on as many training windows as the gate's own: on all of them
+    joint = replace(joint, text=replace(PLAN, look=4))
     first, again = (run_in(tmp_path / name, routed_stage_run.run, joint, 1) for name in "ab")
     assert first.row == again.row and first.tables == again.tables
     data = joint.dataset.open()
-    look = data.features("valid").windows(0, 2)
+    look = data.features("valid").windows(0, 4)
     assert first.row["start_val_ppl"] == pytest.approx(perplexity(look.scalars["loss"]), rel=1e-6)
     plain = run_in(tmp_path / "c", routed_stage_run.run, replace(joint, rates=()), 1)
     assert first.row["test_ppl"] == pytest.approx(plain.row["test_ppl"])
@@ -243,18 +249,21 @@ def test_a_gate_is_trained_with_its_stage(joint, tmp_path):
     assert at["joint_gate", 0.25]["flops"] == pytest.approx(first.row["flops"])
 
 
-def test_the_mean_of_the_gate_stays_at_the_share(joint, monkeypatch, tmp_path):
-    means = []
+def test_the_mean_of_the_gate_is_held_at_the_share(joint, monkeypatch, tmp_path):
+    means = {"free": [], "held": []}
 
     def watched(g, *rest):
-        means.append(g.mean().item())
+        means["held" if rest[-1] else "free"].append(g.mean().item())
         return joint_loss(g, *rest)
 
     monkeypatch.setattr(routed_stage_run, "joint_loss", watched)
-    fast = replace(joint.training, learning_rate=0.05, epochs=4)
-    run_in(tmp_path / "a", routed_stage_run.run, replace(joint, training=fast, rates=()))
-    assert means[0] == pytest.approx(0.25) and len(set(means)) > 3
-    assert sum(means[-6:]) / 6 == pytest.approx(0.25, abs=0.1)
+    for holding in (0.0, 100.0):
+        fast = replace(joint.training, learning_rate=0.02, epochs=4)
+        config = replace(joint, training=fast, rates=(), holding=holding)
+        run_in(tmp_path / f"{holding}", routed_stage_run.run, config)
+    assert means["free"][0] == means["held"][0] == pytest.approx(0.25)
+    assert means["free"][-1] > 0.4, "where the stage gains, the gate opens"
+    assert means["held"][-1] == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_joint_gate_and_joint_training_belong_together(every, joint, adapter):
@@ -530,7 +539,8 @@ def test_tables_figure_and_claims_have_the_rivals(results):
     ]
     # the tiny head is most of the tiny base: a rule that pays it again gets nowhere as cheap
     assert set(missing) - {"cascade_works-wide-gate-cost"} == {
-        claim.id for claim in E19.claims if "wikitext" in claim.id or "reversed" in claim.id
+        *(c.id for c in E19.claims if "wikitext" in c.id or "reversed" in c.id),
+        "cascade_works-full-context",  # of the ablations
     }
 
 

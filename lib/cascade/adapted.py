@@ -31,9 +31,8 @@ def adapted_part(base: Base, tail: Tail, part: TextPart, under: int) -> TokenFea
     found: list[dict[str, Tensor]] = []
     chunks = (part.windows.inputs, part.windows.labels, states)
     for ids, labels, x in zip(*(chunk.split(BATCH) for chunk in chunks), strict=True):
-        out = tail.model(inputs_embeds=x.to(device), use_cache=False, output_hidden_states=True)
-        hidden = (embed(ids.to(device)), *out.hidden_states)
-        final = out.last_hidden_state.flatten(0, 1)
+        hidden = [embed(ids.to(device)), *tail.hidden(x.to(device))]
+        final = hidden[-1].flatten(0, 1)
         said = {name: hidden_cosine(hidden, name).flatten() for name in COSINES}
         said |= head_statistics(final, weight, labels.flatten().to(device))
         found.append({"final": final} | said)

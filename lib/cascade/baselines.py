@@ -93,6 +93,19 @@ class Tail(nn.Module):
         """states [rows, length, width] under the layers -> final states, same shape, causal."""
         return self.model(inputs_embeds=states, use_cache=False).last_hidden_state
 
+    def hidden(self, states: Tensor) -> list[Tensor]:
+        """The states that enter each layer, then the final ones, each [rows, length, width].
+
+        Not by ``output_hidden_states``: the copied layers keep what the base has hung on them to
+        record its own, and all would be recorded twice.
+        """
+        places = torch.arange(states.shape[1], device=states.device)[None]
+        turn = self.model.rotary_emb(states, position_ids=places)
+        found = [states]
+        for layer in self.model.layers:
+            found.append(layer(found[-1], position_embeddings=turn))
+        return [*found[:-1], self.model.norm(found[-1])]
+
     def tune(self, last: int = 1) -> Tail:
         """Make all weights of the ``last`` layers trainable."""
         self.model.layers[-last:].requires_grad_(True)
