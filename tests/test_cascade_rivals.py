@@ -247,6 +247,10 @@ def test_a_gate_is_trained_with_its_stage(joint, tmp_path):
     assert at["joint_gate", 0.25]["test_ppl"] == pytest.approx(first.row["test_ppl"])
     assert at["joint_gate", 0.25]["test_rate"] == first.row["rate"] != 0
     assert at["joint_gate", 0.25]["flops"] == pytest.approx(first.row["flops"])
+    threshold = at["joint_gate", 0.25]["threshold"]
+    model = RoutedForCausalLM.assemble(data.base, tmp_path / "a", "joint_gate", threshold)
+    answered = model(data.windows["test"].inputs[:4]).answered_by
+    assert answered.float().mean().item() == pytest.approx(first.row["rate"], abs=0.01)
 
 
 def test_the_mean_of_the_gate_is_held_at_the_share(joint, monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from lib.base.head import head_statistics, summed_loss
 from lib.cascade import baseline_run
 from lib.cascade.adaptation_text import TextPart, TextPlan, first_windows, text_parts
 from lib.cascade.adapted import adapted_part, beside_base
-from lib.cascade.all_tokens import RULES, Answers, Values, rule_mask, template_mask
+from lib.cascade.all_tokens import RULES, Answers, rule_mask, template_mask
 from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun
 from lib.cascade.baselines import trained_weights
 from lib.cascade.cost import relative_flops
@@ -48,7 +48,8 @@ class RoutedStageRun:
     ``rule`` and ``rate`` say who is routed; ``trained``: ``routed``, ``random`` (as many), ``loss``
     (the highest), ``all``, ``weighted`` (all, each by the base's own loss on it), or ``joint``
     (all, each by a gate that learns with the stage and is the rule ``joint_gate``; ``holding`` is
-    the weight of the square by which the gate's mean misses ``rate``).
+    the weight of the square by which the gate's mean misses ``rate``; validated as it is used,
+    ``rate`` of the tokens routed).
     ``rates``: for a stage trained on all, the rates at which ``rules`` are compared afterwards;
     ``wide_gate`` and ``joint_gate`` are rules beside the usual ones.
     ``behind``: a low-rank adaptation that keeps its weights; the stage then stands behind the final
@@ -181,7 +182,7 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
             config.rates,
             place.folder,
             config.rules,
-            {} if gate is None else {"joint_gate": _values(gate)},
+            None if gate is None else gate.read_out(),
             adapter.sha256 if adapter else "",
         )
     return Outcome(row, tables)
@@ -202,13 +203,8 @@ class _Adapter:
 
 def _above(gate: JointGate, features: TokenFeatures, text: TokenFeatures, rate: float) -> Tensor:
     """bool [N]: tokens that the gate as it is now routes, its threshold set on training text."""
-    values = _values(gate)
-    return values(features) > cut(values(text).sort().values, rate)
-
-
-def _values(gate: JointGate) -> Values:
     read = gate.read_out()
-    return lambda features: read(features.final)
+    return read(features.final) > cut(read(text.final).sort().values, rate)
 
 
 def _with_frequencies(

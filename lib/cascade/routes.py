@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ def routes(
     rates: tuple[float, ...],
     folder: Path,
     rules: tuple[str, ...] = RULES,
-    given: Mapping[str, Values] | None = None,
+    joint: Gate | None = None,
     behind: str = "",
 ) -> list[dict]:
     """One row a rule and rate: true rate and perplexities of each part, and FLOPs per token.
@@ -39,9 +38,10 @@ def routes(
     ``threshold`` is one of ``route_values``, where higher is routed: negated for confidence, margin
     and cosine. Stage and gate are left in ``folder``.
 
-    ``given``: gates that come with the stage, by their rule. The rule ``wide_gate`` needs the log
-    frequency among the scalars (``with_frequency``). ``behind``: the SHA-256 of what the stage
-    stands behind, if that is not the base. Raises ``ValueError`` for a rule that is not known.
+    ``joint``: the gate that was trained with the stage, which is the rule ``joint_gate``. The rule
+    ``wide_gate`` needs the log frequency among the scalars (``with_frequency``). ``behind``: the
+    SHA-256 of what the stage stands behind, if that is not the base. Raises ``ValueError`` for a
+    rule that is not known.
     """
     gain = {
         name: part.features.scalars["loss"] - part.stage
@@ -51,7 +51,9 @@ def routes(
     gate = best_gate(
         (text.features.final, gain["train"]), (valid.features.final, gain["valid"]), GATE_RATE
     )
-    gates: dict[str, Values] = {"gate": lambda features: gate(features.final), **(given or {})}
+    gates: dict[str, Values] = {"gate": lambda features: gate(features.final)}
+    if joint is not None:
+        gates["joint_gate"] = lambda features: joint(features.final)
     if "wide_gate" in rules:
         gates["wide_gate"] = best_wide_gate(
             (text.features, gain["train"]), (valid.features, gain["valid"]), GATE_RATE
@@ -70,7 +72,8 @@ def routes(
             line["val_flops"] = relative_flops(base.model, stage, line["val_rate"], rule)
             line["threshold"] = threshold
             lines.append(line)
-    _keep(folder, stage, gate, behind or base.sha256)
+    kept = {"gate": gate} | ({} if joint is None else {"joint_gate": joint})
+    _keep(folder, stage, kept, behind or base.sha256)
     return lines
 
 
@@ -96,7 +99,8 @@ def _scores(name: str, part: Answers, mask: Tensor) -> dict:
     }
 
 
-def _keep(folder: Path, stage: nn.Module, gate: Gate, base_sha256: str) -> None:
+def _keep(folder: Path, stage: nn.Module, gates: dict[str, Gate], base_sha256: str) -> None:
     tensors = {f"stage.{name}": t for name, t in stage.state_dict().items()}
-    tensors |= {"gate.weight": gate.weight, "gate.bias": gate.bias[None]}
+    for name, gate in gates.items():
+        tensors |= {f"{name}.weight": gate.weight, f"{name}.bias": gate.bias[None]}
     save_tensors(folder / STAGE_FILE, tensors, {"base_sha256": base_sha256})
