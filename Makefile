@@ -27,7 +27,7 @@ export NB SIZE VARIANTS NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
-SIZES := full third tenth small quick tiny
+SIZES := full large third tenth small quick tiny
 ASKED := $(subst $(comma), ,$(NB))
 BAD := $(filter-out $(NUMBERS) $(SHORT),$(ASKED))
 ifneq ($(BAD),)

@@ -20,7 +20,8 @@ from lib.runs import devices, engines
 from lib.runs.key import digest
 
 FULL = "full"
-SIZES = (FULL, "third", "tenth", "small", "quick", "tiny")  # from the report's own downwards
+# from the report's own downwards; large is its design on more text
+SIZES = (FULL, "large", "third", "tenth", "small", "quick", "tiny")
 
 
 class ParameterError(ValueError):

@@ -17,8 +17,10 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx, hidden, weight, labels, chunk, importance):
         # hidden [N, d], weight [V, d], labels [N], importance [N] or None -> sum of losses []
         need_hidden, need_weight = ctx.needs_input_grad[:2]
+        need_importance = ctx.needs_input_grad[4]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
+        grad_importance = torch.empty_like(importance) if need_importance else None
         total = hidden.new_zeros((), dtype=torch.float64)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
@@ -29,6 +31,8 @@ class _ChunkedLoss(torch.autograd.Function):
             logits.sub_(top).exp_()
             mass = logits.sum(dim=1, keepdim=True)
             losses = mass.log() - picked
+            if need_importance:
+                grad_importance[rows] = losses[:, 0]
             if importance is not None:
                 losses = losses * importance[rows, None]
             total += losses.sum(dtype=torch.float64)
@@ -41,14 +45,15 @@ class _ChunkedLoss(torch.autograd.Function):
                     torch.mm(logits, weight, out=grad_hidden[rows])
                 if need_weight:
                     grad_weight.addmm_(logits.t(), hidden[rows])
-        ctx.grads = grad_hidden, grad_weight
+        ctx.grads = grad_hidden, grad_weight, grad_importance
         return total.to(hidden.dtype)
 
     @staticmethod
     def backward(ctx, upstream):
         scaled = [None if g is None else g.mul_(upstream) for g in ctx.grads]
         ctx.grads = None
-        return *scaled, None, None, None
+        hidden, weight, importance = scaled
+        return hidden, weight, None, None, importance
 
 
 def summed_loss(
@@ -61,7 +66,8 @@ def summed_loss(
     """Sum of cross-entropies (nats) of ``hidden @ weight.T`` against ``labels``.
 
     hidden [N, d], weight [V, d], labels int64 [N] -> []; ``importance`` [N] multiplies each token's
-    loss. Differentiable once in hidden and weight; the gradients are computed in the forward pass.
+    loss. Differentiable once in hidden, weight and importance; the gradients are computed in the
+    forward pass.
     Equals the naive sum (a test says how closely).
     """
     if hidden.ndim != 2 or labels.shape != hidden.shape[:1]:

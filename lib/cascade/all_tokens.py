@@ -5,6 +5,7 @@ One answer a token for base and stage is all that is needed: which tokens are ro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from lib.cascade.difficulty import CRITERIA, is_hard, threshold_for
 from lib.cascade.evaluation import perplexity
 from lib.cascade.features import TokenFeatures
-from lib.cascade.gate import Gate
 
 MARKER = "###"  # begins every section title of the instruction template
 TITLE = 3  # tokens of a title after its marker: name, colon, line break
 RULES = ("entropy", "confidence", "margin", "last_two_layers", "gate", "oracle")
+GATES = ("gate", "wide_gate", "joint_gate")
+
+Values = Callable[[TokenFeatures], Tensor]  # what a rule orders tokens by, float32 [N]
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,21 @@ def template_mask(features: TokenFeatures, tokenizer: Any) -> Tensor:
     return mask
 
 
-def route_values(features: TokenFeatures, rule: str, gate: Gate, gain: Tensor) -> Tensor:
+def route_values(
+    features: TokenFeatures, rule: str, gates: Mapping[str, Values], gain: Tensor
+) -> Tensor:
     """What a rule orders tokens by, higher = routed first, float32 [N].
 
-    ``gain`` [N] is what the stage truly saves: only ``oracle`` may look at it. Raises
-    ``ValueError`` for a rule that is not in ``RULES``.
+    ``gates``: those of the rules in ``GATES`` that there are. ``gain`` [N] is what the stage truly
+    saves: only ``oracle`` may look at it. Raises ``ValueError`` for a rule that is neither in
+    ``RULES`` nor a gate that is there.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is not known; allowed: {RULES}")
+    if rule in gates:
+        return gates[rule](features)
+    if rule not in RULES or rule in GATES:
+        raise ValueError(f"rule {rule!r} is not known; allowed: {RULES}, and gates that are given")
     if rule == "oracle":
         return gain
-    if rule == "gate":
-        return gate(features.final)
     values = features.scalars[rule]
     return values if rule == "entropy" else -values
 

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lib.base.head import head_statistics, summed_loss
+from lib.base.pretrained import Base
 from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
 from lib.cascade.all_tokens import Answers, template_mask
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss
-from lib.cascade.routed_stage_run import scored
+from lib.cascade.scored import scored
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
+from lib.runs.tensors import load_tensors, save_tensors
 from lib.training.loop import Fit, Training, train
 
 KINDS = ("tuned", "low-rank", "none")
+ADAPTER_FILE = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
 class BaselineRun:
     """``kind``: ``tuned`` trains the last ``layers`` layers, ``low-rank`` about as many weights as
     ``equal_layers`` layers hold, spread over the last ``layers``; ``none`` is the base itself.
-    The frozen part below ``under`` layers is run once and kept."""
+    The frozen part below ``under`` layers is run once and kept. ``keep``: the trained weights are
+    left in the run's folder."""
 
     dataset: TokenDataset
     text: TextPlan
@@ -35,6 +40,7 @@ class BaselineRun:
     layers: int = 2
     equal_layers: int = 2
     under: int = 6
+    keep: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS or not self.layers <= self.under:
@@ -73,17 +79,33 @@ def run(config: BaselineRun, seed: int, place: Place) -> Outcome:
     return Outcome(row, {"curve": fit.curve} if fit else {})
 
 
+def adapted_tail(
+    config: BaselineRun, data: OpenDataset, seed: int, kept: Place
+) -> tuple[Tail, str]:
+    """The trained last layers of a finished run that kept its weights, and the SHA-256 of base and
+    run together. Raises ``ValueError`` if the run had another base."""
+    weights, about = load_tensors(kept.folder / ADAPTER_FILE)
+    if about["base_sha256"] != data.base.sha256:
+        raise ValueError(f"the weights in {kept.folder.name} were trained on another base")
+    tail = _tail(config, data.base, seed)
+    tail.load_state_dict(weights, strict=False)
+    digest = hashlib.sha256(f"{data.base.sha256} {kept.folder.name}".encode())
+    return tail.requires_grad_(False).to(kept.device), digest.hexdigest()
+
+
+def _tail(config: BaselineRun, base: Base, seed: int) -> Tail:
+    """The last layers of the base, untrained, with what is to be trained."""
+    tail = Tail(base, config.under)
+    if config.kind == "tuned":
+        return tail.tune(config.layers)
+    one_layer = trained_weights(Tail(base, 1).tune())
+    return tail.low_rank(config.equal_layers * one_layer, config.layers, seed)
+
+
 def _train(
     config: BaselineRun, data: OpenDataset, parts: dict[str, TextPart], seed: int, place: Place
 ) -> tuple[dict[str, torch.Tensor], Fit, int]:
-    base = data.base
-    tail = Tail(base, config.under)
-    one_layer = trained_weights(Tail(base, 1).tune())
-    if config.kind == "tuned":
-        tail.tune(config.layers)
-    else:
-        tail.low_rank(config.equal_layers * one_layer, config.layers, seed)
-    tail.to(place.device)
+    base, tail = data.base, _tail(config, data.base, seed).to(place.device)
     head = base.model.lm_head.weight
     states = {name: states_under(base, part.windows, config.under) for name, part in parts.items()}
 
@@ -113,5 +135,8 @@ def _train(
         path=place.folder / "checkpoint.safetensors",
         identity=f"{seed} {config.dataset.sha256}",
     )
+    if config.keep:
+        weights = {name: p for name, p in tail.named_parameters() if p.requires_grad}
+        save_tensors(place.folder / ADAPTER_FILE, weights, {"base_sha256": base.sha256})
     found = {part: losses_of(part, len(states[part])) for part in parts if part != "train"}
     return found, fit, trained_weights(tail)

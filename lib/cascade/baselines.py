@@ -89,22 +89,36 @@ class Tail(nn.Module):
         """states [rows, length, width] under the layers -> final states, same shape, causal."""
         return self.model(inputs_embeds=states, use_cache=False).last_hidden_state
 
+    def hidden(self, states: Tensor) -> list[Tensor]:
+        """The states that enter each layer, then the final ones, each [rows, length, width].
+
+        Not by ``output_hidden_states``: the copied layers keep what the base has hung on them to
+        record its own, and all would be recorded twice.
+        """
+        places = torch.arange(states.shape[1], device=states.device)[None]
+        turn = self.model.rotary_emb(states, position_ids=places)
+        found = [states]
+        for layer in self.model.layers:
+            found.append(layer(found[-1], position_embeddings=turn))
+        return [*found[:-1], self.model.norm(found[-1])]
+
     def tune(self, last: int = 1) -> Tail:
         """Make all weights of the ``last`` layers trainable."""
         self.model.layers[-last:].requires_grad_(True)
         return self
 
-    def low_rank(self, trained: int, last: int, seed: int) -> Tail:
+    def low_rank(self, trained: float, last: int, seed: int, beside: int = 0) -> Tail:
         """Add LoRA to every matrix of the ``last`` layers, of the rank that comes nearest to
-        ``trained`` weights."""
+        ``trained`` weights, a further matrix of that rank with ``beside`` rows and columns in all
+        counted among them. The rank is left as ``rank``."""
         first = len(self.model.layers) - last
         linear = {
             name: module
             for name, module in self.model.named_modules()
             if isinstance(module, nn.Linear) and int(name.split(".")[1]) >= first
         }
-        sides = sum(m.in_features + m.out_features for m in linear.values())
-        rank = max(1, round(trained / sides))
+        sides = sum(m.in_features + m.out_features for m in linear.values()) + beside
+        self.rank = rank = max(1, round(trained / sides))
         from peft import LoraConfig, inject_adapter_in_model
 
         with torch.random.fork_rng(devices=[]):

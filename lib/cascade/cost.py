@@ -1,9 +1,11 @@
 """Floating-point operations per token of a routed model, relative to its base.
 
 Two a multiply-add, matrix products only: attention scores, norms and elementwise work are left out
-on both sides. Counted are the keys and values that a stage computes for tokens it does not answer,
-and a further pass through the head for tokens deferred by a rule that needs the logits (entropy,
-confidence, margin) before it can choose; for tokens that stay those logits are the answer.
+on both sides. Counted are the keys and values that a stage or a second pass computes for tokens it
+does not answer, and a further pass through the head for tokens deferred by a rule that needs the
+logits (entropy, confidence, margin, the wide gate) before it can choose; for tokens that stay those
+logits are the answer. Low-rank matrices are counted as merged, in a second pass too: it then has
+weights of its own, which cost memory and no operation.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from lib.cascade.stage import Stage
+from lib.cascade.wide_gate import SEEN
 
-NEEDS_LOGITS = ("confidence", "entropy", "margin")
+NEEDS_LOGITS = ("confidence", "entropy", "margin", "wide_gate")
 
 
 def matrix_weights(module: nn.Module) -> int:
@@ -29,8 +32,9 @@ def relative_flops(
     """FLOPs per token of base + stage over the base alone.
 
     ``rate``: share of tokens that the stage answers. ``criterion``: the rule; ``everything`` and
-    ``random`` need no logits, nor do cosines and a linear gate (whose 1 x width is counted).
-    ``context``: ``full`` (keys and values of every token) or ``packed`` (of routed ones alone).
+    ``random`` need no logits, nor do cosines and a linear gate (whose 1 x width is counted); a wide
+    gate needs them, and reads a few numbers more. ``context``: ``full`` (keys and values of every
+    token) or ``packed`` (of routed ones alone).
     Raises ``ValueError`` for a rate outside 0..1.
     """
     if not 0 <= rate <= 1:
@@ -45,9 +49,40 @@ def relative_flops(
             for layer in stage.layers
             for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
         )
-    gate = base.config.hidden_size if criterion == "gate" else 0
+    gate = _gate(base, criterion)
     again = head if criterion in NEEDS_LOGITS else 0
     return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone
+
+
+def second_pass_flops(
+    base: LlamaForCausalLM, layers: int, rate: float, criterion: str, feedback: int = 0
+) -> float:
+    """FLOPs per token of a base that runs its last ``layers`` layers twice over a share ``rate`` of
+    all tokens, over the base alone.
+
+    ``criterion``: the rule that chooses them, as above. ``feedback``: weights of the matrices that
+    lead the first pass back, which chosen tokens alone pass. Tokens that are not chosen give keys
+    and values to each layer of the second pass. Raises ``ValueError`` for a rate outside 0..1.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate {rate} is not between 0 and 1")
+    head = base.lm_head.weight.numel()
+    alone = matrix_weights(base.model.layers) + head
+    last = base.model.layers[-layers:]
+    again = head if criterion in NEEDS_LOGITS else 0
+    routed = matrix_weights(last) + feedback + again
+    waiting = sum(
+        matrix_weights(part)
+        for layer in last
+        for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
+    )
+    return (alone + rate * routed + (1 - rate) * waiting + _gate(base, criterion)) / alone
+
+
+def _gate(base: LlamaForCausalLM, criterion: str) -> int:
+    """Multiply-adds a token of the gate that a rule is, 0 for another rule."""
+    further = {"gate": 0, "joint_gate": 0, "wide_gate": len(SEEN)}
+    return base.config.hidden_size + further[criterion] if criterion in further else 0
 
 
 def cascade_flops(

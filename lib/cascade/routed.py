@@ -21,13 +21,12 @@ from lib.cascade.around_base import (
     AroundBaseConfig,
     padded_positions,
 )
-from lib.cascade.cost import NEEDS_LOGITS
-from lib.cascade.difficulty import HARD_IS_HIGH, head_criterion
+from lib.cascade.difficulty import HARD_IS_HIGH, HEAD_CRITERIA, head_criterion
 from lib.cascade.query_stage import Keys, QueryStage
 from lib.cascade.routes import STAGE_FILE
 from lib.runs.tensors import load_tensors
 
-RULES = ("gate", *NEEDS_LOGITS)
+RULES = ("gate", *(rule for rule in HEAD_CRITERIA if rule != "loss"))
 
 
 class RoutedConfig(AroundBaseConfig):
@@ -71,7 +70,8 @@ class RoutedForCausalLM(AroundBase):
     def assemble(cls, base: Base, folder: Path, rule: str, threshold: float) -> RoutedForCausalLM:
         """The model of a finished run: base, and stage and gate from the run's ``folder``.
 
-        Raises ``ValueError`` if the run had another base.
+        ``rule`` may also be ``joint_gate``, where the gate was trained with the stage: it is served
+        as ``gate``. Raises ``ValueError`` if the run had another base.
         """
         tensors, about = load_tensors(folder / STAGE_FILE)
         if about["base_sha256"] != base.sha256:
@@ -79,10 +79,11 @@ class RoutedForCausalLM(AroundBase):
         layers = 1 + max(
             int(name.split(".")[2]) for name in tensors if name.startswith("stage.layers.")
         )
+        gate = "joint_gate" if rule == "joint_gate" else "gate"
         config = RoutedConfig(
             base.model.config.to_dict(),
             layers,
-            rule,
+            "gate" if rule == gate else rule,
             threshold,
             base_name=base.name,
             base_sha256=base.sha256,
@@ -94,8 +95,8 @@ class RoutedForCausalLM(AroundBase):
         )
         model.gate = nn.Linear(config.hidden_size, 1)
         with torch.no_grad():
-            model.gate.weight.copy_(tensors["gate.weight"][None])
-            model.gate.bias.copy_(tensors["gate.bias"])
+            model.gate.weight.copy_(tensors[f"{gate}.weight"][None])
+            model.gate.bias.copy_(tensors[f"{gate}.bias"])
         return model.eval()
 
     def forward(

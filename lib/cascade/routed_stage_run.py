@@ -10,22 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from lib.base.head import head_statistics, summed_loss
-from lib.cascade.adaptation_text import TextPlan, first_windows, text_parts
-from lib.cascade.all_tokens import Answers, rule_mask, template_mask
+from lib.cascade import baseline_run
+from lib.cascade.adaptation_text import TextPart, TextPlan, first_windows, text_parts
+from lib.cascade.adapted import adapted_part, beside_base
+from lib.cascade.all_tokens import RULES, Answers, rule_mask, template_mask
+from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun
 from lib.cascade.baselines import trained_weights
 from lib.cascade.cost import relative_flops
 from lib.cascade.dataset import OpenDataset, TokenDataset
-from lib.cascade.evaluation import mean_loss, perplexity
+from lib.cascade.evaluation import mean_loss
 from lib.cascade.features import TokenFeatures
+from lib.cascade.joint_gate import JointGate, joint_loss
 from lib.cascade.packing import arrange, arrange_all, select
 from lib.cascade.query_stage import query_stage, stream_scale
-from lib.cascade.routes import routes
+from lib.cascade.routes import cut, routes
+from lib.cascade.scored import scored
 from lib.cascade.stage import new_stage
+from lib.cascade.wide_gate import with_frequency
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.training.loop import Training, train
 
+EVERY = ("all", "weighted", "joint")  # ways of training that need every token
 STARTS = ("report", "report-shared-head", "residual", "copied")
 GATE_LOOKS = 4  # the gate is fitted on so many times the windows that early stopping looks at
 PACK = 64  # tokens of a pack, so that packs and windows give equal numbers of updates
@@ -39,8 +46,14 @@ class RoutedStageRun:
     tokens) or ``full``. ``own_positions``: rotated by place in the text, not in the pack.
 
     ``rule`` and ``rate`` say who is routed; ``trained``: ``routed``, ``random`` (as many), ``loss``
-    (the highest), ``all``, or ``weighted`` (all, each by the base's own loss on it).
-    ``rates``: for a stage trained on all, the rates at which rules are compared afterwards.
+    (the highest), ``all``, ``weighted`` (all, each by the base's own loss on it), or ``joint``
+    (all, each by a gate that learns with the stage and is the rule ``joint_gate``; ``holding`` is
+    the weight of the square by which the gate's mean misses ``rate``; validated as it is used,
+    ``rate`` of the tokens routed).
+    ``rates``: for a stage trained on all, the rates at which ``rules`` are compared afterwards;
+    ``wide_gate`` and ``joint_gate`` are rules beside the usual ones.
+    ``behind``: a low-rank adaptation that keeps its weights; the stage then stands behind the final
+    states of the adapted base.
     """
 
     dataset: TokenDataset
@@ -54,8 +67,19 @@ class RoutedStageRun:
     trained: str = "routed"
     layers: int = 2
     rates: tuple[float, ...] = ()
+    rules: tuple[str, ...] = RULES
+    holding: float = 10.0
+    behind: BaselineRun | None = None
 
     def __post_init__(self):
+        joint = self.trained == "joint"
+        if joint != (self.rule == "joint_gate") or ("joint_gate" in self.rules and not joint):
+            raise ValueError(
+                f"trained {self.trained!r} and routed by {self.rule!r}, of rules {self.rules}: "
+                "allowed: 'joint' together with 'joint_gate', or neither"
+            )
+        if self.behind is not None and not (self.behind.kind == "low-rank" and self.behind.keep):
+            raise ValueError("behind is no low-rank adaptation that keeps its weights")
         if self.start not in STARTS or self.context not in ("packed", "full"):
             raise ValueError(
                 f"start {self.start!r} / context {self.context!r}: allowed are "
@@ -63,10 +87,10 @@ class RoutedStageRun:
             )
         if self.start != "copied" and self.context == "full":
             raise ValueError("context 'full' needs start 'copied'")
-        if self.context == "packed" and (self.rates or self.trained in ("all", "weighted")):
+        if self.context == "packed" and (self.rates or self.trained in EVERY):
             raise ValueError(
-                "context 'packed' holds routed tokens only; trained 'all' or 'weighted', and rates "
-                "need context 'full'"
+                "context 'packed' holds routed tokens only; trained 'all', 'weighted' or 'joint', "
+                "and rates need context 'full'"
             )
 
 
@@ -75,19 +99,39 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
     """Train one stage and score it on valid, test and, if there, WikiText-2."""
     data = config.dataset.open(place.device)
     base = data.base.model
-    parts = {name: part.features for name, part in text_parts(data, config.text).items()}
+    plain, adapter = text_parts(data, config.text), None
+    if config.behind is None:
+        parts = {name: part.features for name, part in plain.items()}
+    else:
+        adapter = _Adapter(config.behind, data, seed, place)
+        parts = {name: adapter.features(part) for name, part in plain.items()}
+
+    def first(part: str, count: int) -> TokenFeatures:
+        if adapter is None:
+            return first_windows(data, config.text, part, count)
+        return parts[part].windows(0, count)
+
     scale = stream_scale(base, data.windows["train"].inputs[:2].to(place.device))
     stage = _stage(config, base, seed, scale).to(place.device)
     head = base.lm_head.weight if getattr(stage, "head", None) is None else None
     answer = _Answering(config, stage, head, base.lm_head.weight)
-    text = parts.pop("train")
-    look = first_windows(data, config.text, "valid", config.text.look)
-    look_mask = rule_mask(look, config.rule, config.rate, text, seed)
+    text, gate = parts["train"], None
+    if config.trained == "joint":
+        gate = JointGate(base.model.norm.weight, config.rate).to(place.device)
+
+    def routed(features: TokenFeatures, draw: int) -> Tensor:
+        if gate is not None:
+            return _above(gate, features, text, config.rate)
+        return rule_mask(features, config.rule, config.rate, text, draw)
+
+    look = first("valid", config.text.look)
+    fixed = None if gate is not None else routed(look, seed)
 
     def valid() -> dict[str, Any]:
-        return {"valid_loss": mean_loss(answer.losses(look, look_mask))}
+        mask = routed(look, seed) if fixed is None else fixed
+        return {"valid_loss": mean_loss(answer.losses(look, mask))}
 
-    work = _work(config, answer, stage, text, seed, valid)
+    work = _work(config, answer, stage, gate, text, seed, valid)
     fit = train(
         work,
         replace(config.training, batch_size=work.batch),
@@ -95,16 +139,22 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
         identity=f"{seed} {config.dataset.sha256}",
     )
     tables: dict[str, list[dict]] = {"curve": fit.curve}
+    held_out = {part: features for part, features in parts.items() if part != "train"}
     masks = {
-        part: rule_mask(f, config.rule, config.rate, text, seed + 1000 * number)
-        for number, (part, f) in enumerate(parts.items())
+        part: routed(features, seed + 1000 * number)
+        for number, (part, features) in enumerate(held_out.items())
     }
     answers = {
-        part: Answers(f, answer.losses(f, masks[part]), template_mask(f, data.base.tokenizer))
-        for part, f in parts.items()
+        part: Answers(
+            f,
+            # routes are of every token, also where the rule of this run routes some
+            answer.losses(f, torch.ones_like(masks[part]) if config.rates else masks[part]),
+            template_mask(f, data.base.tokenizer),
+        )
+        for part, f in held_out.items()
     }
     row = scored(data, answers, masks) | {
-        "params": trained_weights(stage),
+        "params": trained_weights(work.model) + (adapter.weights if adapter else 0),
         "best_epoch": fit.best_epoch,
         "start_val_ppl": fit.curve[0]["val_ppl"],
         "last_val_ppl": fit.curve[-1]["val_ppl"],
@@ -112,41 +162,61 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
             base, stage, masks["test"].float().mean().item(), config.rule, config.context
         ),
     }
+    if adapter:
+        untouched = {part: plain[part].features for part in held_out}
+        row |= beside_base(row, answers, untouched, masks["test"])
     if config.rates:
-        fitted = first_windows(data, config.text, "train", GATE_LOOKS * config.text.look)
+        fitted = first("train", GATE_LOOKS * config.text.look)
         own = Answers(
             fitted,
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),
             template_mask(fitted, data.base.tokenizer),
         )
-        tables["routes"] = routes(data.base, stage, own, answers, config.rates, place.folder)
+        if "wide_gate" in config.rules:
+            own, answers = _with_frequencies(own, answers, text, base.config.vocab_size)
+        tables["routes"] = routes(
+            data.base,
+            stage,
+            own,
+            answers,
+            config.rates,
+            place.folder,
+            config.rules,
+            None if gate is None else gate.read_out(),
+            adapter.sha256 if adapter else "",
+        )
     return Outcome(row, tables)
 
 
-def scored(data: OpenDataset, answers: dict[str, Answers], masks: dict[str, Tensor]) -> dict:
-    """The columns that every row of the experiment has: ours and the base's, on all tokens, on
-    those outside the template, and on the routed ones."""
-    row = {
-        **data.identity(),
-        "rate": masks["test"].float().mean().item(),
+class _Adapter:
+    """The base with the low-rank matrices of another run, which is made now if it is not there."""
+
+    def __init__(self, config: BaselineRun, data: OpenDataset, seed: int, place: Place):
+        kept = place.need(baseline_run.run, config, seed, ADAPTER_FILE)
+        self.base, self.config = data.base, config
+        self.tail, self.sha256 = baseline_run.adapted_tail(config, data, seed, kept)
+        self.weights = kept.record()["row"]["params"]
+
+    def features(self, part: TextPart) -> TokenFeatures:
+        return adapted_part(self.base, self.tail, part, self.config.under)
+
+
+def _above(gate: JointGate, features: TokenFeatures, text: TokenFeatures, rate: float) -> Tensor:
+    """bool [N]: tokens that the gate as it is now routes, its threshold set on training text."""
+    read = gate.read_out()
+    return read(features.final) > cut(read(text.final).sort().values, rate)
+
+
+def _with_frequencies(
+    own: Answers, answers: dict[str, Answers], text: TokenFeatures, vocabulary: int
+) -> tuple[Answers, dict[str, Answers]]:
+    """The same answers, their tokens with a log frequency: ``own`` are of the training text."""
+    inside = replace(own, features=with_frequency(own.features, text, vocabulary, inside=True))
+    others = {
+        part: replace(found, features=with_frequency(found.features, text, vocabulary))
+        for part, found in answers.items()
     }
-    for part, found in answers.items():
-        ours, none = masks[part], torch.zeros_like(masks[part])
-        alone = found.perplexities(none)
-        own = found.perplexities(ours)
-        name = "val" if part == "valid" else part
-        row |= {
-            f"{name}_ppl": own["ppl"],
-            f"{name}_content_ppl": own["content_ppl"],
-            f"base_{name}_ppl": alone["ppl"],
-            f"base_{name}_content_ppl": alone["content_ppl"],
-        }
-        if part == "test" and ours.any():
-            row |= {
-                "routed_ppl": perplexity(found.stage[ours]),
-                "base_routed_ppl": perplexity(found.features.scalars["loss"][ours]),
-            }
-    return row
+    return inside, others
 
 
 def _stage(config: RoutedStageRun, base, seed: int, scale: float) -> nn.Module:
@@ -218,13 +288,14 @@ def _work(
     config: RoutedStageRun,
     answer: _Answering,
     stage: nn.Module,
+    gate: JointGate | None,
     text: TokenFeatures,
     seed: int,
     valid: Callable[[], dict[str, Any]],
 ) -> SequenceWork:
     """What the stage learns: groups of packs, or the wanted tokens of whole windows."""
     batch, device = config.training.batch_size, answer.device
-    if config.trained in ("all", "weighted"):
+    if config.trained in EVERY:
         chosen = torch.arange(text.tokens)
     else:
         by = config.rule if config.rule not in ("random", "everything") else "entropy"
@@ -249,6 +320,20 @@ def _work(
     if config.trained == "weighted":
         loss = text.scalars["loss"]
         importance = (loss / loss.mean()).view(-1, text.length)
+
+    if gate is not None:
+        alone = text.scalars["loss"].view(-1, text.length)
+        final = text.final.view(-1, text.length, text.final.shape[1])
+
+        def loss_with_gate(rows: Tensor) -> tuple[Tensor, int]:
+            state = answer.windows(text, rows, wanted[rows])
+            g = gate(final[rows].flatten(0, 1).to(device))
+            truth, theirs = (t[rows].flatten().to(device) for t in (labels, alone))
+            held = config.rate, config.holding
+            return joint_loss(g, state, answer.head(), truth, theirs, *held), len(truth)
+
+        both = nn.ModuleDict({"stage": stage, "gate": gate})
+        return SequenceWork(both, len(wanted), batch, seed, loss_with_gate, valid)
 
     def loss_in_text(rows: Tensor) -> tuple[Tensor, int]:
         own = wanted[rows]

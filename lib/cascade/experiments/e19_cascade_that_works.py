@@ -2,7 +2,8 @@
 
 The routed stage and all that it must beat (same text, updates and order), a cumulative ablation
 from R2's design to it, single ablations, both directions of text, and a study of learning rates.
-No report made these claims.
+Then rivals: gates that know more, routing behind an adapted base, and second passes of the base's
+own last layers. No report made these claims.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.cascade import baseline_run, routed_stage_run, speed_run
+from lib.cascade import baseline_run, routed_stage_run, second_pass_run, speed_run
 from lib.cascade.adaptation_text import TextPlan
+from lib.cascade.all_tokens import RULES
 from lib.cascade.baseline_run import BaselineRun
+from lib.cascade.between_rates import at_flops, at_rate, at_share, paired_change, routed
 from lib.cascade.claims import against_base, on_wikitext
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.figures import pareto
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.routed import RoutedForCausalLM
 from lib.cascade.routed_stage_run import RoutedStageRun
+from lib.cascade.second_pass_run import SecondPassRun
 from lib.cascade.speed_run import SpeedRun
 from lib.cascade.tables import one
 from lib.cascade.variants import Variant
@@ -47,9 +51,12 @@ class Exp19(CascadeParameters):
     ``budget``: the most FLOPs per token, over the base's, that a routed model may cost.
     ``study_rates``: learning rates tried on ``study_windows`` windows by every kind of condition,
     with one seed; the conditions' learning rates are the best of them on valid,
-    ``all_learning_rates`` that of each depth. ``stopping_windows``: validation windows that early
+    ``all_learning_rates`` that of each depth, ``pass_learning_rates`` that of each second pass
+    (mixed over all and over hard tokens, recirculated over all and over hard tokens).
+    ``stopping_windows``: validation windows that early
     stopping looks at. ``wikitext_windows``: how many the reverse direction learns from; 0 leaves
-    the second corpus out."""
+    the second corpus out. ``conditions``: ``decisive`` leaves out ablations and rivals, ``rivals``
+    ablations and the reverse direction."""
 
     text_windows: int = whole(128, 2, 100_000)
     stopping_windows: int = whole(16, 1, 10_000)
@@ -66,12 +73,16 @@ class Exp19(CascadeParameters):
     all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0, above=True, repeats=True)
     tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    joint_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    half_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    behind_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    pass_learning_rates: str = reals("0.001,0.001,0.001,0.001", 0.0, 1.0, above=True, repeats=True)
     study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0, above=True)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
     cumulative_seeds: int = whole(3, 1, 1_000)
     ablation_seeds: int = whole(1, 1, 1_000)
-    conditions: str = choice("all", ("all", "decisive"))
+    conditions: str = choice("all", ("all", "decisive", "rivals"))
 
     QUICK = {
         **QUICK_WINDOWS,
@@ -102,8 +113,23 @@ class Exp19(CascadeParameters):
         "study_windows": 4,
     }
 
+    LADDER = {
+        "large": {  # 100,096 tokens; the learning rates are those that the full size's study found
+            "train_windows": 782,
+            "text_windows": 782,
+            "study_windows": 0,
+            "conditions": "rivals",
+        },
+    }
+
     def check(self) -> None:
-        """Raises ParameterError unless every depth has its learning rate and a row."""
+        """Raises ParameterError unless every depth and second pass has its learning rate and every
+        depth a row."""
+        if len(self.numbers("pass_learning_rates")) != len(SECOND):
+            raise ParameterError(
+                f"parameter 'pass_learning_rates' is {self.pass_learning_rates!r}; allowed: "
+                f"{len(SECOND)} numbers, one for each second pass"
+            )
         if len(self.numbers("depths")) != len(self.numbers("all_learning_rates")):
             raise ParameterError(
                 f"depths {self.depths!r} and all_learning_rates {self.all_learning_rates!r} differ "
@@ -170,7 +196,7 @@ class Exp19(CascadeParameters):
 
 # ------------------------------------------------------------------------------ what is compared
 
-Config = RoutedStageRun | BaselineRun
+Config = RoutedStageRun | BaselineRun | SecondPassRun
 Maker = Callable[[Exp19, TokenDataset], Any]
 
 
@@ -237,7 +263,7 @@ def _reversed(make: Maker) -> Maker:
     """The same learnt from WikiText-2; None where that is not there."""
 
     def reverse(p: Exp19, dataset: TokenDataset) -> Config | None:
-        if "wikitext_train" not in dict(dataset.counts):
+        if "wikitext_train" not in dict(dataset.counts) or p.conditions == "rivals":
             return None
         plan = replace(p.text, train=p.wikitext_windows, learnt_from="wikitext")
         return replace(make(p, dataset), text=plan)
@@ -252,12 +278,87 @@ def _studied(make: Maker, rate: float) -> Maker:
         config = make(p, dataset)
         if config is None or not p.study_windows or rate not in p.numbers("study_rates"):
             return None
-        more = {"rates": ()} if isinstance(config, RoutedStageRun) else {}
-        plan = replace(p.text, train=p.study_windows)
+        plan, more = replace(p.text, train=p.study_windows), {}
+        if isinstance(config, RoutedStageRun):
+            more = {"rates": (), "rules": RULES}
+            if config.behind is not None:
+                more["behind"] = replace(config.behind, text=plan)
         training = replace(config.training, learning_rate=rate)
         return replace(config, text=plan, training=training, **more)
 
     return study
+
+
+def _rival(make: Maker) -> Maker:
+    """A row that a run of the decisive conditions leaves out and one of the rivals has."""
+    return lambda p, dataset: None if p.conditions == "decisive" else make(p, dataset)
+
+
+def _wide_gate(p: Exp19, dataset: TokenDataset) -> RoutedStageRun | None:
+    """The very stage that is trained on all tokens; routed by one rule more."""
+    stage = _all_tokens(1)(p, dataset)
+    return stage and replace(stage, rules=(*RULES, "wide_gate"))
+
+
+def _joint(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+    return replace(
+        _routed(p, dataset),
+        rule="joint_gate",
+        trained="joint",
+        rates=tuple(p.numbers("rates")),
+        rules=(*RULES, "joint_gate"),
+        training=p.training(p.joint_learning_rate),
+    )
+
+
+def _halves(p: Exp19) -> tuple[int, int]:
+    """Layers whose weights the adapter gets, and layers of the stage behind it: half and half. Of
+    one layer there is no half; then both have one."""
+    stage = max(1, p.layers // 2)
+    return max(1, p.layers - stage), stage
+
+
+def _low_rank_half(p: Exp19, dataset: TokenDataset) -> BaselineRun:
+    training = p.training(p.half_learning_rate)
+    adapter, _ = _halves(p)
+    return replace(_low_rank(p, dataset), equal_layers=adapter, training=training, keep=True)
+
+
+def _low_rank_long(p: Exp19, dataset: TokenDataset) -> BaselineRun:
+    """As many updates as adapter and stage behind it have together."""
+    whole = _low_rank(p, dataset)
+    return replace(whole, training=replace(whole.training, epochs=2))
+
+
+def _behind(p: Exp19, dataset: TokenDataset) -> RoutedStageRun:
+    return replace(
+        _routed(p, dataset),
+        rule="everything",
+        trained="all",
+        rates=tuple(p.numbers("rates")),
+        rules=("entropy", "gate", "oracle"),
+        layers=_halves(p)[1],
+        training=p.training(p.behind_learning_rate),
+        behind=_low_rank_half(p, dataset),
+    )
+
+
+def _second_pass(number: int, feedback: str, hard: bool) -> Maker:
+    """The last layers twice; ``number``: place of its learning rate."""
+
+    def make(p: Exp19, dataset: TokenDataset) -> SecondPassRun:
+        return SecondPassRun(
+            dataset,
+            p.text,
+            p.training(p.numbers("pass_learning_rates")[number]),
+            feedback,
+            "entropy" if hard else "everything",
+            p.rate,
+            p.baseline_layers,
+            p.layers,
+        )
+
+    return make
 
 
 def _only_all(make: Maker) -> Maker:
@@ -326,13 +427,30 @@ LABELS = {
     },
     "tuned": "Last layers tuned",
     "low_rank": "LoRA",
+    "joint": "Gate trained with the stage",
+    "low_rank_half": "LoRA, half the weights",
+    "behind": "Stage behind LoRA, half and half",
+    "again": "Second pass",
+    "again_hard": "Second pass, hard tokens",
+    "recirculated": "State recirculated",
+    "recirculated_hard": "State recirculated, hard tokens",
 }
 MAKERS: dict[str, Maker] = {
     "routed": _routed,
     **{name: _all_tokens(depth) for depth, name in ALL.items()},
     "tuned": _tuned,
     "low_rank": _low_rank,
+    "joint": _rival(_joint),
+    "low_rank_half": _rival(_low_rank_half),
+    "behind": _rival(_behind),
+    "again": _rival(_second_pass(0, "mixed", hard=False)),
+    "again_hard": _rival(_second_pass(1, "mixed", hard=True)),
+    "recirculated": _rival(_second_pass(2, "recirculated", hard=False)),
+    "recirculated_hard": _rival(_second_pass(3, "recirculated", hard=True)),
 }
+SECOND = ("again", "again_hard", "recirculated", "recirculated_hard")  # in order of their rates
+HARD_AGAIN = ("again_hard", "recirculated_hard")
+RIVALS = ("wide_gate", "joint", "low_rank_half", "low_rank_long", "behind", *SECOND)
 BASELINES = ("tuned", "low_rank", "all_1", "all_2")
 DECISIVE = ("base", "routed", "random", "all_1", "all_2", "tuned", "low_rank")
 REVERSED = "_reversed"
@@ -347,12 +465,14 @@ def study_id(condition: str, rate: float) -> str:
 
 def _function(condition: str) -> Callable:
     """What runs a condition."""
+    if condition in SECOND:
+        return second_pass_run.run
     tail = condition.startswith(("tuned", "low_rank", "base"))
     return baseline_run.run if tail else routed_stage_run.run
 
 
 def _variants() -> dict[str, Variant]:
-    """The rate study, the base, what decides the claims, then cumulative and single ablations."""
+    """The rate study, the base, what decides the claims, both kinds of ablations, the rivals."""
     found = {}
     for condition, make in MAKERS.items():
         for rate in STUDY_RATES:
@@ -378,6 +498,13 @@ def _variants() -> dict[str, Variant]:
         for name, label, make in steps():
             few = ("seeds", seeds)
             found[name] = Variant(label, _only_all(make), routed_stage_run.run, seeds=few)
+    further = {
+        "wide_gate": ("Stage on all tokens, wide gate", _rival(_wide_gate)),
+        "low_rank_long": ("LoRA, twice the updates", _rival(_low_rank_long)),
+    }
+    for name in RIVALS:
+        label, make = further.get(name) or (LABELS[name], MAKERS[name])
+        found[name] = Variant(label, make, _function(name))
     return found
 
 
@@ -390,11 +517,12 @@ def best_routed(
 ) -> tuple[str, float]:
     """Variant and rate below 1 at which the gate does best within a budget of FLOPs, both on valid.
 
-    ``variants``: those to choose among, default all stages learnt from instructions. Raises
-    Absent if nothing lies within the budget.
+    ``variants``: those to choose among, default all stages learnt from instructions but for the
+    rivals. Raises Absent if nothing lies within the budget.
     """
     own = routes[(routes["rule"] == "gate") & (routes["wanted_rate"] < 1)]
-    known = [name for name in own["variant"].unique() if not name.endswith(REVERSED)]
+    known = own["variant"].unique()
+    known = [name for name in known if name not in RIVALS and not name.endswith(REVERSED)]
     own = own[own["variant"].isin(variants or known)]
     means = own.groupby(["variant", "wanted_rate"])[["val_flops", "val_ppl"]].mean()
     means = means[means["val_flops"] <= budget]
@@ -509,12 +637,72 @@ def all_against_routed(results: Results) -> np.ndarray:
     return percent_change(ours, by_seed(results, "routed", "test_ppl").to_numpy())
 
 
+def rule_against_gate(
+    variant: str, rule: str, share: float = Exp19.model_fields["rate"].default
+) -> Measure:
+    """Percent change of a variant routed by a rule against a stage trained on all tokens and routed
+    by the gate, both at the same share of test tokens."""
+
+    def measure(results: Results) -> np.ndarray:
+        ours = at_share(results, variant, rule, share)
+        return paired_change(ours, at_share(results, "all_1", "gate", share))
+
+    return measure
+
+
+def wide_against_gate_at_cost(results: Results) -> np.ndarray:
+    """The same of the wide gate at the FLOPs of the gate, which needs no logits."""
+    rate = Exp19.model_fields["rate"].default
+    cost = at_rate(results, "all_1", "gate", rate, "flops")
+    ours = at_flops(results, "wide_gate", "wide_gate", cost)
+    return paired_change(ours, at_rate(results, "all_1", "gate", rate, "test_ppl"))
+
+
+def behind_against(rule: str, baseline: str) -> Measure:
+    """Percent change of the stage behind an adapted base against an adaptation without routing."""
+
+    def measure(results: Results) -> np.ndarray:
+        _, rate = best_routed(routed(results, "behind", rule), BUDGET, ("behind",), rule)
+        ours = at_rate(results, "behind", rule, rate, "test_ppl")
+        return paired_change(ours, by_seed(results, baseline, "test_ppl"))
+
+    return measure
+
+
+def best_pass(frame: pd.DataFrame, variants: tuple[str, ...] = SECOND) -> str:
+    """The second pass that is best on valid. Raises Absent if there is none."""
+    own = frame[frame["variant"].isin(variants)]
+    if own.empty:
+        raise Absent("no second pass was run")
+    return own.groupby("variant")["val_ppl"].mean().idxmin()
+
+
+def pass_against_low_rank(variants: tuple[str, ...]) -> Measure:
+    """Percent change of the best of some second passes against LoRA."""
+
+    def measure(results: Results) -> np.ndarray:
+        ours = by_seed(results, best_pass(results(), variants), "test_ppl")
+        return paired_change(ours, by_seed(results, "low_rank", "test_ppl"))
+
+    return measure
+
+
+def pass_against_routed(results: Results) -> np.ndarray:
+    """Percent change of the best second pass against the best gate-routed stage that costs no more
+    FLOPs than it."""
+    name = best_pass(results())
+    ours = by_seed(results, name, "test_ppl")
+    variant, rate = best_routed(results("routes"), by_seed(results, name, "flops").mean())
+    return paired_change(ours, at_rate(results, variant, "gate", rate, "test_ppl"))
+
+
 # --------------------------------------------------------------------------------------- tables
 
 
 def check_rates(results: Results, parameters: Exp19) -> None:
     """Raises CheckFailed unless each kind of condition has the learning rate that its study found
-    best on valid; a run without a study, or of another size than full, is not checked."""
+    best on valid; a run without a study, or of another size than full, is not checked, nor is a
+    condition whose study is outstanding."""
     if not parameters.study_windows or parameters.size != FULL:
         print("no study of learning rates at this size: the full size's rates are used")
         return
@@ -526,11 +714,20 @@ def check_rates(results: Results, parameters: Exp19) -> None:
         "tuned": p.tuned_learning_rate,
         "low_rank": p.low_rank_learning_rate,
     }
-    for condition, rate in chosen.items():
-        found = {
-            tried: frame.loc[frame["variant"] == study_id(condition, tried), "val_ppl"].item()
-            for tried in p.numbers("study_rates")
+    if p.conditions != "decisive":
+        chosen |= {
+            "joint": p.joint_learning_rate,
+            "low_rank_half": p.half_learning_rate,
+            "behind": p.behind_learning_rate,
+            **dict(zip(SECOND, p.numbers("pass_learning_rates"), strict=True)),
         }
+    for condition, rate in chosen.items():
+        tried = {study_id(condition, rate): rate for rate in p.numbers("study_rates")}
+        own = frame[frame["variant"].isin(tried)]
+        found = dict(zip(own["variant"].map(tried), own["val_ppl"], strict=True))
+        if len(found) < len(tried):
+            print(f"{LABELS[condition]}: its study of learning rates is outstanding")
+            continue
         best = min(found, key=found.get)
         if best != rate:
             raise CheckFailed(f"{condition} is trained at {rate:g}, but {best:g} is best on valid")
@@ -602,6 +799,44 @@ def decisive_table(results: Results, variants: tuple[str, ...] = DECISIVE) -> pd
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
     return tables.captioned(table, frame)
+
+
+def rivals_table(results: Results) -> pd.DataFrame:
+    """The rivals as they were trained beside LoRA, with their trained weights; empty before any of
+    them has been run."""
+    frame = one(results)()
+    if not frame["variant"].isin(RIVALS).any():
+        return pd.DataFrame()
+    shown = ("low_rank", *(name for name in RIVALS if name != "wide_gate"))
+    table = decisive_table(results, shown).drop(columns="outside the template")
+    weights = frame.groupby("variant")["params"].mean() / 1e6
+    labels = {results.labels[name]: name for name in shown if name in results.labels}
+    table["trained weights"] = [f"{weights[labels[name]]:.2f} M" for name in table.index]
+    return table
+
+
+GATES_SHOWN = {  # column -> variant and rule
+    "gate": ("all_1", "gate"),
+    "wide gate": ("wide_gate", "wide_gate"),
+    "trained with the stage": ("joint", "joint_gate"),
+    "gate behind LoRA": ("behind", "gate"),
+    "entropy behind LoRA": ("behind", "entropy"),
+}
+
+
+def gates_table(results: Results) -> pd.DataFrame:
+    """Test perplexity of all tokens by gate and share routed, mean over seeds; empty before any of
+    the rivals has been run."""
+    frame = one(results)("routes")
+    found = {}
+    for title, (variant, rule) in GATES_SHOWN.items():
+        own = frame[(frame["variant"] == variant) & (frame["rule"] == rule)]
+        if len(own):
+            found[title] = own.groupby("wanted_rate")["test_ppl"].mean()
+    if len(found) < 2:
+        return pd.DataFrame()
+    table = pd.DataFrame(found).round(3).rename_axis("share routed")
+    return tables.captioned(table, one(results)())
 
 
 def reversed_table(results: Results) -> pd.DataFrame:
@@ -694,9 +929,14 @@ def clock_table(results: Results) -> pd.DataFrame:
 
 # ----------------------------------------------------------------------------- claims, experiment
 
+LINES = (("wide_gate", "wide_gate"), ("joint", "joint_gate"), ("behind", "gate"))
+MARKS = ("low_rank_half", "low_rank_long", *SECOND)
+
 claim = claim_maker("cascade_works", "after R1, R2", kind="own")
 
 CHOSEN = "depth and rate chosen on valid within 1.15 times the base's FLOPs"
+SEES = "it sees the head's words, cosines between layers and how frequent the token is, too"
+BEHIND = "rate chosen on valid within 1.15 times the base's FLOPs"
 CLAIMS = (
     claim(
         "entropy-beats-base",
@@ -828,6 +1068,60 @@ CLAIMS = (
         against_base("all_1_reversed", "test_ppl", "base_test_ppl"),
         "all tokens of another corpus",
     ),
+    claim(
+        "wide-gate",
+        "A gate that sees more than the last state beats the gate at an equal share of tokens",
+        rule_against_gate("wide_gate", "wide_gate"),
+        f"one and the same stage, a quarter of test routed; {SEES}",
+    ),
+    claim(
+        "wide-gate-cost",
+        "A gate that sees more than the last state beats the gate at equal FLOPs",
+        wide_against_gate_at_cost,
+        f"one and the same stage; the gate routes a quarter, the other pays the head again; {SEES}",
+    ),
+    claim(
+        "joint-gate",
+        "A gate trained with its stage beats a stage trained on all tokens and gated afterwards",
+        rule_against_gate("joint", "joint_gate"),
+        "a quarter of test routed; equal text and updates; the gate's weights are further ones",
+    ),
+    claim(
+        "behind-adapter",
+        "A gate-routed stage behind an adapted base beats adapting alone",
+        behind_against("gate", "low_rank"),
+        f"half LoRA, half stage against LoRA with all trained weights; {BEHIND}",
+    ),
+    claim(
+        "behind-adapter-entropy",
+        "A stage routed by entropy behind an adapted base beats adapting alone",
+        behind_against("entropy", "low_rank"),
+        f"half LoRA, half stage against LoRA with all trained weights; {BEHIND}",
+    ),
+    claim(
+        "behind-adapter-updates",
+        "A gate-routed stage behind an adapted base beats adapting alone with as many updates",
+        behind_against("gate", "low_rank_long"),
+        f"half LoRA, half stage against LoRA with all trained weights, two epochs; {BEHIND}",
+    ),
+    claim(
+        "second-pass-hard",
+        "A second pass over hard tokens beats adapting alone",
+        pass_against_low_rank(HARD_AGAIN),
+        "mixed or recirculated, best on valid; a quarter by entropy; equal weights and updates",
+    ),
+    claim(
+        "second-pass-all",
+        "A second pass over all tokens beats adapting alone",
+        pass_against_low_rank(("again", "recirculated")),
+        "mixed or recirculated, best on valid; equal weights and updates, more FLOPs",
+    ),
+    claim(
+        "second-pass-routed",
+        "The best second pass beats the best gate-routed stage at no more FLOPs",
+        pass_against_routed,
+        "both chosen on valid; equal text and updates",
+    ),
 )
 
 E19 = Experiment(
@@ -839,7 +1133,9 @@ E19 = Experiment(
     baseline="base",
     report="cascade_works",
     figures={
-        "pareto": pareto.front(("all_1", "all_2"), ("routed", "random"), BASELINES, "base"),
+        "pareto": pareto.front(
+            ("all_1", "all_2"), ("routed", "random"), BASELINES, "base", LINES, MARKS
+        ),
         "routing": pareto.kept_gain("all_1"),
         "ablations": pareto.steps((*CUMULATIVE, *ABLATIONS)),
     },

@@ -25,22 +25,29 @@ RULE_NAMES = {
     "oracle": "oracle (sees the gain)",
 }
 READ = 0.2  # share of tokens at which the words for a figure read its lines
+FURTHER = ("<", ">", "p", "p", "d", "d")  # shapes of marks whose time was not measured
 ORACLE = "oracle"  # cannot be used: it knows the answer
 
 
 def front(
-    stages: tuple[str, ...], routed: tuple[str, ...], baselines: tuple[str, ...], base: str
+    stages: tuple[str, ...],
+    routed: tuple[str, ...],
+    baselines: tuple[str, ...],
+    base: str,
+    lines: tuple[tuple[str, str], ...] = (),
+    marks: tuple[str, ...] = (),
 ) -> Callable[[Results], Figure]:
     """Draw test perplexity of all tokens against FLOPs per token (left) and measured time (right).
 
     ``stages``: trained on all tokens and timed. Lines: each stage routed by the gate at every rate,
     mean over seeds. Marks: variants as they were trained, with the 95 % interval over seeds; those
-    that add no layer take the base's time.
+    that add no layer take the base's time. ``lines`` (variant and rule) and ``marks`` (variants)
+    are drawn against FLOPs alone: their time was not measured.
     """
-    return lambda results: _front(one(results), stages, routed, baselines, base)
+    return lambda results: _front(one(results), stages, routed, baselines, base, lines, marks)
 
 
-def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
+def _front(results: Results, stages, routed, baselines, base: str, lines, marks) -> Figure:
     frame, routes, clock = results(), results("routes"), results("clock")
     labels = results.labels
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
@@ -73,13 +80,14 @@ def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
             if x is None:
                 continue  # the clock times gates, not the second pass that entropy needs
             axes.errorbar(x, found.mean, bar, fmt=marker, ms=6.5, zorder=4, **look)
+    further = _lines(panels[0], routes, labels, lines) + _marks(panels[0], frame, labels, marks)
     alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
     panels[0].axhline(alone, color=style.QUIET, linewidth=1, linestyle=":")
     style.level(panels[1], "base alone", alone)
     panels[0].set_xlabel("FLOPs per token (base = 1)")
     panels[1].set_xlabel("measured time per token (base = 1)")
     panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
-    means = frame[frame["variant"].isin((*baselines, *routed))].groupby("variant")
+    means = frame[frame["variant"].isin((*baselines, *routed, *marks))].groupby("variant")
     means = means[["test_ppl", "flops"]].mean()
     best = means["test_ppl"].idxmin() if len(means) else ""
     found = "All held-out tokens against cost"
@@ -92,8 +100,46 @@ def _front(results: Results, stages, routed, baselines, base: str) -> Figure:
         "each time measured once; bar: 95 % interval over seeds\n"
         "filled mark: routed as trained, its time was not measured"
     )
+    if further:
+        note += "; nor that of dashed lines and light blue marks"
     style.legend(figure, panels[0], note, 3)
     return figure
+
+
+def _lines(axes: Axes, routes: pd.DataFrame, labels, lines: tuple[tuple[str, str], ...]) -> int:
+    """Draw further stages by a rule of their own at every rate; how many there are."""
+    drawn = 0
+    for (variant, rule), colour in zip(lines, style.COLOURS[2:], strict=False):
+        own = routes[(routes["variant"] == variant) & (routes["rule"] == rule)]
+        if own.empty:
+            continue
+        mean = own.groupby("wanted_rate")[["flops", "test_ppl"]].mean()
+        look = {"color": colour, "linestyle": "--", "marker": ".", "label": labels[variant]}
+        axes.plot(mean["flops"], mean["test_ppl"], **look)
+        drawn += 1
+    return drawn
+
+
+def _marks(axes: Axes, frame: pd.DataFrame, labels, marks: tuple[str, ...]) -> int:
+    """Draw further variants as they were trained, with their intervals; how many there are."""
+    drawn = 0
+    for name, marker in zip(marks, FURTHER, strict=True):
+        own = frame[frame["variant"] == name]
+        if own.empty:
+            continue
+        found = interval(own["test_ppl"])
+        bar = [[found.mean - found.low], [found.high - found.mean]]
+        colour = style.COLOURS[5]
+        look = {
+            "color": colour,
+            "mfc": colour if own["rate"].mean() < 1 else "white",
+            "ms": 7.5,
+            "capsize": 3,
+            "label": labels[name],
+        }
+        axes.errorbar(own["flops"].mean(), found.mean, bar, fmt=marker, zorder=4, **look)
+        drawn += 1
+    return drawn
 
 
 def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float | None:
