@@ -513,21 +513,21 @@ BUDGET = Exp19.model_fields["budget"].default
 
 
 def best_routed(
-    routes: pd.DataFrame, budget: float, variants: tuple[str, ...] = ()
+    routes: pd.DataFrame, budget: float, variants: tuple[str, ...] = (), rule: str = "gate"
 ) -> tuple[str, float]:
-    """Variant and rate below 1 at which the gate does best within a budget of FLOPs, both on valid.
+    """Variant and rate below 1 at which a rule does best within a budget of FLOPs, both on valid.
 
     ``variants``: those to choose among, default all stages learnt from instructions but for the
     rivals. Raises Absent if nothing lies within the budget.
     """
-    own = routes[(routes["rule"] == "gate") & (routes["wanted_rate"] < 1)]
+    own = routes[(routes["rule"] == rule) & (routes["wanted_rate"] < 1)]
     known = own["variant"].unique()
     known = [name for name in known if name not in RIVALS and not name.endswith(REVERSED)]
     own = own[own["variant"].isin(variants or known)]
     means = own.groupby(["variant", "wanted_rate"])[["val_flops", "val_ppl"]].mean()
     means = means[means["val_flops"] <= budget]
     if means.empty:
-        raise Absent(f"no stage routed by the gate within {budget} times the base's FLOPs")
+        raise Absent(f"no stage routed by {rule} within {budget} times the base's FLOPs")
     return means["val_ppl"].idxmin()
 
 

@@ -69,7 +69,21 @@ class InfiniAttention(nn.Module):
 
 
 class MemoryCell(nn.Module):
-    """State (B, T, d) and a memory -> the mixed state and the memory after this window."""
+    """State (B, T, d) and a memory -> the mixed state and the memory after this window.
+
+    Compressive memory inside a recurrent module (HRM+Memory of R4), *reconstructed*. The original
+    code is lost; only its parameter count (about 193 thousand) and its failure (perplexity 22.6 and
+    23.2) are on record. Inferred here: each of the two modules gets query, key, value, output and
+    gate maps of width d without bias, 5 d^2 parameters a module, which gives 152,064 + 10 * 64^2 =
+    193,024. Reading and writing are those of infini-attention; the module's state is mixed with
+    what it reads through a gate per channel:
+
+        s <- (1 - sigmoid(W_g s)) * s + sigmoid(W_g s) * W_o read(W_q s)
+
+    The memory reaches the next segment without gradient, so the key and value maps keep their
+    random initialisation, and under HRM's refactored update all maps of the L-module do: of the ten
+    matrices added three are trained.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()

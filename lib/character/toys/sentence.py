@@ -10,6 +10,7 @@ from lib.character.objectives import Objective, cross_entropy
 from lib.text.alphabet import Alphabet
 from lib.text.windows import Windows
 from lib.toy import SENTENCE, drawn
+from lib.training.optimizers import Adam
 
 ALPHABET = Alphabet.of(SENTENCE)
 LENGTH = len(SENTENCE) - 1
@@ -35,26 +36,17 @@ def fit(
 ) -> list[list[float]]:
     """Fit a network to the sentence by Adam, or ``only`` some of its parameters.
 
-    Returns the losses of every batch in the order of its updates. Adam is written out: torch's own
-    loads its compiler first, which takes longer than any toy.
+    Returns the losses of every batch in the order of its updates.
     """
     parameters = list(model.parameters() if only is None else only)
-    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
-    found, step = [], 0
+    optimizer, found = Adam(parameters, lr=RATE), []
     objective.begin_epoch()
     for _ in range(updates):
         own = []
         for loss in objective.losses(model, INPUTS, TARGETS):
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            step += 1
-            with torch.no_grad():
-                for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
-                    if g is None:
-                        continue
-                    m.mul_(0.9).add_(g, alpha=0.1)
-                    v.mul_(0.999).addcmul_(g, g, value=0.001)
-                    size = (v / (1 - 0.999**step)).sqrt().add_(1e-8)
-                    p.addcdiv_(m, size, value=-RATE / (1 - 0.9**step))
+            model.zero_grad()
+            loss.backward()
+            optimizer.step()
             own.append(loss.item())
         found.append(own)
     return found
