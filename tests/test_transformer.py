@@ -10,9 +10,8 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 
-from lib.character.models.block import CausalSelfAttention, FeedForward, RMSNorm
+from lib.character.models.block import CausalSelfAttention, FeedForward, RMSNorm, linear_deviation
 from lib.character.models.hrm import HRMConfig
-from lib.character.models.initialisation import linear_deviation
 from lib.character.models.lct import LCTConfig
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import LayerLosses, Segments, Standard

@@ -18,6 +18,21 @@ CHARACTERS = 7  # asked for per token of a text that is not taken whole: English
 REPORT_WIDTH, REPORT_CHUNK, REPORT_RATE = 768, 8000, 0.002
 REPORT_TOKENS = (56_602, 110_516, 216_119, 529_173)
 LAYOUTS = {"every_layer": "token at every layer", "first_layer": "token at first layer"}
+QUICK_TEXT = {
+    "valid_tokens": 500,
+    "test_tokens": 800,
+    "vocabulary_tokens": 0,
+    "patience": 0,
+    "width": 48,
+    "layers": 3,
+}
+SMALL_TEXT = {
+    "valid_tokens": 3_000,
+    "test_tokens": 6_000,
+    "vocabulary_tokens": 0,
+    "scoring": "held",
+    "patience": 0,
+}
 
 
 class ContextParameters(Parameters):
@@ -62,6 +77,7 @@ class ContextParameters(Parameters):
         "patience": 0,
         "workers": 1,
     }
+    LADDER = {"third": {"tokens": 18_867}, "tenth": {"tokens": 5_660}}
 
     def check(self) -> None:
         """Raises ParameterError for a vocabulary of less text than is trained on, and for a width

@@ -4,9 +4,15 @@
 residual sum (post-norm), no biases, no dropout, rotary positions, SwiGLU of hidden width 4d.
 A block of width d has 16 d^2 + 2 d parameters (d = 64: 65,664).
 
+Of the two initialisations of R4, which alone separate perplexity 16.87 from 9.9, ``A`` (Experiments
+1-4, 10, 11) draws every linear map with standard deviation 1/sqrt(d), ``B`` (Experiments 5-9) with
+0.02. Embeddings 0.02 and norm gains 1 in both.
+
 Sources: RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shazeer
 2020); their combination is that of R4.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -102,3 +108,32 @@ class Block(nn.Module):
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+INITIALISATIONS = ("A", "B")
+
+
+def linear_deviation(initialisation: str, width: int) -> float:
+    """Standard deviation of the linear maps of a model of this width.
+
+    Raises ValueError for a name other than A or B.
+    """
+    if initialisation not in INITIALISATIONS:
+        raise ValueError(f"initialisation is {initialisation!r}; allowed: A, B")
+    return 1 / math.sqrt(width) if initialisation == "A" else 0.02
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, initialisation: str, width: int) -> None:
+    """Draw all embeddings and linear maps of ``module`` anew from the global generator.
+
+    Normal draws cut at +-2 (an absolute bound, as in R4: it never binds in practice).
+    """
+    deviation = linear_deviation(initialisation, width)
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
+        elif isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=deviation, a=-2.0, b=2.0)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lib.character.models.block import Block
+from lib.character.models.block import Block, initialise
 from lib.character.models.infini_attention import InfiniAttention, Memory, MemoryCell
-from lib.character.models.initialisation import initialise
 
 UPDATES = ("original", "refactored")
 MEMORIES = ("none", "input", "hidden")

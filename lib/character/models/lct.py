@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lib.character.models.block import Block
-from lib.character.models.initialisation import initialise
+from lib.character.models.block import Block, initialise
 
 
 @dataclass(frozen=True)

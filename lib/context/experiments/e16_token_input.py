@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lib.context import figures as contexts
 from lib.context.claims import on_ultrachat, remembered, valid_accuracy
-from lib.context.parameters import LAYOUTS, ContextParameters
+from lib.context.parameters import LAYOUTS, QUICK_TEXT, SMALL_TEXT, ContextParameters
 from lib.context.sources import Recurrent
 from lib.context.variants import (
     Language,
@@ -42,13 +42,11 @@ class Exp16(ContextParameters):
     wide_tokens: int = whole(0, 0, 1_000_000)
 
     QUICK = {
+        **QUICK_TEXT,
         "tokens": 3_000,
         "valid_tokens": 600,
         "test_tokens": 1_000,
-        "vocabulary_tokens": 0,
-        "patience": 0,
         "width": 64,
-        "layers": 3,
         "seeds": 1,
         "batch": 256,
         "epochs": 4,
@@ -56,18 +54,8 @@ class Exp16(ContextParameters):
     }
     TINY = {**ContextParameters.TINY, "windows": 2}
     LADDER = {
-        "third": {"tokens": 18_867},
-        "tenth": {"tokens": 5_660},
-        "small": {
-            "tokens": 6_000,
-            "valid_tokens": 3_000,
-            "test_tokens": 6_000,
-            "vocabulary_tokens": 0,
-            "scoring": "held",
-            "width": 192,
-            "wide_tokens": 3_000,
-            "patience": 0,
-        },
+        **ContextParameters.LADDER,
+        "small": {**SMALL_TEXT, "tokens": 6_000, "width": 192, "wide_tokens": 3_000},
     }
 
     @property

@@ -14,7 +14,14 @@ from lib.context.agreement_run import AgreementRun
 from lib.context.claims import disagreement, on_ultrachat, remembered
 from lib.context.collection_clock import CollectionClock
 from lib.context.language_run import LanguageRun
-from lib.context.parameters import LAYOUTS, ContextParameters, ContextText, report_phase_one
+from lib.context.parameters import (
+    LAYOUTS,
+    QUICK_TEXT,
+    SMALL_TEXT,
+    ContextParameters,
+    ContextText,
+    report_phase_one,
+)
 from lib.context.sources import Recurrent
 from lib.context.variants import layout_factors
 from lib.experiment import Experiment, Run
@@ -42,13 +49,8 @@ class Exp17(ContextParameters):
     sweeps: int = whole(8, 1, 1_000)
 
     QUICK = {
+        **QUICK_TEXT,
         "tokens": 2_000,
-        "valid_tokens": 500,
-        "test_tokens": 800,
-        "vocabulary_tokens": 0,
-        "patience": 0,
-        "width": 48,
-        "layers": 3,
         "depths": "1,3",
         "seeds": 1,
         "batch": 256,
@@ -56,17 +58,8 @@ class Exp17(ContextParameters):
     }
     TINY = {**ContextParameters.TINY, "depths": "1,2", "sweeps": 4}
     LADDER = {
-        "third": {"tokens": 18_867},
-        "tenth": {"tokens": 5_660},
-        "small": {
-            "tokens": 3_000,
-            "valid_tokens": 3_000,
-            "test_tokens": 6_000,
-            "vocabulary_tokens": 0,
-            "scoring": "held",
-            "width": 192,
-            "patience": 0,
-        },
+        **ContextParameters.LADDER,
+        "small": {**SMALL_TEXT, "tokens": 3_000, "width": 192},
     }
 
     @property

@@ -15,7 +15,14 @@ from lib.context import figures as contexts
 from lib.context import scaling_run
 from lib.context.claims import on_ultrachat, valid_accuracy
 from lib.context.early_stopping import stop_epoch
-from lib.context.parameters import LAYOUTS, REPORT_TOKENS, ContextParameters, ContextText
+from lib.context.parameters import (
+    LAYOUTS,
+    QUICK_TEXT,
+    REPORT_TOKENS,
+    SMALL_TEXT,
+    ContextParameters,
+    ContextText,
+)
 from lib.context.phase_two import recipe
 from lib.context.scaling import PowerLaw, fit_power_law, fit_with_floor, residual_interval
 from lib.context.scaling_run import Recipe, ScalingRun, column, last_column
@@ -61,14 +68,9 @@ class Exp18(ContextParameters):
     windows: int = whole(6, 1, MOST_WINDOWS)
 
     QUICK = {
+        **QUICK_TEXT,
         "tokens": 3_000,
         "text_sizes": "750,1500,3000",
-        "valid_tokens": 500,
-        "test_tokens": 800,
-        "vocabulary_tokens": 0,
-        "patience": 0,
-        "width": 48,
-        "layers": 3,
         "seeds": 2,
         "largest_seeds": 2,
         "batch": 128,
@@ -95,15 +97,11 @@ class Exp18(ContextParameters):
             "equal_updates": 120,
         },
         "small": {
+            **SMALL_TEXT,
             "tokens": 16_000,
             "text_sizes": "2000,4000,8000,16000",
-            "valid_tokens": 3_000,
-            "test_tokens": 6_000,
-            "vocabulary_tokens": 0,
-            "scoring": "held",
             "width": 128,
             "largest_seeds": 3,
-            "patience": 0,
             "batch": 256,
             "equal_updates": 320,
             "controls": 0,
