@@ -53,22 +53,6 @@ def test_shares_stay_between_their_bounds():
     assert bounded_interval([0.0, 0.0, 0.1], (0, 1)).low == 0
 
 
-def test_intervals_tests_and_rates_are_those_of_scipy():
-    rng = np.random.default_rng(0)
-    p = rng.uniform(size=20)
-    np.testing.assert_allclose(discovery_rate(p), stats.false_discovery_control(p), rtol=1e-12)
-    for n in (2, 3, 5, 10):
-        values, mean = rng.normal(1, 2, n), 0.5
-        found = interval(values)
-        ends = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
-        assert (found.low, found.high) == pytest.approx(ends, rel=1e-12)
-        theirs = stats.ttest_1samp(values, mean).pvalue
-        assert p_value(values, mean) == pytest.approx(theirs, rel=1e-12)
-        above = stats.ttest_1samp(values, -mean, alternative="greater").pvalue
-        below = stats.ttest_1samp(values, mean, alternative="less").pvalue
-        assert equivalence_p(values, mean) == pytest.approx(max(above, below), rel=1e-12)
-
-
 def test_failed_runs_and_no_runs_are_no_numbers():
     for values, said in (
         ([1.0, float("inf")], "not finite"),

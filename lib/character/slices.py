@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+import scipy  # its parts are loaded when they are first used
 
 from lib.character.objectives import Objective
 from lib.character.parameters import CharacterParameters, TwoTexts
@@ -181,7 +181,7 @@ def over_seeds(found: Mapping[int, np.ndarray]) -> Interval:
     if freedom:
         pooled = sum(float(((v - v.mean()) ** 2).sum()) for v in logs) / freedom
         error = (pooled * sum(1 / len(v) for v in logs)) ** 0.5 / len(logs)
-        width = float(stdtrit(freedom, 0.5 + statistics.LEVEL / 2)) * error
+        width = float(scipy.stats.t.ppf(0.5 + statistics.LEVEL / 2, freedom)) * error
     ends = (100 * float(np.expm1(x)) for x in (middle, middle - width, middle + width))
     return Interval(*ends, runs)
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to load
 
 LEVEL = 0.95
 
@@ -71,10 +71,10 @@ def interval(values: ArrayLike) -> Interval:
     if not np.isfinite(sample).all():
         raise ValueError("a value is not finite: the run behind it failed")
     mean, n = float(sample.mean()), len(sample)
-    error = sample.std(ddof=1) / n**0.5 if n > 1 else 0.0
+    error = scipy.stats.sem(sample) if n > 1 else 0.0
     if n == 1 or error == 0:
         return Interval(mean, mean, mean, n)
-    low, high = mean + error * stdtrit(n - 1, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = scipy.stats.t.interval(LEVEL, n - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high), n)
 
 
@@ -103,7 +103,7 @@ def p_value(values: ArrayLike, threshold: float) -> float:
         return 1.0
     if np.ptp(sample) == 0:
         return float(sample[0] == threshold)
-    return float(2 * stdtr(len(sample) - 1, -abs(_t(sample, threshold))))
+    return float(scipy.stats.ttest_1samp(sample, threshold).pvalue)
 
 
 def equivalence_p(values: ArrayLike, delta: float) -> float:
@@ -113,23 +113,15 @@ def equivalence_p(values: ArrayLike, delta: float) -> float:
         return 1.0
     if np.ptp(sample) == 0:
         return float(abs(sample[0]) > delta)
-    above, below = -_t(sample, -delta), _t(sample, delta)
-    return float(stdtr(len(sample) - 1, max(above, below)))
-
-
-def _t(sample: np.ndarray, threshold: float) -> float:
-    """Student's statistic of the mean of a sample (n,) against a threshold."""
-    return (sample.mean() - threshold) / np.sqrt(sample.var(ddof=1) / len(sample))
+    above = scipy.stats.ttest_1samp(sample, -delta, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(sample, delta, alternative="less").pvalue
+    return float(max(above, below))
 
 
 def discovery_rate(p: Sequence[float]) -> np.ndarray:
     """q of every p: the false discovery rate of Benjamini and Hochberg (1995)."""
     own = np.asarray(p, dtype=float)
-    order = own.argsort()
-    q = own[order] * (len(own) / np.arange(1, len(own) + 1))
-    found = np.empty_like(own)
-    found[order] = np.minimum(np.minimum.accumulate(q[::-1])[::-1], 1.0)
-    return found
+    return scipy.stats.false_discovery_control(own) if len(own) else own
 
 
 def percent_change(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:
