@@ -69,6 +69,9 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
             found[f"{name}_{verdict}"] = int((frame["verdict"] == verdict).sum())
         absent = frame["verdict"] == NOT_MEASURABLE
         found[f"{name}_unmeasured"] = int(absent.sum())
+    known = set(reported[reported["verdict"] != NOT_MEASURABLE]["id"])
+    claimed = claims[claims["kind"].isin((REPORTED, TRANSFER))]["id"]
+    found["waiting"] = len(set(claimed) - known)  # for a run on the report's text at its size
     held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == "repeated")]["id"]
     also = real[real["id"].isin(held)]
     found["sentence_replicated"] = len(held)
