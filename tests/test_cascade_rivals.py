@@ -7,11 +7,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from test_cascade_routed import COUNTS, PLAN, TRAINING  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lib.base.head import summed_loss
 from lib.cascade import baseline_run, routed_stage_run, second_pass_run
-from lib.cascade.adaptation_text import TextPlan, text_parts
+from lib.cascade.adaptation_text import text_parts
 from lib.cascade.adapted import adapted_part
 from lib.cascade.all_tokens import RULES, route_values
 from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun, adapted_tail
@@ -36,20 +37,7 @@ from lib.results.claims import NOT_MEASURABLE, decide
 from lib.results.store import Absent, Results
 from lib.runs.key import described, run_key
 from lib.runs.task import Place
-from lib.training.loop import Training
 
-COUNTS = {"train": 12, "valid": 4, "test": 6}
-PLAN = TextPlan(train=12, valid=4, look=2, scored=4)
-TRAINING = Training(
-    epochs=1,
-    patience=0,
-    batch_size=2,
-    learning_rate=1e-2,
-    weight_decay=0.0,
-    schedule="linear",
-    validations=2,
-    validate_first=True,
-)
 WANTED = torch.rand(4, 128, generator=torch.Generator().manual_seed(1)) < 0.3
 
 
