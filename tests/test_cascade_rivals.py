@@ -10,7 +10,7 @@ import torch
 from test_cascade_routed import COUNTS, PLAN, TRAINING  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lib.base.head import summed_loss
+from lib.base.head import summed_loss, token_losses
 from lib.cascade import baseline_run, routed_stage_run, second_pass_run
 from lib.cascade.adaptation_text import text_parts
 from lib.cascade.adapted import adapted_part
@@ -205,6 +205,20 @@ def test_the_joint_loss_is_a_mixture_and_a_price_for_another_share():
         found = joint_loss(torch.full((7,), g).double(), states, head, labels, alone, 0.3, 10.0)
         mixed = g * summed_loss(states, head, labels) + (1 - g) * alone.sum()
         assert found.item() == pytest.approx((mixed + 7 * 10 * (g - 0.3) ** 2).item())
+
+
+def test_a_gate_learns_nothing_from_an_untrained_stage(base, dataset):
+    """Not even rounding errors, which Adam would blow up to a whole step."""
+    text = dataset.open().features("train").windows(0, 4)
+    model, labels = base.model, text.labels
+    stage, head = query_stage(model, 2), model.lm_head.weight
+    gate = JointGate(model.model.norm.weight, 0.25)
+    states = stage(text.final.view(4, text.length, -1))
+    alone = token_losses(text.final, head, labels)
+    joint_loss(gate(text.final), states, head, labels, alone, 0.25, 10.0).backward()
+    assert gate.weight.grad.abs().max() == 0
+    assert torch.allclose(alone, text.scalars["loss"], atol=1e-5)
+    assert alone.sum().item() == pytest.approx(summed_loss(text.final, head, labels).item())
 
 
 def test_an_untrained_gate_is_the_share_and_orders_as_its_read_out(base, dataset):

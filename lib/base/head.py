@@ -78,6 +78,14 @@ def summed_loss(
     return _ChunkedLoss.apply(hidden, weight, labels, chunk, importance)
 
 
+def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (nats) of every token, [N], without gradient: those that ``summed_loss`` sums,
+    bit for bit. Shapes as there."""
+    ones = torch.ones(len(labels), device=hidden.device, dtype=hidden.dtype, requires_grad=True)
+    loss = summed_loss(hidden.detach(), weight.detach(), labels, importance=ones)
+    return torch.autograd.grad(loss, ones)[0]
+
+
 @torch.no_grad()
 def head_statistics(
     hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHUNK

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.head import head_statistics, summed_loss
+from lib.base.head import head_statistics, summed_loss, token_losses
 from lib.cascade import baseline_run
 from lib.cascade.adaptation_text import TextPart, TextPlan, first_windows, text_parts
 from lib.cascade.adapted import adapted_part, beside_base
@@ -322,15 +322,16 @@ def _work(
         importance = (loss / loss.mean()).view(-1, text.length)
 
     if gate is not None:
-        alone = text.scalars["loss"].view(-1, text.length)
         final = text.final.view(-1, text.length, text.final.shape[1])
 
         def loss_with_gate(rows: Tensor) -> tuple[Tensor, int]:
-            state = answer.windows(text, rows, wanted[rows])
-            g = gate(final[rows].flatten(0, 1).to(device))
-            truth, theirs = (t[rows].flatten().to(device) for t in (labels, alone))
+            state, alone = answer.windows(text, rows, wanted[rows]), final[rows].flatten(0, 1)
+            truth, alone = labels[rows].flatten().to(device), alone.to(device)
+            # not the features' own: an untrained stage must gain exactly nothing, or Adam takes
+            # the first step of the gate along rounding errors
+            theirs = token_losses(alone, answer.base_head, truth)
             held = config.rate, config.holding
-            return joint_loss(g, state, answer.head(), truth, theirs, *held), len(truth)
+            return joint_loss(gate(alone), state, answer.head(), truth, theirs, *held), len(truth)
 
         both = nn.ModuleDict({"stage": stage, "gate": gate})
         return SequenceWork(both, len(wanted), batch, seed, loss_with_gate, valid)

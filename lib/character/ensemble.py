@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.character.models.block import RMSNorm
+from lib.character.models.block import EPSILON, RMSNorm
 from lib.character.run import CharacterRun, WindowWork, held_out_loss, outcome, run
 from lib.runs.task import CannotJoin, Outcome, Place
 from lib.text.windows import Windows
@@ -62,11 +62,10 @@ class StackedNorm(nn.Module):
     def __init__(self, layers: list[RMSNorm]):
         super().__init__()
         self.gain = nn.Parameter(torch.stack([layer.gain.detach() for layer in layers]))
-        self.eps = layers[0].eps
 
     def forward(self, x: Tensor) -> Tensor:
         seeds, width = self.gain.shape
-        normal = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        normal = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
         return (normal.view(seeds, -1, width) * self.gain[:, None]).view(x.shape)
 
 

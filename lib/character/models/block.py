@@ -19,15 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+EPSILON = 1e-6
+
+
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-6) times a learned gain; (..., d) -> (..., d)."""
+    """x / sqrt(mean(x^2) + EPSILON) times a learned gain; (..., d) -> (..., d)."""
 
     def __init__(self, width: int):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gain * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+        return self.gain * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
 
 
 def rotary_tables(length: int, head_width: int) -> tuple[Tensor, Tensor]:
