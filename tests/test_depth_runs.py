@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -292,6 +293,18 @@ def test_lines_go_through_their_points():
     assert fronts.between(costs, losses, 0.6) == pytest.approx(2.25)
     assert fronts.between(costs, losses, 1.0) == pytest.approx(0.75)
     assert fronts.between(np.array([1.0]), np.array([2.0]), 0.3) == 2.0
+
+
+def test_a_seed_counts_if_all_variants_of_a_curve_have_it():
+    def points(variant, seeds, cost):
+        rows = [(variant, "alpaca", "test", seed, cost, 3.0 + seed) for seed in seeds]
+        return pd.DataFrame(rows, columns=["variant", "text", "split", "seed", "flops", "loss"])
+
+    base, exits = points("base", [0], 1.0), points("exits", [0, 1, 2], 0.5)
+    assert list(fronts.at(pd.concat([exits, base]), 0.5).index) == [0, 1, 2]
+    gated = points("gated", [0, 1], 0.7)
+    assert list(fronts.at(pd.concat([exits, gated, base]), 0.5).index) == [0, 1]
+    assert list(fronts.at(base, 0.5).index) == [0]
 
 
 def test_the_better_cut_is_chosen_on_valid_and_not_on_test(results):

@@ -133,11 +133,14 @@ def _gated(results: Results, aim: float) -> pd.DataFrame | None:
 def at(frame: pd.DataFrame, cost: float) -> pd.Series:
     """Test loss at a cost by seed: the mean over texts of the line through the curve's points.
 
-    A point that has one seed only (nothing in it is random) counts for all.
+    A point that has one seed only (nothing in it is random) counts for all. A seed counts if all
+    variants of the curve have it: an unfinished sweep has more of one than of another.
     """
     tests = frame[frame["split"] == "test"]
     seeds = tests.groupby("variant")["seed"].nunique()
-    several = sorted(tests["seed"].unique())
+    own = [set(rows["seed"]) for _, rows in tests.groupby("variant")]
+    whole = [held for held in own if len(held) > 1] or own
+    several = sorted(set.intersection(*whole))
     found = {}
     for seed in several:
         losses = []
