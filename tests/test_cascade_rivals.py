@@ -10,7 +10,7 @@ import torch
 from test_cascade_routed import COUNTS, PLAN, TRAINING  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lib.base.head import summed_loss, token_losses
+from lib.base.head import loss_by_token, summed_loss
 from lib.cascade import baseline_run, routed_stage_run, second_pass_run
 from lib.cascade.adaptation_text import text_parts
 from lib.cascade.adapted import adapted_part
@@ -214,7 +214,7 @@ def test_a_gate_learns_nothing_from_an_untrained_stage(base, dataset):
     stage, head = query_stage(model, 2), model.lm_head.weight
     gate = JointGate(model.model.norm.weight, 0.25)
     states = stage(text.final.view(4, text.length, -1))
-    alone = token_losses(text.final, head, labels)
+    alone = loss_by_token(text.final, head, labels)
     joint_loss(gate(text.final), states, head, labels, alone, 0.25, 10.0).backward()
     assert gate.weight.grad.abs().max() == 0
     assert torch.allclose(alone, text.scalars["loss"], atol=1e-5)

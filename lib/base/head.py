@@ -78,7 +78,7 @@ def summed_loss(
     return _ChunkedLoss.apply(hidden, weight, labels, chunk, importance)
 
 
-def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def loss_by_token(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (nats) of every token, [N], without gradient: those that ``summed_loss`` sums,
     bit for bit. Shapes as there."""
     ones = torch.ones(len(labels), device=hidden.device, dtype=hidden.dtype, requires_grad=True)

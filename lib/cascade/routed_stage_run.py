@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.head import head_statistics, summed_loss, token_losses
+from lib.base.head import head_statistics, loss_by_token, summed_loss
 from lib.cascade import baseline_run
 from lib.cascade.adaptation_text import TextPart, TextPlan, first_windows, text_parts
 from lib.cascade.adapted import adapted_part, beside_base
@@ -329,7 +329,7 @@ def _work(
             truth, alone = labels[rows].flatten().to(device), alone.to(device)
             # not the features' own: an untrained stage must gain exactly nothing, or Adam takes
             # the first step of the gate along rounding errors
-            theirs = token_losses(alone, answer.base_head, truth)
+            theirs = loss_by_token(alone, answer.base_head, truth)
             held = config.rate, config.holding
             return joint_loss(gate(alone), state, answer.head(), truth, theirs, *held), len(truth)
 

@@ -45,7 +45,7 @@ def draw(experiment: Experiment, what: str, results: Results) -> Figure:
     """
     try:
         figure = experiment.figures[what](results.sound())
-    except Exception as error:
+    except (LookupError, ValueError, FileNotFoundError) as error:
         if lost := _lost(results):
             raise Absent(f"cannot be drawn, {lost}") from error
         if not isinstance(error, FileNotFoundError) or not waiting(experiment, results):

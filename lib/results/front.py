@@ -36,25 +36,21 @@ REAL = "wikipedia"
 WORDS = {
     "en": {
         "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
-        "sized": "{}",
         REPLICATED: "✔ replicated",
         REVERSED: "✘ reversed",
         UNDECIDED: "? undecided",
         NOT_MEASURABLE: "– not measurable here",
         "supported": "✔ supported",
         "contradicted": "✘ contradicted",
-        "minutes": "{:.0f}",
     },
     "ja": {
         "head": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
-        "sized": "{}",
         REPLICATED: "✔ 再現",
         REVERSED: "✘ 逆転",
         UNDECIDED: "? 未決",
         NOT_MEASURABLE: "– ここでは測定不能",
         "supported": "✔ 支持",
         "contradicted": "✘ 否定",
-        "minutes": "{:.0f}",
     },
 }
 
@@ -67,8 +63,6 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     for name, frame in (("reported", reported), ("transfer", real)):
         for verdict in (REPLICATED, REVERSED, UNDECIDED):
             found[f"{name}_{verdict}"] = int((frame["verdict"] == verdict).sum())
-        absent = frame["verdict"] == NOT_MEASURABLE
-        found[f"{name}_unmeasured"] = int(absent.sum())
     known = set(reported[reported["verdict"] != NOT_MEASURABLE]["id"])
     claimed = claims[claims["kind"].isin((REPORTED, TRANSFER))]["id"]
     found["waiting"] = len(set(claimed) - known)  # for a run on the report's text at its size
@@ -135,7 +129,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
             _cell(first if len(first) else own[own["corpus"] != REAL], words),
             _cell(real, words),
             _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
-            _link(row["notebook"], words),
+            _link(row["notebook"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -149,7 +143,7 @@ def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
     ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
     row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
     n = str(row.n) if scoreboard.random(row) else ""
-    size = f", {words['sized'].format(row.size)}" if row.size != FULL else ""
+    size = f", {row.size}" if row.size != FULL else ""
     told = f" ({n}{size})" if n else size
     return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{told}"
 
@@ -166,10 +160,10 @@ def _valued(value: float, unit: str) -> str:
     return f"{sensible(value)} %" if unit.startswith("%") else sensible(value)
 
 
-def _link(number: str, words: dict[str, str]) -> str:
+def _link(number: str) -> str:
     name = _notebooks()[number]
     spent = minutes(name)
-    told = f" {words['minutes'].format(spent)}" if spent else ""
+    told = f" {spent:.0f}" if spent else ""
     return f"[{number}](notebooks/{name}.ipynb) [![Colab]({BADGE})]({COLAB}/{name}.ipynb){told}"
 
 

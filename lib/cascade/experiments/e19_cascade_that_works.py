@@ -510,6 +510,7 @@ def _variants() -> dict[str, Variant]:
 
 # ------------------------------------------------------------------------------------- measures
 BUDGET = Exp19.model_fields["budget"].default
+RATE = Exp19.model_fields["rate"].default
 
 
 def best_routed(
@@ -637,25 +638,22 @@ def all_against_routed(results: Results) -> np.ndarray:
     return percent_change(ours, by_seed(results, "routed", "test_ppl").to_numpy())
 
 
-def rule_against_gate(
-    variant: str, rule: str, share: float = Exp19.model_fields["rate"].default
-) -> Measure:
+def rule_against_gate(variant: str, rule: str) -> Measure:
     """Percent change of a variant routed by a rule against a stage trained on all tokens and routed
     by the gate, both at the same share of test tokens."""
 
     def measure(results: Results) -> np.ndarray:
-        ours = at_share(results, variant, rule, share)
-        return paired_change(ours, at_share(results, "all_1", "gate", share))
+        ours = at_share(results, variant, rule, RATE)
+        return paired_change(ours, at_share(results, "all_1", "gate", RATE))
 
     return measure
 
 
 def wide_against_gate_at_cost(results: Results) -> np.ndarray:
     """The same of the wide gate at the FLOPs of the gate, which needs no logits."""
-    rate = Exp19.model_fields["rate"].default
-    cost = at_rate(results, "all_1", "gate", rate, "flops")
+    cost = at_rate(results, "all_1", "gate", RATE, "flops")
     ours = at_flops(results, "wide_gate", "wide_gate", cost)
-    return paired_change(ours, at_rate(results, "all_1", "gate", rate, "test_ppl"))
+    return paired_change(ours, at_rate(results, "all_1", "gate", RATE, "test_ppl"))
 
 
 def behind_against(rule: str, baseline: str) -> Measure:

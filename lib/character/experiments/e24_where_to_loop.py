@@ -30,7 +30,7 @@ KEEP = {"keep": True}
 MIDDLE = Visits((0, 1, 2, 1, 2, 3))
 
 # Looping two of four blocks costs as much as six blocks. One block with passes is that of
-# Experiment 3; its trained number of passes is the last one it is named for.
+# Experiment 3.
 LAYERED = {
     "standard": Variant(FOUR, Standard(), "Standard, 4 layers", settings=KEEP),
     "first": Variant(FOUR, Visits((0, 1, 0, 1, 2, 3)), "First two layers twice"),
@@ -49,7 +49,6 @@ PASSED = {
         ONE, Segments(4, joint=True, most=4), "1 layer, 1 to 4 passes at random", settings=KEEP
     ),
 }
-TRAINED = {"irt": 2, "looped_2": 2, "looped_4": 4, "random_4": 4}  # passes
 
 
 # ------------------------------------------------------------------------------------- measures
@@ -97,7 +96,7 @@ def passes_table(results: Results) -> pd.DataFrame:
                     found = interval(used(variant, count)(own))
                 except Absent:
                     continue
-                star = " *" if TRAINED[variant] == count else ""
+                star = " *" if PASSED[variant].objective.segments == count else ""
                 row[own.labels[variant]] = f"{found}{star}"
     return tables.captioned(pd.DataFrame.from_dict(rows, orient="index").fillna(""), results())
 
