@@ -21,7 +21,8 @@ def finite(frame: pd.DataFrame) -> None:
     print(f"all {len(sound)} perplexities are finite" + (f", {lost} runs diverged" if lost else ""))
 
 
-CUT = 40  # of 64 positions: symbols from here on are changed
+LENGTH, SYMBOLS = 64, 97
+CUT = 40  # symbols from here on are changed
 
 
 def future_influence(model: Any, objective: Any) -> float:
@@ -31,10 +32,10 @@ def future_influence(model: Any, objective: Any) -> float:
     means causal.
     """
     torch.manual_seed(0)
-    network = model.build(97).eval()
-    text = torch.randint(97, (4, 64))
+    network = model.build(SYMBOLS).eval()
+    text = torch.randint(SYMBOLS, (4, LENGTH))
     changed = text.clone()
-    changed[:, CUT:] = (changed[:, CUT:] + 1) % 97
+    changed[:, CUT:] = (changed[:, CUT:] + 1) % SYMBOLS
     with torch.no_grad():
         before, after = (objective.predict(network, x)[:, :CUT] for x in (text, changed))
     return (before - after).abs().max().item()

@@ -11,11 +11,13 @@ from lib.context.block import ContextBlock
 from lib.context.contexts import sequential
 
 STEPS = 8  # tokens that the forgetting curve follows
+PAIRS, AGREED = 128, 0.99
+CONTEXTS, NOISE = 2_048, 0.1
 
 
 @torch.no_grad()
 def forgetting_curve(block: ContextBlock, x: Tensor, *, steps: int = STEPS) -> list[dict]:
-    """Two states in 128 pairs, started apart, driven by the same tokens: how near after 1..steps.
+    """Two states in PAIRS pairs, started apart, driven by the same tokens: how near after 1..steps.
 
     Starts are two independent real contexts of other places in x [N, m*d]. Returns one row per
     number of tokens seen: cosine and squared distance per dimension.
@@ -25,8 +27,8 @@ def forgetting_curve(block: ContextBlock, x: Tensor, *, steps: int = STEPS) -> l
         raise ValueError(f"{x.shape[0]} tokens are too few for {steps} steps")
     generator = torch.Generator().manual_seed(0)
     pool = sequential(block, x[: min(x.shape[0], 512)])
-    a, b = (pool[torch.randint(pool.shape[0], (128,), generator=generator)] for _ in range(2))
-    place = torch.randint(x.shape[0] - steps, (128,), generator=generator)
+    a, b = (pool[torch.randint(pool.shape[0], (PAIRS,), generator=generator)] for _ in range(2))
+    place = torch.randint(x.shape[0] - steps, (PAIRS,), generator=generator)
     rows = [_row(0, a, b)]
     for t in range(steps):
         tokens = x[place + t]
@@ -44,21 +46,21 @@ def _row(tokens: int, a: Tensor, b: Tensor) -> dict:
 
 
 def memory_tokens(curve: list[dict]) -> int | None:
-    """Tokens after which two states agree to a cosine of 0.99; None when they never do."""
+    """Tokens after which two states agree to the cosine AGREED; None when they never do."""
     for row in curve:
-        if row["cos"] >= 0.99:
+        if row["cos"] >= AGREED:
             return row["tokens_seen"]
     return None
 
 
 @torch.no_grad()
 def noise_gain(block: ContextBlock, x: Tensor) -> float:
-    """E|f(c + e) - f(c)|^2 / E|e|^2 over at most 2,048 real contexts: below 1 the cell contracts
+    """E|f(c + e) - f(c)|^2 / E|e|^2 over at most CONTEXTS real contexts: below 1 the cell contracts
     (per token)."""
     generator = torch.Generator().manual_seed(0)
-    x = x[:2048]
+    x = x[:CONTEXTS]
     contexts = sequential(block, x)
     previous, x = contexts[:-1], x[1:]
-    jitter = 0.1 * torch.randn(previous.shape, generator=generator)
+    jitter = NOISE * torch.randn(previous.shape, generator=generator)
     clean, noisy = block(previous, x)[-1], block(previous + jitter, x)[-1]
     return ((noisy - clean).square().sum() / jitter.square().sum()).item()
