@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from lib.depth import evaluation, exit_gate, forward, fronts, rules, texts, work
+from lib.depth import evaluation, exit_gate, forward, fronts, rules, saved, texts, work
 from lib.depth.evaluation import AIMS
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
+from lib.depth.generation import Policy, Session, write
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.reading import token_losses
 from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
 from lib.figures import alternative
+from lib.runs import places
 from lib.runs.key import run_key
 from lib.runs.task import Place, Task, run_one
 from lib.text.corpus import CorpusUnavailable
@@ -215,6 +218,55 @@ def results(tmp_path_factory):
         patch.setenv("DEPTH_KEEP", str(tmp_path_factory.mktemp("depth")))
         patch.setattr(evaluation, "TARGETS", (0.5, 0.7, 0.9, 1.0))
         yield E20.run(TINY)
+
+
+@pytest.fixture
+def trained(results):
+    """The runs of ``results`` lie where they were made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTH_KEEP", str(results.folder.parents[2]))
+        yield
+
+
+TIMED = [name for name, variant in E20.variants.items() if variant.timed]
+
+
+def test_every_kept_network_comes_back_from_its_folder_at_its_cost(
+    trained, text, tmp_path, capsys
+):
+    folders = saved.save(E20, TINY, [text], TIMED, folder=tmp_path)
+    assert list(folders) == TIMED and "not saved" not in capsys.readouterr().out
+    table = saved.written(folders, "The moon", tokens=4)
+    assert table["writes"].str.startswith("The moon").all()
+    for task in E20.tasks(TINY, [text], TIMED):
+        if task.function is not run:
+            continue
+        there = Place(places.runs_folder() / task.key())
+        llama, gate = load_network(task.config, there)
+        point = saved.point_at(there.record()["tables"]["points"], 0.7)
+        session = Session(llama, task.config.method, Policy.at(point, gate))
+        ids = torch.tensor([TINY.base_name.load().tokenizer("The moon")["input_ids"]])
+        theirs = AutoModelForCausalLM.from_pretrained(folders[task.labels["variant"]])
+        assert torch.equal(theirs.generate(ids, max_new_tokens=4)[:, -4:], write(session, ids, 4))
+    assert table.loc["exits", "rule"] and table.loc["exits", "exits"]
+
+
+def test_a_network_that_is_not_here_is_named(text, kept, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_KEEP", str(kept))
+    assert saved.save(E20, TINY, [text], ["adapted"]) == {}
+    assert "not trained on this machine, so not saved: adapted" in capsys.readouterr().out
+
+
+def test_the_point_for_a_cost_is_the_best_of_the_nearest():
+    def point(rule, target, loss, split="valid", keys="propagated"):
+        own = {"rule": rule, "target": target, "loss": loss, "split": split, "keys": keys}
+        return own | {"flops": 1.0}
+
+    points = [point("gate", 0.5, 1.0), point("gate", 0.7, 2.0), point("entropy", 0.7, 1.9)]
+    points += [point("random", 0.7, 0.1), point("oracle", 0.7, 0.1, keys="free")]
+    points += [point("entropy", 0.7, 0.1, split="test")]
+    assert saved.point_at(points, 0.72)["rule"] == "entropy"
+    assert saved.point_at([point("fixed", None, 3.0, keys="none")], 0.7)["loss"] == 3.0
 
 
 def test_exits_for_all_tokens_cost_less_and_the_last_is_the_network(results):

@@ -6,7 +6,9 @@ the cache. A token that stops early gives keys and values to all later layers at
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,23 @@ class Policy:
     exits: tuple[int, ...] = ()
     gate: ExitGate | None = field(default=None, compare=False)
     mix: float = 1.0
+
+    @classmethod
+    def at(cls, point: Mapping[str, Any], gate: ExitGate | None = None) -> Policy:
+        """The policy of a row of the table ``points``; ``gate`` holds the exits' gates."""
+        own, threshold = {}, point.get("threshold")
+        if point["rule"] in rules.RULES:
+            exits = tuple(int(e) for e in point["exits"].split())
+            own = {"rule": point["rule"], "exits": exits}
+        if point.get("mix") is not None:
+            own["mix"] = point["mix"]
+        return cls(threshold=threshold, gate=gate, **own)
+
+
+def usable(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The points of valid that a user would run: whole networks, rules with propagated keys."""
+    valid = [row for row in points if row["split"] == "valid" and row["rule"] != "random"]
+    return [row for row in valid if row["rule"] == "fixed" or row["keys"] == "propagated"]
 
 
 class Stop:

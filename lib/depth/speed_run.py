@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from lib.depth.evaluation import Row
-from lib.depth.generation import Policy, Session, write
+from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
 from lib.depth.network import frozen
-from lib.depth.rules import RULES
 from lib.depth.run import KEPT, DepthRun, load_network
 from lib.depth.run import run as train
 from lib.runs.clock import in_turns
@@ -45,12 +44,10 @@ def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
     method, text = config.network.method, config.network.text
     base = frozen(config.network.base.load().model.to(place.device), Method(method.layers))
     ids = text.parts[text.texts[0]]["test"].inputs[: config.windows].to(place.device)
-    rows = timed_points(there.record()["tables"]["points"])
+    rows = usable(there.record()["tables"]["points"])
     uses: list[Callable[[], Session]] = [lambda: Session(base, Method(method.layers))]
     for row in rows:
-        exits = tuple(int(e) for e in row["exits"].split()) if row["rule"] in RULES else ()
-        rule = row["rule"] if row["rule"] in RULES else ""
-        policy = Policy(rule, row.get("threshold"), exits, gate)
+        policy = Policy.at(row, gate)
         uses.append(lambda policy=policy: Session(llama, method, policy))
     jobs = [lambda u=use: score(u(), ids) for use in uses]
     scored = in_turns(jobs, config.rounds, place.device)
@@ -67,12 +64,6 @@ def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
         found.append(own)
     row = {"corpus": text.name, "corpus_sha256": text.sha256}
     return Outcome(row, {"speed": found})
-
-
-def timed_points(points: list[Row]) -> list[Row]:
-    """The points of valid that a user would run: whole networks, rules with propagated keys."""
-    valid = [row for row in points if row["split"] == "valid" and row["rule"] != "random"]
-    return [row for row in valid if row["rule"] == "fixed" or row["keys"] == "propagated"]
 
 
 @torch.inference_mode()

@@ -1,0 +1,105 @@
+"""Networks of notebook 20 as folders that ``from_pretrained`` of transformers loads.
+
+``lib.depth.modeling`` must be imported before, so that transformers knows the architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lib.depth.generation import Policy, usable
+from lib.depth.modeling import as_model
+from lib.depth.parameters import DepthParameters
+from lib.depth.run import KEPT, DepthRun, load_network
+from lib.depth.run import run as train
+from lib.depth.texts import DepthText
+from lib.experiment import Experiment
+from lib.runs import devices, files, places
+from lib.runs.task import RECORD, Place, Task
+
+COST = 0.7  # of the base's, where a network can be run at several
+PROMPT = "The moon is"
+WRITTEN = 16  # new tokens
+
+
+def save(
+    experiment: Experiment,
+    parameters: DepthParameters,
+    texts: Sequence[DepthText],
+    variants: Sequence[str] = ("adapted", "middle_removed_70", "exits", "gated"),
+    cost: float = COST,
+    folder: Path | None = None,
+) -> dict[str, Path]:
+    """Save the first seed of each variant, with the policy it needs at a cost; where each lies.
+
+    A variant whose network is not on this machine is left out, which is said aloud. Raises
+    ParameterError for a variant that there is not.
+    """
+    folder = folder or places.kept_folder() / "models" / experiment.slug
+    device = devices.choose(parameters.device)
+    found, missing = {}, []
+    for task in experiment.tasks(parameters, texts, variants):
+        name = task.labels["variant"]
+        if task.function is not train or task.seed:
+            continue
+        there = Place(places.runs_folder() / task.key(device.type), device)
+        if not all((there.folder / part).is_file() for part in (KEPT, RECORD)):
+            missing.append(name)
+            continue
+        found[name] = folder / name
+        _save(task, there, cost, found[name])
+    if missing:
+        print(f"not trained on this machine, so not saved: {', '.join(missing)}")
+    return found
+
+
+def _save(task: Task, there: Place, cost: float, folder: Path) -> None:
+    config: DepthRun = task.config
+    base = config.base.load()
+    llama, gate = load_network(config, there)
+    policy = Policy.at(point_at(there.record()["tables"]["points"], cost), gate)
+    model = as_model(base.model, llama, config.method, policy)
+    files.budgeted(folder, sum(4 * p.numel() for p in model.parameters()), "the network")
+    model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+
+
+def point_at(points: Sequence[Mapping[str, Any]], cost: float) -> Mapping[str, Any]:
+    """Of the points of valid that can be run: those chosen for the nearest cost, the best of
+    these."""
+    own = usable(points)
+    asked = [row["flops"] if row.get("target") is None else row["target"] for row in own]
+    nearest = min(asked, key=lambda value: abs(value - cost))
+    return min((r for r, a in zip(own, asked, strict=True) if a == nearest), key=_loss)
+
+
+def _loss(point: Mapping[str, Any]) -> float:
+    return point["loss"]
+
+
+def written(
+    folders: Mapping[str, Path], prompt: str = PROMPT, tokens: int = WRITTEN
+) -> pd.DataFrame:
+    """What each saved network writes after a prompt, greedily: loaded anew out of its folder."""
+    rows = {}
+    for name, folder in folders.items():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        new = model.generate(ids, max_new_tokens=tokens)[0, ids.shape[1] :]
+        policy = model.policy
+        rows[name] = {
+            "layers": len(model.model.layers),
+            "exits": ", ".join(map(str, policy.exits)),
+            "rule": policy.rule or ("gate" if model.method.gated is not None else ""),
+            "writes": f"{prompt}{tokenizer.decode(new)}",
+        }
+    return pd.DataFrame(rows).T.rename_axis("network")
