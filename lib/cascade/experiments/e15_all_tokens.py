@@ -47,17 +47,18 @@ SMALL = {
     "served_windows": 4,
     "new_tokens": 8,
 }
-SHORT = {"hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2}
+SHORT = {"hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2, "rounds": 1}
 
 
 class Exp15(StagedParameters):
-    """The cascades of Experiment 14, served on ``served_windows`` test windows and timed while they
-    generate ``new_tokens``: hence one worker."""
+    """The cascades of Experiment 14, served on ``served_windows`` test windows and timed in
+    ``rounds`` while they generate ``new_tokens``: hence one worker."""
 
     workers: int = whole(1, 1, 64)
     hard_ratio: float = real(0.6, 0.05, 0.9)
     served_windows: int = whole(100, 1, 10_000)
     new_tokens: int = whole(128, 1, 2_000)
+    rounds: int = whole(3, 1, 100)
 
     LADDER = {
         "third": {**StagedParameters.LADDER["third"], "served_windows": 33},
@@ -83,7 +84,8 @@ def _served(label: str, **changes) -> Variant:
         return ServedRun(_run(p, dataset, changes), p.served_windows)
 
     def timed(p: Exp15, dataset) -> list[Run]:
-        speed = CascadeSpeed(_run(p, dataset, changes), new_tokens=p.new_tokens)
+        config = _run(p, dataset, changes)
+        speed = CascadeSpeed(config, new_tokens=p.new_tokens, repeats=p.rounds)
         seeds = range(p.seeds)
         return [Run(cascade_run.run_speed, speed, s, side=True, alone=True) for s in seeds]
 
