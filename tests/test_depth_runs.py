@@ -231,9 +231,7 @@ def trained(results):
 TIMED = [name for name, variant in E20.variants.items() if variant.timed]
 
 
-def test_every_kept_network_comes_back_from_its_folder_at_its_cost(
-    trained, text, tmp_path, capsys
-):
+def test_every_kept_network_comes_back_from_its_folder_at_its_cost(trained, text, tmp_path, capsys):
     folders = saved.save(E20, TINY, [text], TIMED, folder=tmp_path)
     assert list(folders) == TIMED and "not saved" not in capsys.readouterr().out
     table = saved.written(folders, "The moon", tokens=4)

@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lib.depth.evaluation import Row
 from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
 from lib.depth.network import frozen

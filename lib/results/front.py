@@ -33,6 +33,7 @@ REPOSITORY = "depth-adaptive-lm/depth-adaptive-lm"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
 REAL = "wikipedia"
+CLAIM = "claim "  # before an id, in a name in braces
 WORDS = {
     "en": {
         "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
@@ -168,17 +169,28 @@ def _link(number: str) -> str:
 
 
 def fill(language: str) -> str:
-    """The front page in a language. Raises KeyError for a name in braces that has no number."""
+    """The front page in a language: a name in braces becomes a number, ``claim`` and an id become
+    what is measured of that claim. Raises KeyError for a name or a claim that has no number."""
     claims = pd.read_csv(scoreboard.PATH)
     made: dict[str, Callable[[], str]] = {"questions": lambda: table(claims, language)}
     known = numbers(claims)
 
     def put(match: re.Match[str]) -> str:
         name = match[1].strip()
+        if name.startswith(CLAIM):
+            return _cell(_claimed(claims, name.removeprefix(CLAIM)), WORDS[language])
         return made[name]() if name in made else known[name]
 
     text = (FOLDER / f"README.{language}.md").read_text(encoding="utf-8")
     return re.sub(r"\{\{([^{}]+)\}\}", put, text)
+
+
+def _claimed(claims: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The measured rows of a claim. Raises KeyError if there are none."""
+    found = claims[(claims["id"] == name) & (claims["n"] > 0)]
+    if found.empty:
+        raise KeyError(f"claim {name!r} has no measured row in {scoreboard.PATH.name}")
+    return found
 
 
 def pages() -> dict[str, Any]:
