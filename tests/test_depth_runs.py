@@ -355,6 +355,9 @@ def test_a_seed_counts_if_all_variants_of_a_curve_have_it():
     gated = points("gated", [0, 1], 0.7)
     assert list(fronts.at(pd.concat([exits, gated, base]), 0.5).index) == [0, 1]
     assert list(fronts.at(base, 0.5).index) == [0]
+    # one seed of what is random does not stand for the others
+    assert list(fronts.at(pd.concat([exits, points("layerskip", [1], 0.7)]), 0.5).index) == [1]
+    assert set(fronts.ONCE) == {name for name, variant in E20.variants.items() if variant.once}
 
 
 def test_the_better_cut_is_chosen_on_valid_and_not_on_test(results):

@@ -21,6 +21,7 @@ from lib.results.store import Absent, Results
 EXIT_NETWORKS = ("exits", "layerskip")
 GROUPS = {"head": HEAD_RULES, "state": STATE_RULES, "random": ("random",)}
 FIXED = ("last_removed", "middle_removed")
+ONCE = ("base", "again_untrained", "again_untrained_middle")  # nothing in them is random
 NAMES = {0.5: "50", 0.7: "70", 0.9: "90"}
 Curve = Callable[[Results], pd.DataFrame]
 
@@ -133,20 +134,17 @@ def _gated(results: Results, aim: float) -> pd.DataFrame | None:
 def at(frame: pd.DataFrame, cost: float) -> pd.Series:
     """Test loss at a cost by seed: the mean over texts of the line through the curve's points.
 
-    A point that has one seed only (nothing in it is random) counts for all. A seed counts if all
-    variants of the curve have it: an unfinished sweep has more of one than of another.
+    A variant in which nothing is random counts for all seeds. A seed counts if all others of the
+    curve have it: an unfinished sweep has more of one than of another.
     """
     tests = frame[frame["split"] == "test"]
-    seeds = tests.groupby("variant")["seed"].nunique()
-    own = [set(rows["seed"]) for _, rows in tests.groupby("variant")]
-    whole = [held for held in own if len(held) > 1] or own
-    several = sorted(set.intersection(*whole))
+    held = {name: set(rows["seed"]) for name, rows in tests.groupby("variant")}
+    several = [seeds for name, seeds in held.items() if name not in ONCE] or [*held.values()]
     found = {}
-    for seed in several:
+    for seed in sorted(set.intersection(*several)):
         losses = []
         for _, own in tests.groupby("text"):
-            constant = own["variant"].map(seeds) == 1
-            line = own[(own["seed"] == seed) | constant].sort_values("flops")
+            line = own[(own["seed"] == seed) | own["variant"].isin(ONCE)].sort_values("flops")
             losses.append(between(line["flops"].to_numpy(), line["loss"].to_numpy(), cost))
         found[seed] = float(np.mean(losses))
     return pd.Series(found).rename_axis("seed")
