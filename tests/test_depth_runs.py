@@ -233,7 +233,7 @@ TIMED = [name for name, variant in E20.variants.items() if variant.timed]
 
 def test_every_kept_network_comes_back_from_its_folder_at_its_cost(trained, text, tmp_path, capsys):
     folders = saved.save(E20, TINY, [text], TIMED, folder=tmp_path)
-    assert list(folders) == TIMED and "not saved" not in capsys.readouterr().out
+    assert list(folders) == TIMED and "no network" not in capsys.readouterr().out
     table = saved.written(folders, "The moon", tokens=4)
     assert table["writes"].str.startswith("The moon").all()
     for task in E20.tasks(TINY, [text], TIMED):
@@ -252,7 +252,7 @@ def test_every_kept_network_comes_back_from_its_folder_at_its_cost(trained, text
 def test_a_network_that_is_not_here_is_named(text, kept, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_KEEP", str(kept))
     assert saved.save(E20, TINY, [text], ["adapted"]) == {}
-    assert "not trained on this machine, so not saved: adapted" in capsys.readouterr().out
+    assert "no network is kept on this machine of: adapted" in capsys.readouterr().out
 
 
 def test_the_point_for_a_cost_is_the_best_of_the_nearest():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def save(
 ) -> dict[str, Path]:
     """Save the first seed of each variant, with the policy it needs at a cost; where each lies.
 
-    A variant whose network is not on this machine is left out, which is said aloud. Raises
+    A variant whose network is not kept on this machine is left out, which is said aloud. Raises
     ParameterError for a variant that there is not.
     """
     folder = folder or places.kept_folder() / "models" / experiment.slug
@@ -55,7 +56,7 @@ def save(
         found[name] = folder / name
         _save(task, there, cost, found[name])
     if missing:
-        print(f"not trained on this machine, so not saved: {', '.join(missing)}")
+        print(f"no network is kept on this machine of: {', '.join(missing)}")
     return found
 
 
@@ -66,8 +67,11 @@ def _save(task: Task, there: Place, cost: float, folder: Path) -> None:
     policy = Policy.at(point_at(there.record()["tables"]["points"], cost), gate)
     model = as_model(base.model, llama, config.method, policy)
     files.budgeted(folder, sum(4 * p.numel() for p in model.parameters()), "the network")
-    model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
+    with files.locked(folder.parent / f"{folder.name}.lock"):
+        files.clear_partial(folder.parent, folder.name)
+        with files.whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            base.tokenizer.save_pretrained(partial)
 
 
 def point_at(points: Sequence[Mapping[str, Any]], cost: float) -> Mapping[str, Any]:
@@ -76,11 +80,8 @@ def point_at(points: Sequence[Mapping[str, Any]], cost: float) -> Mapping[str, A
     own = usable(points)
     asked = [row["flops"] if row.get("target") is None else row["target"] for row in own]
     nearest = min(asked, key=lambda value: abs(value - cost))
-    return min((r for r, a in zip(own, asked, strict=True) if a == nearest), key=_loss)
-
-
-def _loss(point: Mapping[str, Any]) -> float:
-    return point["loss"]
+    near = (row for row, value in zip(own, asked, strict=True) if value == nearest)
+    return min(near, key=itemgetter("loss"))
 
 
 def written(
