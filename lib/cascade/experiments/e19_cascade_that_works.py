@@ -42,7 +42,7 @@ from lib.runs.places import runs_folder
 from lib.training.loop import Training
 
 DEPTHS = (1, 2, 4)  # times ``layers`` that a stage on all tokens may have
-STUDY_RATES = (1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3)
+STUDY_RATES = (1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3, 1.0e-2)
 
 
 class Exp19(CascadeParameters):
@@ -73,11 +73,11 @@ class Exp19(CascadeParameters):
     all_learning_rates: str = reals("0.001,0.0003", 0.0, 1.0, above=True, repeats=True)
     tuned_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    joint_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    half_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
-    behind_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
+    joint_learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
+    half_learning_rate: float = real(3.0e-3, 0.0, 1.0, above=True)
+    behind_learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     pass_learning_rates: str = reals("0.001,0.001,0.001,0.001", 0.0, 1.0, above=True, repeats=True)
-    study_rates: str = reals("0.0001,0.0003,0.001,0.003", 0.0, 1.0, above=True)
+    study_rates: str = reals("0.0001,0.0003,0.001,0.003,0.01", 0.0, 1.0, above=True)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
     cumulative_seeds: int = whole(3, 1, 1_000)
