@@ -109,6 +109,9 @@ class Exp19(CascadeParameters):
         "rates": "0.1,0.25,0.5,1.0",
         "budget": 3.0,
         "learning_rate": 1.0e-3,
+        "joint_learning_rate": 1.0e-3,
+        "half_learning_rate": 1.0e-3,
+        "behind_learning_rate": 1.0e-3,
         "study_rates": "0.001,0.003",
         "study_windows": 4,
     }
