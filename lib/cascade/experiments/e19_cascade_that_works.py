@@ -75,7 +75,7 @@ class Exp19(CascadeParameters):
     low_rank_learning_rate: float = real(1.0e-3, 0.0, 1.0, above=True)
     joint_learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
     half_learning_rate: float = real(3.0e-3, 0.0, 1.0, above=True)
-    behind_learning_rate: float = real(3.0e-4, 0.0, 1.0, above=True)
+    behind_learning_rate: float = real(1.0e-4, 0.0, 1.0, above=True)
     pass_learning_rates: str = reals("0.001,0.001,0.001,0.001", 0.0, 1.0, above=True, repeats=True)
     study_rates: str = reals("0.0001,0.0003,0.001,0.003,0.01", 0.0, 1.0, above=True)
     study_windows: int = whole(96, 0, 100_000)
