@@ -126,7 +126,9 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         load_base("auto")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "config.json", "base.json"]
+)
 def test_a_damaged_cache_is_set_aside_and_fetched_again(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
     monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
@@ -142,7 +144,7 @@ def test_a_damaged_cache_is_set_aside_and_fetched_again(name, tmp_path, monkeypa
     damaged.write_bytes(raw)
     monkeypatch.setattr(pretrained, "_from_wheel", lambda: tiny)
     assert load_base("auto") is tiny
-    assert "is damaged: it is kept as" in capsys.readouterr().out
+    assert "is damaged; it is kept as" in capsys.readouterr().out
     assert not ready.exists() and len(list(ready.parent.glob("*.damaged-1"))) == 1
 
 

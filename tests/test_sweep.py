@@ -14,7 +14,7 @@ from small_runs import Small, Text, task
 
 from lib.runs import engines, files, places
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import Place, Task, finished, run_one
+from lib.runs.task import Place, Task, finished, run_one, run_together
 from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
@@ -82,7 +82,9 @@ def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
     assert "second line" in log.read_text() and "Traceback" in log.read_text()
     assert nan.startswith("  nan, seed 0: training loss nan in epoch 1, update 2 (log: ")
     assert [len(pairs) for pairs in told] == [2], "what is there is told before the error"
-    assert finished(kept / "runs" / tasks[3].key()) and "FAILED bad" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("FAILED bad") and said[-1].startswith("[4/4] good, seed 1: ")
+    assert finished(kept / "runs" / tasks[3].key())
     with pytest.raises(SweepFailed, match="2 of 4"):
         sweep(tasks)
 
@@ -160,6 +162,27 @@ def test_a_run_that_another_needs_is_made_once_and_again_if_a_file_is_gone(kept,
     place.need(small_runs.run, config, 4, "last.safetensors")
     assert list(starts(marks).values()) == [2]
     assert (first.folder / "run.json.damaged-1").is_file()
+
+
+def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept, monkeypatch):
+    asked = []
+
+    def together(config, seeds, places):
+        asked.append(seeds)
+        return [
+            small_runs.run(config, seed, place) for seed, place in zip(seeds, places, strict=True)
+        ]
+
+    monkeypatch.setattr(small_runs.run, "together", together, raising=False)
+    tasks, device = [task(seed=seed) for seed in range(3)], engines.torch.device("cpu")
+    first = run_one(tasks[1], kept / "runs", device)
+    half = kept / "runs" / tasks[2].key() / ".checkpoint.safetensors.abc.part"
+    half.parent.mkdir()
+    half.write_text("half")
+    records = run_together(tasks, kept / "runs", device)
+    assert asked == [[0, 2]] and records[1] == first and not half.exists()
+    assert records == [finished(kept / "runs" / t.key()) for t in tasks]
+    assert run_together(tasks, kept / "runs", device) == records and len(asked) == 1
 
 
 def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsys):

@@ -141,7 +141,7 @@ def test_a_damaged_cache_is_put_aside_and_made_again(shelf, capsys):
     whole = wikipedia.articles()
     shelf.write_bytes(shelf.read_bytes()[:-3])
     assert wikipedia.articles() == whole
-    assert "was damaged" in capsys.readouterr().out
+    assert "the cached wikipedia.txt is damaged; it is kept as" in capsys.readouterr().out
     assert sorted(p.name for p in shelf.parent.iterdir()) == [
         "wikipedia.txt", "wikipedia.txt.damaged-1",
     ]  # fmt: skip

@@ -8,6 +8,7 @@ for another hub model (``owner/name@revision``), or for the random tiny one of t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -222,6 +223,7 @@ def _save(
 ) -> Base:
     """Keep a base in the cache, whole or not at all, and read it from there."""
     with files.locked(ready.parent / "lock"):
+        files.clear_partial(ready.parent)
         if not (ready / MANIFEST).is_file():  # another process may have been first
             size = 4 * sum(p.numel() for p in model.parameters())
             files.budgeted(ready.parent, size, "the base model")
@@ -253,18 +255,20 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _held(ready: Path) -> Base | None:
     """The base of a folder of the cache, None if it has none. A damaged one is set aside."""
-    try:
-        about = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    weights = files.sha256_of(ready / WEIGHTS) if (ready / WEIGHTS).is_file() else ""
-    if weights != about["sha256"] or about.get("others", _hashes(ready)) != _hashes(ready):
-        aside = files.set_aside(ready)
-        print(
-            f"the cached base {ready.name} is damaged: it is kept as {aside.name} and "
-            "fetched again",
-            flush=True,
-        )
+    about = files.kept(ready, _manifest, "fetched again")
+    if about is None:
         return None
     model, tokenizer = _read(ready)
-    return Base(model, tokenizer, about["name"], about["source"], _identity(model, weights))
+    identity = _identity(model, about["sha256"])
+    return Base(model, tokenizer, about["name"], about["source"], identity)
+
+
+def _manifest(ready: Path) -> dict[str, str]:
+    """What a folder of the cache holds, seen to be whole. Raises Damaged."""
+    text = (ready / MANIFEST).read_text(encoding="utf-8")
+    with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+        about, others = json.loads(text), _hashes(ready)
+        weights = files.sha256_of(ready / WEIGHTS)
+        if weights == about["sha256"] and others == about.get("others", others):
+            return about
+    raise files.Damaged(f"the cached base {ready.name} is damaged")

@@ -54,6 +54,7 @@ def sweep(
     for batch, beside in _batches(waiting, workers):
         for task, record in engines.submit(engine, batch, beside, runs, device):
             if isinstance(record, Failure):
+                progress.done += 1
                 failures.append(f"{task.name}: {record.sentence}")
                 print(f"FAILED {failures[-1]}", flush=True)
             else:
@@ -82,7 +83,7 @@ def _batches(waiting: Mapping[str, Task], workers: int) -> Iterable[tuple[list[T
 
 
 class _Progress:
-    """Plain lines: how many are done, what the last one found, how long the rest will take."""
+    """Plain lines: how many have ended, what the last one found, how long the rest will take."""
 
     def __init__(self, total: int):
         self.total, self.done, self.started = total, 0, time.perf_counter()

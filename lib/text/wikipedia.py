@@ -22,7 +22,6 @@ test   10        367,735     85,334   1,485
 from __future__ import annotations
 
 import bz2
-import contextlib
 import hashlib
 import io
 import re
@@ -128,22 +127,24 @@ def articles() -> list[str]:
     pinned one. A damaged cache is put aside and made again, and a line says so.
     """
     ready = cache_folder() / "text" / "wikipedia.txt"
-    if ready.is_file():
-        content = ready.read_bytes()
-        if hashlib.sha256(content).hexdigest() == TEXT_SHA256:
-            return content.decode().split(BETWEEN)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            aside = files.set_aside(ready)
-            print(f"The cached {ready.name} was damaged; now {aside.name}, made again.", flush=True)
-    content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
-    seen = hashlib.sha256(content).hexdigest()
-    if seen != TEXT_SHA256:
-        raise fetch.Refused(
-            f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
-            "mwparserfromhell as in requirements.lock."
-        )
-    files.write_bytes(ready, content)
+    content = files.kept(ready, _read)
+    if content is None:
+        content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
+        seen = hashlib.sha256(content).hexdigest()
+        if seen != TEXT_SHA256:
+            raise fetch.Refused(
+                f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
+                "mwparserfromhell as in requirements.lock."
+            )
+        files.write_bytes(ready, content)
     return content.decode().split(BETWEEN)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != TEXT_SHA256:
+        raise files.Damaged(f"the cached {path.name} is damaged")
+    return content
 
 
 # --------------------------------------------------------------------------- the package index

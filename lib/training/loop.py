@@ -351,14 +351,10 @@ class _Loop:
 
     def _resume(self) -> bool:
         """Go on from the checkpoint if there is one; a damaged one is set aside, said aloud."""
-        if self.path is None or not self.path.is_file():
+        held = self.path and files.kept(self.path, load_tensors, "the run begins again")
+        if not held:
             return False
-        try:
-            tensors, about = load_tensors(self.path)
-        except files.Damaged as damage:
-            aside = files.set_aside(self.path)
-            print(f"{damage}; it is kept as {aside.name} and the run begins again", flush=True)
-            return False
+        tensors, about = held
         where = f"the checkpoint {self.path.name} in {self.path.parent.name}"
         if about["identity"] != self.identity:
             raise ValueError(f"{where} is of other settings, another seed or other data; delete it")
