@@ -111,9 +111,7 @@ def moved(slug: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _apart(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is not other
-    if math.isnan(one) or math.isnan(other):
-        return math.isnan(one) != math.isnan(other)
-    return abs(one - other) > TOLERANCE * max(abs(one), SETTLED)
+    return not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE * SETTLED)
 
 
 def _sentence(slug: str, name: str, number: str, old: Any, new: Any) -> str:

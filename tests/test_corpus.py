@@ -73,6 +73,8 @@ def test_a_folder_with_train_is_used_whole(tmp_path, monkeypatch):
     assert corpus.name == "wikitext-2" and corpus.train == LONG[:300]
     assert corpus.test == LONG[::-1][100_000:100_100]
     assert corpus.sha256 != load_corpus("wikitext-2", "", 300, 200, 101).sha256
+    with pytest.raises(ValueError, match="valid_chars is 100,001; at most 100,000"):
+        load_corpus("wikitext-2", "", 300, 100_001, 100)  # it would reach into the test slice
 
 
 def test_a_folder_without_train_says_stand_in(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Golden numbers: what they catch, and that the kept ones still hold for one experiment."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -23,6 +24,9 @@ def test_a_number_that_moves_under_an_unchanged_key_is_named():
     kept = golden.kept("03_iterative_refinement")["runs"]
     assert golden.moved("03", kept, kept) == []
     assert golden.moved("03", kept, change(kept, 1 + 1e-4)) == [], "another processor's sums"
+    infinite = change(kept, math.inf)
+    assert golden.moved("03", infinite, infinite) == []
+    assert len(golden.moved("03", infinite, kept)) == len(golden.moved("03", kept, infinite)) == 1
     (sentence,) = golden.moved("03", kept, change(kept, 1.01))
     assert "variant irt on embedded, seed 0: row.val_ppl moved from" in sentence
     assert "raise the VERSION" in sentence

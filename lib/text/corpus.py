@@ -13,7 +13,7 @@
 
 Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing. On
 WikiText-2 both ``valid`` and ``test`` are cut from the validation file, ``test`` from character
-100,000 on: valid slices longer than that would reach into it.
+100,000 on, ``valid`` before it.
 """
 
 import hashlib
@@ -176,7 +176,7 @@ def _wikitext(
         name,
         source,
         train,
-        _slice(valid, 0, valid_chars, "valid"),
+        _slice(valid[:TEST_OFFSET], 0, valid_chars, "valid"),
         _slice(valid, TEST_OFFSET, test_chars, "test"),
         Alphabet(),
     )
