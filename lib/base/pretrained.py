@@ -34,18 +34,10 @@ HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 WEIGHTS, MANIFEST = "model.safetensors", "base.json"  # of a folder of the cache
 NUMBERS = (  # what a forward pass depends on beside the weights
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "vocab_size",
-    "rms_norm_eps",
-    "rope_parameters",
-    "tie_word_embeddings",
-)
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "vocab_size", "rms_norm_eps",
+    "rope_parameters", "tie_word_embeddings",
+)  # fmt: skip
 ALLOWED = (
     "'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
     "or a hub model 'owner/name@<40 hex digits of its revision>'"
@@ -179,13 +171,6 @@ def _spoken(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-# --------------------------------------------------------------------------- the hub
-
-
-def _hub_key(name: str, revision: str) -> str:
-    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
-
-
 def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", _hub_key(name, revision))
     if held := _held(ready):
@@ -196,9 +181,6 @@ def _from_hub(name: str, revision: str) -> Base:
         raise BaseUnavailable(str(missing)) from missing
     model, tokenizer = _read(fetched)
     return _save(ready, model, tokenizer, name, "hub")
-
-
-# --------------------------------------------------------------------------- the package index
 
 
 def _from_wheel() -> Base:
@@ -216,6 +198,10 @@ def _from_wheel() -> Base:
 
 def _saved(kind: str, key: str) -> Path:
     return cache_folder() / "base" / f"{kind}-{key[:16]}"
+
+
+def _hub_key(name: str, revision: str) -> str:
+    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
 
 
 def _save(

@@ -5,7 +5,7 @@ fails does not stop the others: what can be run is run and kept, and the end nam
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +51,11 @@ def sweep(
         return [(task, {**held[key], "key": key}) for task, key in found if key in held]
 
     last_told = time.monotonic()
-    for batch, beside in _batches(waiting, workers):
-        for task, record in engines.submit(engine, batch, beside, runs, device):
+    # side by side, then, one at a time, what reads the clock
+    together = [task for task in waiting.values() if not task.alone]
+    alone = [task for task in waiting.values() if task.alone]
+    for batch, beside in ((together, workers), (alone, 1)):
+        for task, record in engines.submit(engine, batch, beside, runs, device) if batch else ():
             if isinstance(record, Failure):
                 progress.done += 1
                 failures.append(f"{task.name}: {record.sentence}")
@@ -73,13 +76,6 @@ def sweep(
             f"{len(failures)} of {len(tasks)} runs failed, the others are kept:\n{listed}"
         )
     return found
-
-
-def _batches(waiting: Mapping[str, Task], workers: int) -> Iterable[tuple[list[Task], int]]:
-    """What may run side by side, then, one at a time, what reads the clock."""
-    together = [task for task in waiting.values() if not task.alone]
-    alone = [task for task in waiting.values() if task.alone]
-    return [(part, n) for part, n in ((together, workers), (alone, 1)) if part]
 
 
 class _Progress:
