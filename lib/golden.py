@@ -43,7 +43,10 @@ def small(experiment: Experiment) -> Any:
 
 
 def compute(experiment: Experiment) -> dict[str, Any]:
-    """All numbers of an experiment at the small size: run by run, table by table, column lists."""
+    """The numbers of an experiment at the small size: run by run, table by table, column lists.
+
+    Clocks are left out, and columns of whole numbers that every run fills.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         results = experiment.run(small(experiment))
     return as_numbers(results)

@@ -396,8 +396,3 @@ def test_other_tools(tool, arguments, sentence):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode and done.stdout == ""
     assert sentence in done.stderr.strip().splitlines()[-1], done.stderr
-
-
-def test_there_are_many():
-    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS, *OTHERS)
-    assert len(cases) >= 80

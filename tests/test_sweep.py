@@ -1,5 +1,6 @@
 """Every run exactly once, failures beside each other, and no process left behind."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -10,21 +11,15 @@ from pathlib import Path
 
 import pytest
 import small_runs
+import torch
 from small_runs import Small, Text, task
 
-from lib.runs import engines, files, places
+from lib.runs import files, places
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import Place, Task, finished, run_one, run_together
+from lib.runs.task import CPU, Place, Task, finished, run_one, run_together
 from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
-
-
-@pytest.fixture
-def marks(tmp_path) -> Path:
-    """A folder in which every start of a run leaves a line."""
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"
 
 
 def starts(folder: Path) -> dict[str, int]:
@@ -174,15 +169,15 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
         ]
 
     monkeypatch.setattr(small_runs.run, "together", together, raising=False)
-    tasks, device = [task(seed=seed) for seed in range(3)], engines.torch.device("cpu")
-    first = run_one(tasks[1], kept / "runs", device)
+    tasks = [task(seed=seed) for seed in range(3)]
+    first = run_one(tasks[1], kept / "runs", CPU)
     half = kept / "runs" / tasks[2].key() / ".checkpoint.safetensors.abc.part"
     half.parent.mkdir()
     half.write_text("half")
-    records = run_together(tasks, kept / "runs", device)
+    records = run_together(tasks, kept / "runs", CPU)
     assert asked == [[0, 2]] and records[1] == first and not half.exists()
     assert records == [finished(kept / "runs" / t.key()) for t in tasks]
-    assert run_together(tasks, kept / "runs", device) == records and len(asked) == 1
+    assert run_together(tasks, kept / "runs", CPU) == records and len(asked) == 1
 
 
 def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsys):
@@ -203,18 +198,11 @@ def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsy
 
 
 def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
-    import dataclasses
-
     tasks = [task("a"), task("b", value=2.0), task("c", value=3.0)]
     tasks[0] = dataclasses.replace(tasks[0], alone=True)
     sweep(tasks)
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert order == ["b,", "c,", "a,"]
-
-
-def test_another_engine_is_refused_in_one_sentence(kept):
-    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
-        sweep([task()], engine="cloud")
 
 
 def test_finished_runs_are_read_from_a_folder_that_takes_no_writes(kept, monkeypatch):
@@ -311,8 +299,6 @@ def test_the_time_left_is_spoken():
 
 
 def test_a_run_keeps_the_number_of_threads_of_its_caller(kept):
-    import torch
-
     torch.set_num_threads(2)
-    run_one(task(), kept / "runs", engines.torch.device("cpu"))
+    run_one(task(), kept / "runs", CPU)
     assert torch.get_num_threads() == 2
