@@ -43,13 +43,9 @@ MEMBER_SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2
 # of the cleaned text, made with mwparserfromhell 0.7.2
 TEXT_SHA256 = "d380513e2211aa4d59d6697a9fa1bb8f0a7b52f46f48317dcf671bde152a39eb"
 PLATFORMS = (  # any wheel will do: the member is the same in all of them
-    "manylinux_2_28_x86_64",
-    "manylinux_2_24_x86_64",
-    "manylinux_2_17_x86_64",
-    "manylinux_2_28_aarch64",
-    "macosx_11_0_arm64",
-    "win_amd64",
-)
+    "manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64",
+    "manylinux_2_28_aarch64", "macosx_11_0_arm64", "win_amd64",
+)  # fmt: skip
 BETWEEN = "\n\n"  # articles are a blank line apart, paragraphs one line end
 SPLIT_OF = {1: "valid", 8: "test"}  # last digit of an article's number in the export
 
