@@ -189,13 +189,16 @@ class Experiment:
     ) -> str:
         """How long the runs that are not finished took where the committed tables were made."""
         runs = places.runs_folder()
-        waiting = {
-            key: task.labels["variant"]
+        left = {
+            key: task
             for task, key in zip(tasks, keys, strict=True)
-            if not task.side and key not in known and not (runs / key / RECORD).is_file()
+            if key not in known and not (runs / key / RECORD).is_file()
         }
-        if not waiting:
+        waiting = {k: task.labels["variant"] for k, task in left.items() if not task.side}
+        if not left:
             return "nothing is left to train"
+        if not waiting:
+            return f"{len(left)} to run beside finished ones; the time left is told as runs end"
         seconds: dict[str, float] = {}
         if store.has_committed(self.slug):
             rows = store.committed(self.slug)()

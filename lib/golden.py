@@ -43,7 +43,10 @@ def small(experiment: Experiment) -> Any:
 
 
 def compute(experiment: Experiment) -> dict[str, Any]:
-    """All numbers of an experiment at the small size: run by run, table by table, column lists."""
+    """The numbers of an experiment at the small size: run by run, table by table, column lists.
+
+    Clocks are left out, and columns of whole numbers that every run fills.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         results = experiment.run(small(experiment))
     return as_numbers(results)
@@ -111,9 +114,7 @@ def moved(slug: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _apart(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is not other
-    if math.isnan(one) or math.isnan(other):
-        return math.isnan(one) != math.isnan(other)
-    return abs(one - other) > TOLERANCE * max(abs(one), SETTLED)
+    return not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE * SETTLED)
 
 
 def _sentence(slug: str, name: str, number: str, old: Any, new: Any) -> str:

@@ -162,13 +162,8 @@ class Parameters(BaseModel):
     TINY: ClassVar[dict[str, Any]] = {}
     LADDER: ClassVar[dict[str, dict[str, Any]]] = {}
     PLACES: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "data_dir",
-        "base",
-        "device",
-        "workers",
-        "engine",
-    )
+        "corpus", "data_dir", "base", "device", "workers", "engine",
+    )  # fmt: skip
     HIDDEN: ClassVar[tuple[str, ...]] = ("data_dir", "workers", "engine")  # change no number
 
     device: str = choice("auto", devices.DEVICES)

@@ -30,6 +30,13 @@ def kept(tmp_path, monkeypatch) -> Path:
     return tmp_path / "kept"
 
 
+@pytest.fixture
+def marks(tmp_path) -> Path:
+    """A folder in which every start of a small run leaves its process id."""
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Sums in one fixed order: bit-for-bit tests depend on it."""

@@ -245,6 +245,10 @@ def test_folders_without_the_text(shelf, tmp_path, monkeypatch):
         (b'{"instruction": "A"', "some.json is no JSON: "),
         (b"", "some.json is empty"),
         (b'{"instruction": "A"}', "some.json holds no list of records but a dict"),
+        (
+            b'[{"instruction": "A", "output": "B"}, {"instruction": "A"}]',
+            "row 1 of some.json lacks an instruction or an output",
+        ),
         (b'["A"]', "row 0 of some.json lacks an instruction"),
         (b'[{"instruction": "A", "output": 3}]', "row 0 of some.json lacks an instruction"),
         (b'[{"instruction": "", "output": "B"}]', "row 0 of some.json lacks an instruction"),
@@ -396,8 +400,3 @@ def test_other_tools(tool, arguments, sentence):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode and done.stdout == ""
     assert sentence in done.stderr.strip().splitlines()[-1], done.stderr
-
-
-def test_there_are_many():
-    cases = (*PARAMETERS, *LISTS, *TOGETHER, *TEXTS, *TABLES, *COMMANDS, *TOOLS, *OTHERS)
-    assert len(cases) >= 80

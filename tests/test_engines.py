@@ -15,13 +15,6 @@ from lib.runs.sweep import SweepFailed, sweep
 from lib.runs.task import finished
 
 
-@pytest.fixture
-def marks(tmp_path) -> Path:
-    """A folder in which every start of a run leaves its process id."""
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"
-
-
 def mixed(marks: Path) -> list:
     """Runs of every fate: two that end well, one that fails, one that diverges."""
     tasks = [task("a", s, fate="none", mark=str(marks)) for s in (0, 1)]

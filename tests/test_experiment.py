@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -21,6 +22,7 @@ from lib.figures import gallery
 from lib.results import scoreboard, store, tables
 from lib.results.claims import NOT_MEASURABLE, change
 from lib.results.schema import DIVERGED, THEIRS
+from lib.runs import places
 from lib.runs.places import ROOT
 from lib.runs.sweep import SweepFailed
 
@@ -74,6 +76,13 @@ def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
     assert said[1] == "4 to train; the time left is told as runs end"
     rows = e.run(parameters)()
     assert capsys.readouterr().out.splitlines()[1] == "nothing is left to train"
+    for task in e.tasks(parameters, e.texts(None)):
+        if task.side:
+            shutil.rmtree(places.runs_folder() / task.key())
+    e.run(parameters)
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "2 to run beside finished ones; the time left is told as runs end"
+    )
     rows = rows.assign(seconds=90.0, size=parameters.size)
     monkeypatch.setattr("lib.results.store.has_committed", lambda slug: True)
     monkeypatch.setattr("lib.results.store.committed", lambda slug: lambda: rows)

@@ -85,10 +85,10 @@ def test_a_member_of_a_wheel_is_read_only_if_it_is_the_one(tmp_path):
         archive.writestr("a/b.txt", "text")
     sha = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1"
     assert fetch.wheel_member(wheel, "a/b.txt", 4, sha) == b"text"
-    for member, size, digest in (
-        ("a/c.txt", 4, sha),
-        ("a/b.txt", 5, sha),
-        ("a/b.txt", 4, "0" * 64),
+    for member, size, digest, said in (
+        ("a/c.txt", 4, sha, "some.whl holds no readable a/c.txt"),
+        ("a/b.txt", 5, sha, "a/b.txt has 4 bytes, expected 5"),
+        ("a/b.txt", 4, "0" * 64, f"a/b.txt has SHA-256 {sha}, expected 0000"),
     ):
-        with pytest.raises(fetch.Refused):
+        with pytest.raises(fetch.Refused, match=said):
             fetch.wheel_member(wheel, member, size, digest)

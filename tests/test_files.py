@@ -15,9 +15,9 @@ from lib.runs import files
 
 def test_a_file_and_a_record_come_back_as_written(tmp_path):
     path = tmp_path / "a" / "b.json"
-    content = {"x": [1, 2.5, None], "ü": "字"}
+    content = {"x": [1, 2.5, None], "ü": "字", "places": {9: "a", 10: "b"}}
     files.write_record(path, content)
-    assert files.read_record(path) == content
+    assert files.read_record(path) == {**content, "places": {"9": "a", "10": "b"}}
     assert [p.name for p in path.parent.iterdir()] == ["b.json"]
     assert oct(path.stat().st_mode)[-3:] == "644"
 
@@ -50,6 +50,15 @@ def test_damaged_files_are_kept_under_names_of_their_own(tmp_path):
         names.append(files.set_aside(tmp_path / "x").name)
     assert names == ["x.damaged-1", "x.damaged-2"]
     assert [(tmp_path / name).read_text() for name in names] == ["a", "b"]
+
+
+def test_a_damaged_file_that_another_process_has_set_aside_is_no_error(tmp_path, capsys):
+    def read(path):
+        files.set_aside(path)  # the other one, between reading and setting aside
+        raise files.Damaged("x is bad", path)
+
+    (tmp_path / "x").write_text("")
+    assert files.kept(tmp_path / "x", read) is None and capsys.readouterr().out == ""
 
 
 REFUSALS = [
@@ -142,6 +151,23 @@ def test_a_folder_replaces_another_as_one_and_an_error_leaves_the_old_one(tmp_pa
         (part / "one").write_text("c")
         raise RuntimeError("half way")
     assert (tmp_path / "set" / "one").read_text() == "b"
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one_in_its_place(tmp_path, monkeypatch):
+    move = os.replace
+
+    def refuse(old, new):
+        if str(old).endswith(".part"):
+            raise OSError(errno.ENOSPC, "full")
+        move(old, new)
+
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "one").write_text("a")
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(files.NoRoom, match="is full"), files.whole_folder(tmp_path / "set"):
+        pass
+    assert (tmp_path / "set" / "one").read_text() == "a"
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 

@@ -1,6 +1,7 @@
 """Golden numbers: what they catch, and that the kept ones still hold for one experiment."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -23,6 +24,9 @@ def test_a_number_that_moves_under_an_unchanged_key_is_named():
     kept = golden.kept("03_iterative_refinement")["runs"]
     assert golden.moved("03", kept, kept) == []
     assert golden.moved("03", kept, change(kept, 1 + 1e-4)) == [], "another processor's sums"
+    infinite = change(kept, math.inf)
+    assert golden.moved("03", infinite, infinite) == []
+    assert len(golden.moved("03", infinite, kept)) == len(golden.moved("03", kept, infinite)) == 1
     (sentence,) = golden.moved("03", kept, change(kept, 1.01))
     assert "variant irt on embedded, seed 0: row.val_ppl moved from" in sentence
     assert "raise the VERSION" in sentence
@@ -52,10 +56,12 @@ def test_the_classes_of_a_configuration_are_all_found():
     assert "Corpus" not in found and found["Training"]["defaults"]["clip"] == 1.0
 
 
-def test_numbers_of_times_do_not_count_and_all_others_do():
+def test_clocks_and_whole_numbers_do_not_count():
     import pandas as pd
 
-    frame = pd.DataFrame({"val_ppl": [1.5], "epoch_seconds": [1.0], "steps_speed": [2.0]})
+    frame = pd.DataFrame(
+        {"val_ppl": [1.5], "updates": [3], "epoch_seconds": [1.0], "steps_speed": [2.0]}
+    )
     assert [c for c in frame if golden._counts(frame[c], c)] == ["val_ppl"]
 
 

@@ -33,6 +33,12 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
+def every_batch(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every batch."""
+    patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+
+
 def plain(work: Regression, t: Training) -> list[float]:
     """Adam, as anybody would write it down: clipped, decayed, over the same batches."""
     params = [p for p in work.model.parameters()]
@@ -116,11 +122,8 @@ def test_the_best_weights_are_put_back_and_the_last_ones_kept():
     last = train(kept, Training(epochs=40, patience=3, learning_rate=0.3, clip=0.0, restore="last"))
     assert same(state(kept), fit.last) and last.best == {}
     assert kept.validate()["valid_loss"] == losses[-1] > losses[best]
-
-
-def test_patience_zero_never_stops():
-    fit = train(Regression(), Training(epochs=25, patience=0, learning_rate=0.3, clip=0.0))
-    assert len(fit.curve) == 25
+    endless = train(Regression(), Training(epochs=25, patience=0, learning_rate=0.3, clip=0.0))
+    assert len(endless.curve) == 25 > len(losses)
 
 
 def test_max_updates_end_the_run_inside_an_epoch_and_inside_a_batch():
@@ -260,8 +263,7 @@ def test_a_kill_anywhere_and_another_start_end_with_the_same_bits(name, tmp_path
     """An exception at every update and in every validation; a checkpoint after every batch."""
     options, numbers = RUNS[name]
     t = Training(**{"patience": 0, **numbers})
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    every_batch(monkeypatch)
     events = {"count": 0, "kill": 0}
 
     class Mortal(Regression):
@@ -310,8 +312,7 @@ def test_a_kill_anywhere_and_another_start_end_with_the_same_bits(name, tmp_path
 
 
 def test_a_work_that_cannot_stop_inside_an_epoch_goes_on_from_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    every_batch(monkeypatch)
 
     class Carrying(Regression):
         mid_epoch, dies = False, 0
@@ -344,8 +345,7 @@ def checkpoint(path: Path, t: Training, identity: str = "mine") -> None:
             yield from super().losses(batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-        patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+        every_batch(patch)
         with pytest.raises(Killed):
             train(Mortal(), t, path=path, identity=identity)
 
@@ -466,8 +466,7 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_stays(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-        patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+        every_batch(patch)
         patch.setattr(files.os, "fsync", full)
         with pytest.raises(files.NoRoom, match="the disk is full"):
             train(Regression(), t, path=path, identity="mine")

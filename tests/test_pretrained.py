@@ -1,4 +1,7 @@
+"""The base model: what a folder, the cache and the index give; a sentence for what is no base."""
+
 import json
+import shutil
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.base import pretrained
 from lib.base.pretrained import Base, BaseUnavailable, load_base
+from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
 from lib.runs import fetch
 
 
@@ -30,14 +34,86 @@ def test_tiny_tokenizer_round_trips_and_ends_with_id_two():
     assert tokenizer.convert_ids_to_tokens(tokenizer(" the").input_ids) == ["Ġthe"]
 
 
-def test_a_folder_gives_the_same_model(tmp_path):
-    tiny = load_base("tiny")
-    tiny.model.save_pretrained(tmp_path)
-    tiny.tokenizer.save_pretrained(tmp_path)
-    again = load_base(str(tmp_path))
-    ids = torch.arange(3, 40)[None]
-    assert again.source == "folder"
-    assert torch.equal(again.model(ids).logits, tiny.model(ids).logits)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "mine"
+    tiny_llama().save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def configured(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_layer(folder):
+    kept = {
+        n: t for n, t in load_file(folder / pretrained.WEIGHTS).items() if ".layers.3." not in n
+    }
+    save_file(kept, folder / pretrained.WEIGHTS, metadata={"format": "pt"})
+
+
+def larger_tokenizer(folder):
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([f"word{number}" for number in range(20)])
+    tokenizer.save_pretrained(folder)
+
+
+BAD = {
+    "no weights": (lambda f: (f / pretrained.WEIGHTS).unlink(), r"holds no model\*\.safetensors"),
+    "only a pickle": (
+        lambda f: (f / pretrained.WEIGHTS).rename(f / "pytorch_model.bin"),
+        r"holds no model\*\.safetensors",
+    ),
+    "no configuration": (lambda f: (f / "config.json").unlink(), "The configuration in"),
+    "configuration cut": (lambda f: cut(f / "config.json"), "The configuration in"),
+    "another family": (lambda f: configured(f, model_type="gpt2"), "of type 'gpt2'; only 'llama'"),
+    "weights cut": (lambda f: cut(f / pretrained.WEIGHTS), "The weights in"),
+    "weights are text": (lambda f: (f / pretrained.WEIGHTS).write_text("hello"), "The weights in"),
+    "a layer is missing": (without_a_layer, "do not fit its configuration"),
+    "another width": (lambda f: configured(f, hidden_size=64), "weights in"),
+    "another vocabulary": (lambda f: configured(f, vocab_size=300), "weights in"),
+    "no tokenizer": (lambda f: [p.unlink() for p in f.glob("token*")], "The tokenizer in"),
+    "tokenizer of another model": (larger_tokenizer, "has 300 tokens, its model 280"),
+}
+
+
+def test_a_folder_is_the_model_that_was_saved_there(saved):
+    base, tiny, ids = load_base(str(saved)), load_base("tiny"), torch.arange(3, 40)[None]
+    assert (base.name, base.source) == ("mine", "folder") and base.parameters > 0
+    assert base.sha256 == load_base(str(saved)).sha256
+    assert torch.equal(base.model(ids).logits, tiny.model(ids).logits)
+
+
+def test_another_rotation_is_another_model(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    configured(folder, rope_parameters=config["rope_parameters"] | {"rope_theta": 200_000.0})
+    assert load_base(str(folder)).sha256 != load_base(str(saved)).sha256
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_folder_that_is_no_base_is_one_sentence(saved, tmp_path, name):
+    harm, sentence = BAD[name]
+    folder = shutil.copytree(saved, tmp_path / "mine")
+    harm(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises((BaseUnavailable, fetch.Refused), match=sentence) as said:
+        load_base(str(folder))
+    words = str(said.value)
+    assert str(folder) in words and "\n" not in words and len(words) < 400
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_source_that_is_nothing_names_what_is_allowed(tmp_path):
+    for source in ("wheels", "owner/name", "owner/name@main", str(tmp_path / "missing")):
+        with pytest.raises(fetch.Refused, match="is not known; allowed: 'auto'"):
+            load_base(source)
 
 
 def test_a_model_in_several_files_is_known_by_all_of_them(tmp_path):
@@ -49,45 +125,6 @@ def test_a_model_in_several_files_is_known_by_all_of_them(tmp_path):
     tensors = load_file(files[-1])
     save_file({name: t + 1 for name, t in tensors.items()}, files[-1], {"format": "pt"})
     assert len(files) > 1 and load_base(str(tmp_path)).sha256 != before
-
-
-def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path):
-    tiny = load_base("tiny")
-    tiny.model.save_pretrained(tmp_path)
-    tiny.tokenizer.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
-    with pytest.raises(BaseUnavailable, match="missing_keys"):
-        load_base(str(tmp_path))
-
-
-def test_another_rotation_is_another_model(tmp_path):
-    tiny = load_base("tiny")
-    tiny.model.save_pretrained(tmp_path)
-    tiny.tokenizer.save_pretrained(tmp_path)
-    before = load_base(str(tmp_path)).sha256
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["rope_parameters"]["rope_theta"] *= 2
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_base(str(tmp_path)).sha256 != before
-
-
-def test_an_unknown_source_names_the_allowed_ones():
-    with pytest.raises(ValueError, match="owner/name@"):
-        load_base("HuggingFaceTB/SmolLM2-360M-Instruct")  # no revision
-
-
-def test_a_folder_without_safetensors_is_refused(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(BaseUnavailable, match="safetensors"):
-        load_base(str(tmp_path))
-
-
-def test_another_architecture_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="llama"):
-        load_base(str(tmp_path))
 
 
 def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
@@ -104,17 +141,6 @@ def test_a_wheel_with_other_bytes_is_never_used(tmp_path, monkeypatch):
     assert not (tmp_path / "cache" / "base").exists()
 
 
-def test_an_index_that_hangs_is_a_plain_refusal(tmp_path, monkeypatch):
-    def hanging(command, timeout, **_):
-        assert "--only-binary" in command  # nothing from the index is ever built
-        raise fetch.subprocess.TimeoutExpired(command, timeout)
-
-    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(fetch.subprocess, "run", hanging)
-    with pytest.raises(BaseUnavailable, match="took over"):
-        load_base("wheel")
-
-
 def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
     def refused(command, **_):
         return type("Done", (), {"returncode": 1, "stderr": "ERROR: no index\n"})()
@@ -126,7 +152,9 @@ def test_no_way_open_is_one_plain_sentence(tmp_path, monkeypatch):
         load_base("auto")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "config.json", "base.json"]
+)
 def test_a_damaged_cache_is_set_aside_and_fetched_again(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
     monkeypatch.setattr(fetch, "hub_refusal", lambda: "the hub does not answer")
@@ -142,7 +170,7 @@ def test_a_damaged_cache_is_set_aside_and_fetched_again(name, tmp_path, monkeypa
     damaged.write_bytes(raw)
     monkeypatch.setattr(pretrained, "_from_wheel", lambda: tiny)
     assert load_base("auto") is tiny
-    assert "is damaged: it is kept as" in capsys.readouterr().out
+    assert "is damaged; it is kept as" in capsys.readouterr().out
     assert not ready.exists() and len(list(ready.parent.glob("*.damaged-1"))) == 1
 
 

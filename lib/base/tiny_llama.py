@@ -12,28 +12,31 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Merges in the order of their application; the left and right parts must exist before.
-MERGES = (
-    ("t", "h"),
-    ("th", "e"),
-    ("Ġ", "the"),
-    ("i", "n"),
-    ("e", "r"),
-    ("Ġ", "a"),
-    ("o", "n"),
-    ("r", "e"),
-    ("Ġ", "s"),
-    ("a", "t"),
-    ("o", "r"),
-    ("e", "n"),
-    ("Ġ", "w"),
-    ("i", "s"),
-    ("Ġ", "t"),
-    ("i", "t"),
-    ("a", "n"),
-    ("Ġ", "c"),
-    ("Ġ", "p"),
-    ("in", "g"),
-    ("#", "#"),
+MERGES = tuple(
+    tuple(pair.split())
+    for pair in (
+        "t h",
+        "th e",
+        "Ġ the",
+        "i n",
+        "e r",
+        "Ġ a",
+        "o n",
+        "r e",
+        "Ġ s",
+        "a t",
+        "o r",
+        "e n",
+        "Ġ w",
+        "i s",
+        "Ġ t",
+        "i t",
+        "a n",
+        "Ġ c",
+        "Ġ p",
+        "in g",
+        "# #",
+    )  # fmt: skip
 )
 
 

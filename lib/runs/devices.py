@@ -36,19 +36,14 @@ def spoken(device: torch.device) -> str:
     return device.type
 
 
-def cores() -> int:
+def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads_each(processes: int) -> int:
-    """Threads for each of so many processes side by side; at least one."""
-    share = int(os.environ.get("DEPTH_CORES") or cores())
-    return max(1, share // max(1, processes))
-
-
 def environment(processes: int) -> dict[str, str]:
     """Environment variables that keep ``processes`` children within the cores."""
-    threads = str(threads_each(processes))
+    cores = int(os.environ.get("DEPTH_CORES") or _cores())
+    threads = str(max(1, cores // max(1, processes)))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DEPTH_CORES")
     return {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -64,34 +64,43 @@ def write_text(path: Path, text: str) -> None:
 
 def write_record(path: Path, content: Any) -> None:
     """Write plain JSON with the checksum of itself, in one move."""
-    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    write_text(path, json.dumps({"sha256": seal, "content": content}, ensure_ascii=False, indent=1))
+    content = json.loads(json.dumps(content))  # as it is read again: names are text
+    held = {"sha256": _seal(content), "content": content}
+    write_text(path, json.dumps(held, ensure_ascii=False, indent=1))
 
 
 def read_record(path: Path) -> Any:
     """What ``write_record`` wrote. Raises Damaged if it is not, FileNotFoundError if absent."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        text = json.dumps(held["content"], ensure_ascii=False, sort_keys=True)
-        if hashlib.sha256(text.encode()).hexdigest() == held["sha256"]:
+        if _seal(held["content"]) == held["sha256"]:
             return held["content"]
     except (ValueError, KeyError, TypeError):
         pass
     raise Damaged(f"{shown(path)} is not what was written (its checksum differs)", path)
 
 
-def kept(path: Path, read: Callable[[Path], Any]) -> Any:
-    """``read(path)``; None where there is no such file, or a damaged one, which is set aside, said
-    aloud, and is to be made again."""
+def _seal(content: Any) -> str:
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def kept(path: Path, read: Callable[[Path], Any], then: str = "made again") -> Any:
+    """``read(path)``; None where there is no such file or folder, or a damaged one, which is put
+    away."""
     try:
         return read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # whoever writes says what is in the way
         return None
     except Damaged as damage:
-        aside = set_aside(path)
-        print(f"{damage}; it is kept as {aside.name} and made again", flush=True)
+        put_away(path, damage, then)
         return None
+
+
+def put_away(path: Path, damage: Damaged, then: str = "made again") -> None:
+    """Set a damaged file or folder aside and say so, and what comes ``then``."""
+    with contextlib.suppress(FileNotFoundError):  # another process has done the same
+        print(f"{damage}; it is kept as {set_aside(path).name} and {then}", flush=True)
 
 
 def set_aside(path: Path) -> Path:
@@ -122,7 +131,12 @@ def whole_folder(place: Path) -> Iterator[Path]:
             if place.exists():
                 old = Path(tempfile.mkdtemp(**about, suffix=".old"))
                 os.replace(place, old / place.name)
-                os.replace(partial, place)
+                try:
+                    os.replace(partial, place)
+                except OSError:
+                    os.replace(old / place.name, place)
+                    old.rmdir()
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(partial, place)

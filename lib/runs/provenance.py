@@ -27,11 +27,13 @@ def code_hash(*modules: str) -> str:
     while waiting:
         name = waiting.pop()
         if name not in found:
+            if not _file(name).is_file():
+                raise FileNotFoundError(f"module {name} has no file in this checkout")
             found.add(name)
-            waiting += imports(module_path(name))
+            waiting += imports(_file(name))
     whole = hashlib.sha256()
     for name in sorted(found):
-        whole.update(name.encode() + _dump(_bare(module_path(name))).encode())
+        whole.update(name.encode() + _bare(_file(name)).encode())
     return whole.hexdigest()[:12]
 
 
@@ -49,13 +51,10 @@ def commit() -> str:
     return "" if head.returncode else head.stdout.strip() + ("+" if changed.stdout else "")
 
 
-def module_path(module: str) -> Path:
-    """The file of a module. Raises FileNotFoundError if the checkout has none."""
+def _file(module: str) -> Path:
+    """Where a module stands, if the checkout has it."""
     base = ROOT.joinpath(*module.split("."))
-    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-    if not path.is_file():
-        raise FileNotFoundError(f"module {module} has no file in this checkout")
-    return path
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
 @functools.cache
@@ -68,27 +67,18 @@ def imports(path: Path) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # ``from lib.training import loop`` names a module, not a member
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.split(".")[0] == "lib" and _exists(name))
+    return tuple(name for name in names if name.split(".")[0] == "lib" and _file(name).is_file())
 
 
-def _exists(module: str) -> bool:
-    base = ROOT.joinpath(*module.split("."))
-    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
-
-
-def _dump(tree: ast.AST) -> str:
-    """The tree as text, alike from Python 3.11 to 3.13: newer ones add fields and hide lists."""
+def _bare(path: Path) -> str:
+    """The code of a file without words, alike from Python 3.11 to 3.13: newer ones add fields and
+    hide lists."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if getattr(node, "type_params", None) == []:
             del node.type_params
-    return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
-
-
-def _bare(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(getattr(body[0], "value", None), ast.Constant):
                 node.body = body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
-    return tree
+    return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))

@@ -5,7 +5,7 @@ fails does not stop the others: what can be run is run and kept, and the end nam
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,9 +51,13 @@ def sweep(
         return [(task, {**held[key], "key": key}) for task, key in found if key in held]
 
     last_told = time.monotonic()
-    for batch, beside in _batches(waiting, workers):
-        for task, record in engines.submit(engine, batch, beside, runs, device):
+    # side by side, then, one at a time, what reads the clock
+    together = [task for task in waiting.values() if not task.alone]
+    alone = [task for task in waiting.values() if task.alone]
+    for batch, beside in ((together, workers), (alone, 1)):
+        for task, record in engines.submit(engine, batch, beside, runs, device) if batch else ():
             if isinstance(record, Failure):
+                progress.done += 1
                 failures.append(f"{task.name}: {record.sentence}")
                 print(f"FAILED {failures[-1]}", flush=True)
             else:
@@ -74,15 +78,8 @@ def sweep(
     return found
 
 
-def _batches(waiting: Mapping[str, Task], workers: int) -> Iterable[tuple[list[Task], int]]:
-    """What may run side by side, then, one at a time, what reads the clock."""
-    together = [task for task in waiting.values() if not task.alone]
-    alone = [task for task in waiting.values() if task.alone]
-    return [(part, n) for part, n in ((together, workers), (alone, 1)) if part]
-
-
 class _Progress:
-    """Plain lines: how many are done, what the last one found, how long the rest will take."""
+    """Plain lines: how many have ended, what the last one found, how long the rest will take."""
 
     def __init__(self, total: int):
         self.total, self.done, self.started = total, 0, time.perf_counter()

@@ -108,14 +108,12 @@ def attempt(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Fa
     """``run_one``, its error as a Failure whose traceback lies in the run's folder."""
     try:
         return run_one(task, runs, device)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         log = runs / task.key(device.type) / "error.txt"
         with contextlib.suppress(OSError):
             files.write_text(log, traceback.format_exc())
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if type(error).__name__ not in ("Diverged", "NoRoom"):
+        if not isinstance(error, (Diverged, files.NoRoom)):
             cause = f"{type(error).__name__}: {cause}"
         return Failure(f"{cause} (log: {places.shown(log)})")
 
@@ -143,17 +141,10 @@ def run_one(
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, or None. A damaged one is set aside, which is said aloud."""
-    try:
-        record = files.read_record(folder / RECORD)
-    except (FileNotFoundError, NotADirectoryError):  # whoever writes says what is in the way
-        return None
-    except files.Damaged as damage:
-        with contextlib.suppress(FileNotFoundError):  # another process has done the same
-            aside = files.set_aside(folder / RECORD)
-            print(f"{damage}; it is kept as {aside.name} and the run is made again", flush=True)
-        return None
-    with contextlib.suppress(OSError):  # of a folder that is only read
-        _clear(folder)  # its process may have been killed just after the record was written
+    record = files.kept(folder / RECORD, files.read_record, "the run is made again")
+    if record:
+        with contextlib.suppress(OSError):  # of a folder that is only read
+            _clear(folder)  # its process may have been killed just after the record was written
     return record
 
 
@@ -164,7 +155,8 @@ def _clear(folder: Path) -> None:
 
 
 def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> list[dict[str, Any]]:
-    """The records of tasks that differ in their seed only, computed as one where it can be.
+    """The records of tasks that differ in their seed only: those that are not finished are computed
+    as one.
 
     The function says how in its attribute ``together(config, seeds, places)``. Raises CannotJoin.
     """
@@ -173,17 +165,31 @@ def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> lis
     with contextlib.ExitStack() as locks:
         for place in sorted(places, key=lambda place: place.folder):
             locks.enter_context(files.locked(place.folder / "lock"))
-        started = time.perf_counter()
-        outcomes = function.together(config, [task.seed for task in tasks], places)
-        seconds = (time.perf_counter() - started) / len(tasks)
-        trios = zip(tasks, places, outcomes, strict=True)
-        return [_kept(task, place, outcome, seconds) for task, place, outcome in trios]
+        # another process may have finished some of them meanwhile
+        records = {place: finished(place.folder) for place in places}
+        left = [
+            (task, place) for task, place in zip(tasks, places, strict=True) if not records[place]
+        ]
+        if left:
+            seeds, own = [task.seed for task, _ in left], [place for _, place in left]
+            _begin(function, *own)
+            started = time.perf_counter()
+            outcomes = function.together(config, seeds, own)
+            seconds = (time.perf_counter() - started) / len(left)
+            for (task, place), outcome in zip(left, outcomes, strict=True):
+                records[place] = _kept(task, place, outcome, seconds)
+        return list(records.values())
+
+
+def _begin(function: Callable, *places: Place) -> None:
+    for place in places:
+        files.clear_partial(place.folder)
+    code_hash(function.__module__)  # remembered: of the code that runs, if files change
 
 
 def _record(task: Task, place: Place) -> dict[str, Any]:
     """Run a task in its folder and leave the record there, complete or not at all."""
-    files.clear_partial(place.folder)
-    code_hash(task.function.__module__)  # remembered: of the code that runs, if files change
+    _begin(task.function, place)
     # on the CPU a run has one thread: its processor time is what it costs, whatever runs beside it
     clock = time.process_time if place.device.type == "cpu" else time.perf_counter
     started = clock()
@@ -192,18 +198,12 @@ def _record(task: Task, place: Place) -> dict[str, Any]:
             outcome = task.function(task.config, task.seed, place)
             break
         except files.Damaged as damage:
-            _set_aside(damage, place.folder.parent)
+            # what another run has kept and was damaged since: ``Place.need`` makes it again
+            path, runs = damage.path, place.folder.parent
+            if path is None or path.parent.parent != runs or not path.is_file():
+                raise
+            files.put_away(path, damage, "its run is made again")
     return _kept(task, place, outcome, clock() - started)
-
-
-def _set_aside(damage: files.Damaged, runs: Path) -> None:
-    """Set aside what another run has kept and was damaged since, so that ``Place.need`` makes it
-    again. Raises the damage again if it is not of such a file."""
-    path = damage.path
-    if path is None or path.parent.parent != runs or not path.is_file():
-        raise damage
-    aside = files.set_aside(path)
-    print(f"{damage}; it is kept as {aside.name} and its run is made again", flush=True)
 
 
 def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:

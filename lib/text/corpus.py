@@ -13,7 +13,7 @@
 
 Three splits: ``train`` is trained on, ``valid`` selects the epoch, ``test`` selects nothing. On
 WikiText-2 both ``valid`` and ``test`` are cut from the validation file, ``test`` from character
-100,000 on: valid slices longer than that would reach into it.
+100,000 on, ``valid`` before it.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lib.runs import fetch
 from lib.text.alphabet import PRINTABLE, Alphabet
-from lib.text.embedded import embedded_texts
+from lib.text.records import embedded_texts
 from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
 
 NAMES = ("auto", "wikipedia", "wikitext-2", "python-docs", "repeated", "embedded")
@@ -76,6 +76,27 @@ class Corpus:
         )
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The slices that are taken of a text's three parts, in characters."""
+
+    train_offset: int
+    train_chars: int
+    valid_chars: int
+    test_chars: int
+
+    def of(self, name: str, source: str, train: str, valid: str, test: str) -> Corpus:
+        """The slices as a corpus in the alphabet of R4. Raises TooShort."""
+        return Corpus(
+            name,
+            source,
+            _slice(train, self.train_offset, self.train_chars, "train"),
+            _slice(valid, 0, self.valid_chars, "valid"),
+            _slice(test, 0, self.test_chars, "test"),
+            Alphabet(),
+        )
+
+
 def load_corpus(
     name: str = "auto",
     data_dir: str = "",
@@ -93,7 +114,7 @@ def load_corpus(
     text shorter than asked for, CorpusUnavailable if a demanded corpus cannot be had,
     Refused if the Wikipedia text is not the pinned one.
     """
-    train, sizes = (train_offset, train_chars), (valid_chars, test_chars)
+    cut = Cut(train_offset, train_chars, valid_chars, test_chars)
     if name not in NAMES:
         raise ValueError(f"corpus is {name!r}; allowed: {', '.join(NAMES)}")
     if train_offset < 0:
@@ -103,18 +124,20 @@ def load_corpus(
             raise ValueError("repeated text is the same everywhere and takes no train_offset")
         return _repeated(train_chars, valid_chars)
     if name == "python-docs":
-        return _python_docs("asked for", train, *sizes)
+        return _python_docs("asked for", cut)
     if name == "embedded":
-        return _embedded(train, *sizes)
+        text, source = "\n\n".join(embedded_texts()), "written for this repository"
+        return cut.of("embedded", source, *_parts(text, 70, 85))
     if name == "wikitext-2":
-        return _wikitext(data_dir, train, *sizes)
+        return _wikitext(data_dir, cut)
     try:
-        return _wikipedia(train, *sizes)
+        source = f"{PACKAGE} {VERSION} of the package index, CC BY-SA 3.0"
+        return cut.of("wikipedia", source, **splits())
     except CorpusUnavailable as missing:
         if name == "wikipedia":
             raise
         print(f"Wikipedia is not to be had ({missing}); using python-docs instead.", flush=True)
-        return _python_docs("the embedded fallback", train, *sizes)
+        return _python_docs("the embedded fallback", cut)
 
 
 def data_folder(data_dir: str, corpus: str) -> Path | None:
@@ -131,21 +154,7 @@ def data_folder(data_dir: str, corpus: str) -> Path | None:
     return folder / corpus if (folder / corpus).is_dir() else folder
 
 
-def _wikipedia(train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
-    text = splits()
-    return Corpus(
-        "wikipedia",
-        f"{PACKAGE} {VERSION} of the package index, CC BY-SA 3.0",
-        _slice(text["train"], *train, "train"),
-        _slice(text["valid"], 0, valid_chars, "valid"),
-        _slice(text["test"], 0, test_chars, "test"),
-        Alphabet(),
-    )
-
-
-def _wikitext(
-    data_dir: str, train_slice: tuple[int, int], valid_chars: int, test_chars: int
-) -> Corpus:
+def _wikitext(data_dir: str, cut: Cut) -> Corpus:
     folder = data_folder(data_dir, "wikitext-2")
     found = {} if folder is None else _files(folder)
     if "valid" in found and ("train" in found or "test" in found):
@@ -165,21 +174,14 @@ def _wikitext(
             f"this is not WikiText-2: the first 5,000 characters of validation have the hash "
             f"{seen[:12]}, expected {VALID_SHA256[:12]}"
         )
-    train = _slice(train, *train_slice, "train")
-    unknown = Alphabet().unknown(train)
-    if 2 * unknown > len(train):
+    corpus = cut.of(name, source, train, valid[:TEST_OFFSET], valid[TEST_OFFSET:])
+    unknown = corpus.alphabet.unknown(corpus.train)
+    if 2 * unknown > len(corpus.train):
         raise CorpusUnavailable(
-            f"{unknown:,} of the {len(train):,} training characters of {name} are outside the "
-            f"alphabet of {len(PRINTABLE)} printable ones; allowed: at most half of them"
+            f"{unknown:,} of the {len(corpus.train):,} training characters of {name} are outside "
+            f"the alphabet of {len(PRINTABLE)} printable ones; allowed: at most half of them"
         )
-    return Corpus(
-        name,
-        source,
-        train,
-        _slice(valid, 0, valid_chars, "valid"),
-        _slice(valid, TEST_OFFSET, test_chars, "test"),
-        Alphabet(),
-    )
+    return corpus
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -249,33 +251,18 @@ def _from_hub(split: str) -> str:
     return "".join(row or " \n" for row in rows["text"])  # the hub strips blank lines
 
 
-def _embedded(train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
-    text = "\n\n".join(embedded_texts())
-    seventy, eighty_five = len(text) * 70 // 100, len(text) * 85 // 100
-    return Corpus(
-        "embedded",
-        "written for this repository",
-        _slice(text[:seventy], *train, "train"),
-        _slice(text[seventy:eighty_five], 0, valid_chars, "valid"),
-        _slice(text[eighty_five:], 0, test_chars, "test"),
-        Alphabet(),
-    )
-
-
-def _python_docs(why: str, train: tuple[int, int], valid_chars: int, test_chars: int) -> Corpus:
+def _python_docs(why: str, cut: Cut) -> Corpus:
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[key] for key in sorted(topics))
     version = ".".join(platform.python_version_tuple()[:2])
-    eighty, ninety = len(text) * 8 // 10, len(text) * 9 // 10  # splits never touch
-    return Corpus(
-        "python-docs",
-        f"{why}, Python {version}",
-        _slice(text[:eighty], *train, "train"),
-        _slice(text[eighty:ninety], 0, valid_chars, "valid"),
-        _slice(text[ninety:], 0, test_chars, "test"),
-        Alphabet(),
-    )
+    return cut.of("python-docs", f"{why}, Python {version}", *_parts(text, 80, 90))
+
+
+def _parts(text: str, valid_from: int, test_from: int) -> tuple[str, str, str]:
+    """A text in three, parted at two hundredths of its length."""
+    one, other = len(text) * valid_from // 100, len(text) * test_from // 100
+    return text[:one], text[one:other], text[other:]
 
 
 def _repeated(train_chars: int, valid_chars: int) -> Corpus:

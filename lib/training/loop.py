@@ -201,12 +201,10 @@ class _Loop:
 
     def _optimizer(self, groups) -> torch.optim.Optimizer:
         t = self.training
-        kind, own = AdamW, {"weight_decay": t.weight_decay}
-        if t.optimizer == "adam":
-            kind, own = Adam, {}
         split = [{"params": ps, "lr": t.learning_rate * rate} for ps, rate in groups]
-        # fused: one pass over the weights
-        return kind(split, lr=t.learning_rate, fused=True, **own)
+        if t.optimizer == "adam":
+            return Adam(split, fused=True)  # fused: one pass over the weights
+        return AdamW(split, weight_decay=t.weight_decay, fused=True)
 
     def _planned(self) -> int:
         """All updates of the run, where the schedule or the validations ask for them, else 0."""
@@ -246,7 +244,9 @@ class _Loop:
             fit.place = 0
             if self._due():
                 self._save()
-        fit.last = {name: v.detach().clone() for name, v in self._weights().items()}
+        self._swap()
+        fit.last = self._copied()
+        self._swap()
         if t.restore == "best" and fit.best:
             self.work.model.load_state_dict(fit.best)
         elif self.average:
@@ -293,7 +293,7 @@ class _Loop:
             fit.stale, fit.valid_loss = 0, loss
             fit.best_epoch, fit.best_updates = fit.epoch, fit.updates
             if self.training.restore == "best":
-                fit.best = {name: v.detach().clone() for name, v in model.state_dict().items()}
+                fit.best = self._copied()
         else:
             fit.stale += 1
         model.train()
@@ -317,19 +317,15 @@ class _Loop:
                 p.copy_(mean)
                 mean.copy_(held)
 
-    def _weights(self) -> dict[str, Tensor]:
-        self._swap()
-        found = {name: v.detach().clone() for name, v in self.work.model.state_dict().items()}
-        self._swap()
-        return found
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: v.detach().clone() for name, v in self.work.model.state_dict().items()}
 
     def _due(self) -> bool:
+        """Whether a checkpoint is to be written now."""
         wait = max(CHECKPOINT_SECONDS, self.cost / CHECKPOINT_SHARE)
         return self.path is not None and time.monotonic() - self.saved > wait
 
     def _save(self) -> None:
-        if self.path is None:
-            return
         started = time.monotonic()
         tensors = {f"model/{n}": v for n, v in self.work.model.state_dict().items()}
         tensors |= {f"best/{n}": v for n, v in self.fit.best.items()}
@@ -351,14 +347,10 @@ class _Loop:
 
     def _resume(self) -> bool:
         """Go on from the checkpoint if there is one; a damaged one is set aside, said aloud."""
-        if self.path is None or not self.path.is_file():
+        held = self.path and files.kept(self.path, load_tensors, "the run begins again")
+        if not held:
             return False
-        try:
-            tensors, about = load_tensors(self.path)
-        except files.Damaged as damage:
-            aside = files.set_aside(self.path)
-            print(f"{damage}; it is kept as {aside.name} and the run begins again", flush=True)
-            return False
+        tensors, about = held
         where = f"the checkpoint {self.path.name} in {self.path.parent.name}"
         if about["identity"] != self.identity:
             raise ValueError(f"{where} is of other settings, another seed or other data; delete it")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib.character.slices import SliceParameters
-from lib.text.embedded import embedded_texts
+from lib.text.records import embedded_texts
 from lib.toy import SPACE, Toy, drawn
 
 COLUMNS = 60  # of the drawing
