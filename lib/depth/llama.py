@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from lib.depth.adapters import MAPS, Adapters, Map
+from lib.runs.fetch import Unfit
 
+ROTATIONS = ("default", "linear", "llama3")  # their frequencies hold for any length
 Pair = tuple[Tensor, Tensor]  # keys and values [B, kv heads, T, head width]
 
 
@@ -88,8 +90,19 @@ class Llama:
 
 
 def of_base(model: LlamaForCausalLM, kept: tuple[int, ...] = ()) -> Llama:
-    """The frozen base, or the layers ``kept`` of it (all for none named)."""
+    """The frozen base, or the layers ``kept`` of it (all for none named).
+
+    Raises Unfit for a Llama that the functions of this file would run wrongly.
+    """
     config, inner = model.config, model.model
+    plain = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
+    if other := [f"{n} {getattr(config, n)}" for n, v in plain.items() if getattr(config, n) != v]:
+        raise Unfit(f"the base has {', '.join(other)}; allowed: a Llama without biases, with silu")
+    if inner.rotary_emb.rope_type not in ROTATIONS:
+        raise Unfit(
+            f"the base has rotations of type {inner.rotary_emb.rope_type!r}; allowed: "
+            f"{', '.join(ROTATIONS)}"
+        )
     layers = []
     for i in kept or range(config.num_hidden_layers):
         own = inner.layers[i]

@@ -71,11 +71,19 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
         return llama
 
     @torch.no_grad()
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: Any) -> CausalLMOutput:
-        """Logits [B, T, V] where each token is read; with labels the mean loss, shifted by one."""
-        session = Session(self.network(), self.method, self.policy)
-        states, _ = session.states(input_ids)
-        logits = session.llama.logits(states)
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> CausalLMOutput:
+        """Logits [B, T, V] where each token is read; with labels the mean loss, shifted by one.
+
+        Raises ValueError for a mask that leaves tokens out. Other options change nothing.
+        """
+        _refuse_padding(attention_mask)
+        logits = Session(self.network(), self.method, self.policy).logits(input_ids)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(
@@ -87,16 +95,25 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
     def generate(
         self,
         input_ids: Tensor,
+        attention_mask: Tensor | None = None,
         max_new_tokens: int = 20,
         do_sample: bool = False,
         seed: int = 0,
-        **_: Any,
     ) -> Tensor:
-        """Prompt and new tokens [B, T + max_new_tokens]; texts of a batch are equally long."""
+        """Prompt and new tokens [B, T + max_new_tokens], also past an end of sequence.
+
+        Raises ValueError for a mask that leaves tokens out: texts of a batch are equally long.
+        """
+        _refuse_padding(attention_mask)
         session = Session(self.network(), self.method, self.policy)
         draw = torch.Generator(input_ids.device).manual_seed(seed) if do_sample else None
         new = generation.write(session, input_ids, max_new_tokens, draw)
         return torch.cat([input_ids, new], dim=1)
+
+
+def _refuse_padding(mask: Tensor | None) -> None:
+    if mask is not None and not bool(mask.all()):
+        raise ValueError("the mask leaves tokens out; allowed: texts that are equally long")
 
 
 AutoConfig.register("depth_llama", DepthLlamaConfig)

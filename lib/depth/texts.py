@@ -1,7 +1,8 @@
 """The text of the study: instructions and articles in equal parts, in windows of 128 tokens.
 
-Windows of a split are spread evenly over the whole of it, so that a small test stands for many
-articles. ``gate`` is training text that no network is trained on: the exit gates are fitted there.
+Articles are windows spread evenly over a split, so that a small test stands for many of them;
+instructions are shuffled, and the first of a split are taken. ``gate`` is training text that no
+network is trained on: the exit gates are fitted there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.base.pretrained import Base, load_base
+from lib.depth.llama import of_base
 from lib.runs.fetch import Unfit
 from lib.text import instructions, wikipedia
 from lib.text.corpus import CorpusUnavailable
@@ -45,8 +47,10 @@ class BaseName:
 
 @cache
 def loaded(source: str) -> Base:
-    """A base, loaded once a process. Raises what ``load_base`` raises."""
-    return load_base(source)
+    """A base, loaded once a process. Raises what ``load_base`` and ``of_base`` raise."""
+    base = load_base(source)
+    of_base(base.model)  # refused here, before anything is trained
+    return base
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ def part(layers: int, share: float) -> int:
 
 
 def left(layers: int, cost: float) -> int:
-    """Layers left of the base so that they and one read-out cost a share of the base."""
+    """Layers left of the base so that they and one read-out cost a share of the base.
+
+    Of another base than SmolLM2-135M, whose head has another weight, they cost about that share.
+    """
     return max(1, round(cost * (layers + HEAD_LAYERS) - HEAD_LAYERS))
 
 
