@@ -106,8 +106,7 @@ class Evaluation:
 
     def _exits(self) -> list[Row]:
         gate = self.gate
-        tables = {(text, split): self.table(windows, gate) for text, split, windows in self.splits}
-        rows = self.pieces("exact", lambda: self._exact(tables))
+        rows = self.pieces("exact", self._exact)
         chosen = [r for r in rows if r["split"] == "valid" and r["keys"] == "free"]
         for rule, own in self.to_propagate(chosen).items():
             for row in own:
@@ -128,7 +127,7 @@ class Evaluation:
                 gains[i].append((token_losses(self.llama, states[e], labels) - last).flatten())
         return exit_gate.fit([torch.cat(x) for x in reads], [torch.cat(y) for y in gains])
 
-    def table(self, windows: Windows, gate: ExitGate) -> rules.Table:
+    def table(self, windows: Windows) -> rules.Table:
         """Losses and scores of all tokens at all exits, from one pass with exact states."""
         losses: list[Tensor] = []
         scores: dict[str, list[Tensor]] = {rule: [] for rule in rules.RULES}
@@ -144,7 +143,7 @@ class Evaluation:
                     own[rule].append(values.flatten())
                 for rule in ("similarity", "second_difference"):
                     own[rule].append(rules.state_score(rule, recent).flatten())
-                own["gate"].append(gate.score(i, self.llama.read(states[e])).flatten())
+                own["gate"].append(self.gate.score(i, self.llama.read(states[e])).flatten())
             at_exits.append(token_losses(self.llama, states[-1], labels).flatten())
             losses.append(torch.stack(at_exits))
             for rule, values in own.items():
@@ -155,8 +154,9 @@ class Evaluation:
             torch.cat(losses, dim=1), found, self.method.exits, self.method.depth, length
         )
 
-    def _exact(self, tables: dict[tuple[str, str], rules.Table]) -> list[Row]:
+    def _exact(self) -> list[Row]:
         """Points with exact states: each exit for all tokens, and every rule at every target."""
+        tables = {(text, split): self.table(windows) for text, split, windows in self.splits}
         rows = []
         for (text, split), table in tables.items():
             for index, layers in enumerate((*self.method.exits, self.method.depth)):

@@ -52,8 +52,6 @@ def rules_against_random(results: Results) -> Figure:
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for i, rule in enumerate((*RULES, "oracle")):
         rows = own[own["rule"] == rule]
-        if rule == "oracle":
-            rows = rows[rows["loss"] < rows["random_loss"]]
         gains = rows.assign(gain=100 * np.expm1(rows["loss"] - rows["random_loss"]))
         by_seed = gains.groupby(["target", "seed"])[["gain", "flops"]].mean().reset_index()
         _band(axes, by_seed, "gain", rule.replace("_", " "), style.COLOURS[i % 8], "-")
