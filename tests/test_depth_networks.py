@@ -8,15 +8,14 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lib.depth import forward
-from lib.depth.adapters import MAPS, Adapters
+from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, Stop, write
-from lib.depth.llama import adapted, of_base
+from lib.depth.llama import MAPS, of_base
 from lib.depth.methods import Again, Gated, Method, last_removed, middle_removed
 from lib.depth.modeling import DepthLlamaForCausalLM, as_model
-from lib.depth.network import adapters_for, for_use, frozen
 from lib.depth.reading import mean_loss, token_losses
 from lib.depth.variants import HEAD_LAYERS, left
 from lib.runs.fetch import Unfit
@@ -39,7 +38,7 @@ def moved(method, base, rank=2):
     """A network whose adapters are not zero, merged."""
     torch.manual_seed(3)
     network = frozen(base.model, method)
-    adapters = adapters_for(network, method, rank)
+    adapters = Adapters(network, method, rank)
     with torch.no_grad():
         for p in adapters.parameters():
             p.add_(0.05 * torch.randn(p.shape))
@@ -67,7 +66,7 @@ def test_kept_layers_are_a_shorter_transformers_model(base, ids):
 
 
 def test_untrained_adapters_change_no_bit(llama, base, ids):
-    adapters = adapters_for(llama, EXITING, 2)
+    adapters = Adapters(llama, EXITING, 2)
     before, after = (forward.through(x, ids)[-1] for x in (llama, adapted(llama, adapters)))
     assert torch.equal(before, after.detach())
 
@@ -188,7 +187,7 @@ def test_nothing_that_stops_is_the_plain_network(llama, ids):
 
 def test_an_open_gate_is_the_plain_network_and_a_shut_one_skips_the_block(base, llama, ids):
     method = Method(4, gated=Gated(1, 3))
-    network = adapted(llama, adapters_for(llama, method, 1))
+    network = adapted(llama, Adapters(llama, method, 1))
     with torch.no_grad():
         states, _, moved = forward.through_gated(network, ids, method.gated, lambda x: x > -1)
         assert torch.equal(states, forward.through(llama, ids)[-1]) and bool(moved.all())
@@ -199,7 +198,7 @@ def test_an_open_gate_is_the_plain_network_and_a_shut_one_skips_the_block(base, 
 
 def test_the_gate_of_a_block_learns_from_what_the_block_adds(llama, ids):
     method = Method(4, gated=Gated(1, 3))
-    adapters = adapters_for(llama, method, 1)
+    adapters = Adapters(llama, method, 1)
     network = adapted(llama, adapters)
     states, _, _ = forward.through_gated(network, ids, method.gated, lambda x: x > -1)
     mean_loss(network, states, ids).backward()
@@ -332,4 +331,3 @@ def test_losses_in_pieces_are_the_plain_ones(llama, ids):
 def test_adapters_of_another_depth_are_refused(base):
     with pytest.raises(ValueError, match="4 layers"):
         frozen(base.model, replace(Method(4), layers=5))
-    assert Adapters(2, 8, dict.fromkeys(MAPS, (8, 8)), 1).count() == 2 * (7 * 16 + 16) + 8

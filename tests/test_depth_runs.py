@@ -22,12 +22,12 @@ from lib.depth import (
     texts,
     work,
 )
+from lib.depth.adapters import frozen
 from lib.depth.evaluation import AIMS
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, Stop, write
 from lib.depth.methods import Again, Gated, Method
-from lib.depth.network import frozen
 from lib.depth.reading import token_losses
 from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
 from lib.depth.speed_run import score

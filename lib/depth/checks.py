@@ -6,9 +6,8 @@ import torch
 
 from lib.checks import CheckFailed
 from lib.depth import forward
-from lib.depth.adapters import Adapters
+from lib.depth.adapters import Adapters, frozen
 from lib.depth.llama import of_base
-from lib.depth.network import adapters_for, frozen
 from lib.depth.parameters import DepthParameters
 from lib.experiment import Experiment
 from lib.results.store import Results
@@ -28,8 +27,7 @@ def as_many_numbers(experiment: Experiment, parameters: DepthParameters) -> None
     for name, variant in experiment.variants.items():
         method = variant.make(parameters.layers)
         if method.trained:
-            made: Adapters = adapters_for(frozen(base, method), method, parameters.rank)
-            counts[name] = made.count()
+            counts[name] = Adapters(frozen(base, method), method, parameters.rank).count()
     whole = counts[experiment.baseline]
     far = {name: count for name, count in counts.items() if abs(count / whole - 1) > EQUAL}
     if far and parameters.layers >= SMALL:

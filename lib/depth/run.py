@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import torch
 
-from lib.depth.adapters import Adapters
+from lib.depth.adapters import Adapters, for_use, frozen
 from lib.depth.evaluation import Evaluation, Pieces, Row
 from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
-from lib.depth.network import adapters_for, for_use, frozen
 from lib.depth.texts import LENGTH, BaseName, DepthText, Windows
 from lib.depth.work import DepthWork
 from lib.runs.key import run_function
@@ -52,7 +51,7 @@ def fitted(config: DepthRun, seed: int, place: Place):
     """Frozen network, trained adapters and the record of training (None: nothing was trained)."""
     seed_weights(seed)
     llama = frozen(config.base.load().model.to(place.device), config.method)
-    adapters = adapters_for(llama, config.method, config.rank).to(place.device)
+    adapters = Adapters(llama, config.method, config.rank).to(place.device)
     if not config.method.trained:
         return llama, adapters, None
     windows = config.text.joined("train"), config.watched()
@@ -151,7 +150,7 @@ def load_network(config: DepthRun, place: Place) -> tuple[Llama, ExitGate | None
     """
     tensors, _ = load_tensors(place.folder / KEPT)
     llama = frozen(config.base.load().model.to(place.device), config.method)
-    adapters = adapters_for(llama, config.method, config.rank).to(place.device)
+    adapters = Adapters(llama, config.method, config.rank).to(place.device)
     parts = (n.removeprefix("adapters/") for n in tensors if n.startswith("adapters/"))
     adapters.load_state_dict({name: tensors[f"adapters/{name}"] for name in parts})
     gate = None

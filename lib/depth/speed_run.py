@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lib.depth.adapters import frozen
 from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
-from lib.depth.network import frozen
 from lib.depth.run import KEPT, DepthRun, load_network
 from lib.depth.run import run as train
 from lib.runs.clock import in_turns
