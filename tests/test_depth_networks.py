@@ -11,12 +11,12 @@ from lib.depth import forward
 from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
-from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, Stop, write
 from lib.depth.llama import MAPS, of_base
 from lib.depth.methods import Again, Gated, Method, last_removed, middle_removed
 from lib.depth.modeling import DepthLlamaForCausalLM, as_model
 from lib.depth.reading import mean_loss, token_losses
+from lib.depth.toys import cost_of_exits
 from lib.depth.variants import HEAD_LAYERS, left
 from lib.runs.fetch import Unfit
 
@@ -115,7 +115,7 @@ def test_all_methods_train_about_as_many_numbers():
 
 
 def test_a_cut_base_costs_what_it_is_cut_to():
-    costs = Costs(3_538_944 + 2 * 576 * 64.5, 2 * 576 * 192, 49_152 * 576, 576, 30)
+    costs = cost_of_exits.SMOLLM2
     assert costs.head / costs.layer == pytest.approx(HEAD_LAYERS, abs=0.01)
     for cost in (0.5, 0.7, 0.9):
         assert left(30, cost) == round((cost * costs.base - costs.head) / costs.layer)

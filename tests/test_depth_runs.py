@@ -382,7 +382,7 @@ def test_points_keep_to_the_costs_they_were_chosen_for(results):
     assert (oracle[others.index] <= others + 1e-6).all()
 
 
-def test_propagation_of_tokens_that_all_go_through_is_exact(results):
+def test_an_open_gate_moves_all_and_propagated_losses_are_near_the_exact_ones(results):
     frame = results("points")
     gated = frame[(frame["variant"] == "gated") & (frame["target"] == 1.0)]
     assert (gated["rate"] == 1).all() and gated["threshold"].isna().all()

@@ -42,10 +42,8 @@ class Adapters(nn.Module):
         self.norm = nn.Parameter(torch.zeros(llama.width))
         self.extras = nn.ParameterDict()
         if method.gated is not None:
-            self.extras["gate"], self.extras["gate_bias"] = (
-                torch.zeros(llama.width),
-                torch.zeros(()),
-            )
+            self.extras["gate"] = torch.zeros(llama.width)
+            self.extras["gate_bias"] = torch.zeros(())
         if method.again is not None:
             self.extras["mix"] = torch.zeros(llama.width)
 
