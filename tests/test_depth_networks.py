@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lib.depth import forward
-from lib.depth.adapters import MAPS, Adapters
+from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
-from lib.depth.flops import Costs
-from lib.depth.generation import Policy, Session, write
-from lib.depth.llama import adapted, of_base
+from lib.depth.generation import Policy, Session, Stop, write
+from lib.depth.llama import MAPS, of_base
 from lib.depth.methods import Again, Gated, Method, last_removed, middle_removed
 from lib.depth.modeling import DepthLlamaForCausalLM, as_model
-from lib.depth.network import adapters_for, for_use, frozen
 from lib.depth.reading import mean_loss, token_losses
+from lib.depth.toys import cost_of_exits
 from lib.depth.variants import HEAD_LAYERS, left
+from lib.runs.fetch import Unfit
 
 EXITS = (1, 2, 3)
 EXITING = Method(4, exits=EXITS)
@@ -38,7 +38,7 @@ def moved(method, base, rank=2):
     """A network whose adapters are not zero, merged."""
     torch.manual_seed(3)
     network = frozen(base.model, method)
-    adapters = adapters_for(network, method, rank)
+    adapters = Adapters(network, method, rank)
     with torch.no_grad():
         for p in adapters.parameters():
             p.add_(0.05 * torch.randn(p.shape))
@@ -66,14 +66,13 @@ def test_kept_layers_are_a_shorter_transformers_model(base, ids):
 
 
 def test_untrained_adapters_change_no_bit(llama, base, ids):
-    adapters = adapters_for(llama, EXITING, 2)
+    adapters = Adapters(llama, EXITING, 2)
     before, after = (forward.through(x, ids)[-1] for x in (llama, adapted(llama, adapters)))
     assert torch.equal(before, after.detach())
 
 
 def test_merged_adapters_are_those_of_peft(base):
     from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
 
     network, adapters, merged = moved(Method(4), base)
     own = LlamaForCausalLM(base.model.config)
@@ -116,7 +115,7 @@ def test_all_methods_train_about_as_many_numbers():
 
 
 def test_a_cut_base_costs_what_it_is_cut_to():
-    costs = Costs(3_538_944 + 2 * 576 * 64.5, 2 * 576 * 192, 49_152 * 576, 576, 30)
+    costs = cost_of_exits.SMOLLM2
     assert costs.head / costs.layer == pytest.approx(HEAD_LAYERS, abs=0.01)
     for cost in (0.5, 0.7, 0.9):
         assert left(30, cost) == round((cost * costs.base - costs.head) / costs.layer)
@@ -188,7 +187,7 @@ def test_nothing_that_stops_is_the_plain_network(llama, ids):
 
 def test_an_open_gate_is_the_plain_network_and_a_shut_one_skips_the_block(base, llama, ids):
     method = Method(4, gated=Gated(1, 3))
-    network = adapted(llama, adapters_for(llama, method, 1))
+    network = adapted(llama, Adapters(llama, method, 1))
     with torch.no_grad():
         states, _, moved = forward.through_gated(network, ids, method.gated, lambda x: x > -1)
         assert torch.equal(states, forward.through(llama, ids)[-1]) and bool(moved.all())
@@ -199,7 +198,7 @@ def test_an_open_gate_is_the_plain_network_and_a_shut_one_skips_the_block(base, 
 
 def test_the_gate_of_a_block_learns_from_what_the_block_adds(llama, ids):
     method = Method(4, gated=Gated(1, 3))
-    adapters = adapters_for(llama, method, 1)
+    adapters = Adapters(llama, method, 1)
     network = adapted(llama, adapters)
     states, _, _ = forward.through_gated(network, ids, method.gated, lambda x: x > -1)
     mean_loss(network, states, ids).backward()
@@ -226,7 +225,7 @@ METHODS = {
     "entropy": (EXITING, Policy("entropy", -5.0, (1, 2))),
     "margin": (EXITING, Policy("margin", 0.01, (2,))),
     "similarity": (EXITING, Policy("similarity", 0.8, (1, 2, 3))),
-    "gate": (EXITING, Policy("gate", 0.0, (1, 2), ExitGate(torch.randn(3, 32), torch.zeros(3)))),
+    "gate": (EXITING, Policy("gate", 0.0, (1, 2), ExitGate(torch.eye(3, 32), torch.zeros(3)))),
     "gated": (Method(4, gated=Gated(1, 3)), Policy(threshold=0.0)),
     "again": (Method(4, again=Again(1, 3)), Policy()),
     "hard": (Method(4, again=Again(2, 4, "hard", 0.5)), Policy(threshold=4.0)),
@@ -240,8 +239,7 @@ def test_a_cache_gives_what_the_whole_text_gives(name, base, ids):
     _, _, merged = moved(method, base) if method.trained else (0, 0, frozen(base.model, method))
     whole = Session(merged, method, policy)
     with torch.inference_mode():
-        states, _ = whole.states(ids)
-        logits = merged.logits(states)
+        logits = whole.logits(ids)
         session = Session(merged, method, policy)
         parts = [session.feed(ids[:, :12])]
         parts += [session.feed(ids[:, t : t + 1]) for t in range(12, 20)]
@@ -251,13 +249,11 @@ def test_a_cache_gives_what_the_whole_text_gives(name, base, ids):
 def test_the_policies_of_the_cache_test_stop_some_tokens_and_not_all(base, ids):
     for name in ("confidence", "entropy", "margin", "similarity", "gate"):
         method, policy = METHODS[name]
-        session = Session(moved(method, base)[2], method, policy)
+        llama = moved(method, base)[2]
         with torch.inference_mode():
-            depths = []
-            for t in range(20):
-                session.feed(ids[:, t : t + 1])
-                depths.append(session.layers)
-        assert 4 * 3 * 20 > sum(depths) > 3 * 20, name
+            stop = Stop(llama, method, policy)
+            _, depth = forward.with_exits(llama, ids, policy.exits, stop)
+        assert len(depth.unique()) > 1, name
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -268,7 +264,7 @@ def test_models_come_back_from_a_folder_and_write(name, base, ids, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert isinstance(again, DepthLlamaForCausalLM)
     with torch.inference_mode():
-        logits = merged.logits(Session(merged, method, policy).states(ids)[0])
+        logits = Session(merged, method, policy).logits(ids)
     torch.testing.assert_close(again(ids).logits, logits, atol=1e-5, rtol=1e-5)
     written = again.generate(ids, max_new_tokens=5)
     assert torch.equal(written[:, 20:], write(Session(merged, method, policy), ids, 5))
@@ -284,14 +280,40 @@ def test_plain_writing_is_that_of_transformers(base, ids):
     assert bool(free.any()) and torch.equal(ours[free], theirs[free])
 
 
+def test_a_saved_network_refuses_what_it_would_pass_over(base, ids):
+    model = as_model(base.model, of_base(base.model), Method(4))
+    whole = torch.ones_like(ids)
+    plain = model.generate(ids, max_new_tokens=2)
+    assert torch.equal(model.generate(ids, attention_mask=whole, max_new_tokens=2), plain)
+    padded = whole.index_fill(1, torch.tensor([0]), 0)
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="equally long"):
+            call(ids, attention_mask=padded)
+    with pytest.raises(TypeError, match="num_beams"):
+        model.generate(ids, num_beams=4)
+
+
+@pytest.mark.parametrize(
+    "other", [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}]
+)
+def test_a_llama_that_would_be_run_wrongly_is_refused(base, other):
+    config = LlamaConfig(**{**base.model.config.to_dict(), **other})
+    with pytest.raises(Unfit, match=next(iter(other))):
+        of_base(LlamaForCausalLM(config))
+
+
 def test_methods_refuse_what_cannot_be():
     for wrong in (
         {"exits": (3, 2)},
+        {"exits": (2, 2)},
         {"exits": (4,)},
         {"kept": (5,)},
         {"gated": Gated(3, 3)},
         {"again": Again(1, 3, "hard", 0.5)},
         {"exit_loss": "falling"},
+        {"exits": (1,), "gated": Gated(1, 3)},  # one of them would be passed over
+        {"gated": Gated(1, 3), "again": Again(1, 3)},
+        {"layer_dropout": 0.1, "again": Again(1, 3)},
     ):
         with pytest.raises(ValueError):
             Method(4, **wrong)
@@ -309,4 +331,3 @@ def test_losses_in_pieces_are_the_plain_ones(llama, ids):
 def test_adapters_of_another_depth_are_refused(base):
     with pytest.raises(ValueError, match="4 layers"):
         frozen(base.model, replace(Method(4), layers=5))
-    assert Adapters(2, 8, dict.fromkeys(MAPS, (8, 8)), 1).count() == 2 * (7 * 16 + 16) + 8

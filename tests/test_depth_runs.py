@@ -7,17 +7,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
-from lib.depth import evaluation, exit_gate, forward, fronts, rules, saved, texts, work
+from lib.depth import (
+    evaluation,
+    exit_gate,
+    forward,
+    fronts,
+    rules,
+    saved,
+    speed_run,
+    tables,
+    texts,
+    work,
+)
+from lib.depth.adapters import frozen
 from lib.depth.evaluation import AIMS
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
-from lib.depth.generation import Policy, Session, write
+from lib.depth.generation import Policy, Session, Stop, write
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.reading import token_losses
 from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
+from lib.depth.speed_run import score
 from lib.figures import alternative
+from lib.results.store import Results
 from lib.runs import places
 from lib.runs.key import run_key
 from lib.runs.task import Place, Task, run_one
@@ -195,6 +210,79 @@ def test_an_evaluation_goes_on_from_its_finished_parts(text, kept, monkeypatch):
     assert seen.count(seen[0]) == 1 and again["tables"]["points"] == whole["tables"]["points"]
 
 
+def test_an_evaluation_of_exits_scores_no_text_a_second_time(text, kept, monkeypatch):
+    plain, seen = evaluation.Evaluation.table, []
+
+    def counted(self, windows):
+        seen.append(len(windows))
+        return plain(self, windows)
+
+    def dying(*given):
+        raise Killed
+
+    task = Task(run, config(text, Method(4, exits=(1, 2))), 0, {})
+    monkeypatch.setattr(evaluation.Evaluation, "table", counted)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(evaluation.Evaluation, "_propagated", dying)
+        run_one(task, kept, torch.device("cpu"))
+    run_one(task, kept, torch.device("cpu"))
+    assert len(seen) == 3  # valid and two tests, before the kill
+
+
+class Reads(TorchFunctionMode):
+    """Counts the rows that the head reads: products as wide as the vocabulary."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.rows = width, 0
+
+    def __torch_function__(self, function, types, given=(), own=None):
+        found = function(*given, **(own or {}))
+        product = function.__name__ in ("linear", "matmul", "__matmul__")
+        if product and found.shape[-1] == self.width:
+            self.rows += found.numel() // self.width
+        return found
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy", "margin", "similarity"])
+def test_a_window_that_is_timed_reads_the_head_as_often_as_its_cost_counts(text, rule):
+    method = Method(4, exits=(1, 2))
+    llama = frozen(TINY.base_name.load().model, method)
+    ids = text.joined("valid").inputs[:2]
+    threshold = {"confidence": 0.04, "entropy": -5.0, "margin": 0.004, "similarity": 0.45}[rule]
+    policy = Policy(rule, threshold, (1, 2))
+    with torch.inference_mode():
+        stop = Stop(llama, method, policy)
+        states, depth = forward.with_exits(llama, ids, (1, 2), stop)
+        counts = [int((depth == layers).sum()) for layers in (1, 2, 4)]
+    assert all(counts)
+    reads = (1, 2, 3) if rule in rules.HEAD_RULES else (1, 1, 1)
+    with Reads(len(llama.head)) as head:
+        logits = score(Session(llama, method, policy), ids)
+    assert head.rows == sum(n * r for n, r in zip(counts, reads, strict=True))
+    torch.testing.assert_close(logits, llama.logits(states), atol=1e-5, rtol=1e-5)
+
+
+def test_of_writing_the_new_tokens_are_timed_and_not_their_prompt(text, kept, monkeypatch):
+    task = Task(speed_run.run, speed_run.DepthSpeed(config(text, keep=True), written=5), 0, {})
+    plain, fed = Session.feed, []
+
+    def feed(self, ids):
+        fed.append(ids.shape[1])
+        return plain(self, ids)
+
+    def once(jobs, rounds, device):
+        fed.clear()
+        for job in (*jobs, *jobs):
+            job()
+        return [1.0] * len(jobs)
+
+    monkeypatch.setattr(Session, "feed", feed)
+    monkeypatch.setattr(speed_run, "in_turns", once)
+    run_one(task, kept, torch.device("cpu"))
+    assert fed == [1] * (2 * 2 * 5)  # base and network, twice
+
+
 def test_what_is_off_is_not_in_the_key(text):
     plain = run_key(run, config(text), 0)
     assert plain == run_key(run, config(text, Method(4, layer_dropout=0.0), keep=True), 0)
@@ -255,6 +343,11 @@ def test_a_network_that_is_not_here_is_named(text, kept, monkeypatch, capsys):
     assert "no network is kept on this machine of: adapted" in capsys.readouterr().out
 
 
+def test_a_network_without_a_point_to_run_is_a_sentence():
+    with pytest.raises(ValueError, match="no point of valid"):
+        saved.point_at([], 0.7)
+
+
 def test_the_point_for_a_cost_is_the_best_of_the_nearest():
     def point(rule, target, loss, split="valid", keys="propagated"):
         own = {"rule": rule, "target": target, "loss": loss, "split": split, "keys": keys}
@@ -289,7 +382,7 @@ def test_points_keep_to_the_costs_they_were_chosen_for(results):
     assert (oracle[others.index] <= others + 1e-6).all()
 
 
-def test_propagation_of_tokens_that_all_go_through_is_exact(results):
+def test_an_open_gate_moves_all_and_propagated_losses_are_near_the_exact_ones(results):
     frame = results("points")
     gated = frame[(frame["variant"] == "gated") & (frame["target"] == 1.0)]
     assert (gated["rate"] == 1).all() and gated["threshold"].isna().all()
@@ -399,3 +492,14 @@ def test_every_way_to_choose_is_drawn(results):
     full = next(line for line in figure.axes[0].lines if line.get_label() == "exits at random")
     assert max(full.get_xdata()) == pytest.approx(1.0)  # the network at full depth ends the line
     plt.close(figure)
+
+
+def test_all_rules_that_seeds_chose_are_named():
+    rows = [
+        ("exits", "valid", seed, rule, 0.7, cost, 3.0)
+        for seed, rule, cost in ((0, "entropy", 0.7), (1, "margin", 0.71), (2, "entropy", 0.69))
+    ]
+    columns = ["variant", "split", "seed", "rule", "target", "flops", "loss"]
+    frame = pd.DataFrame(rows, columns=columns)
+    main = pd.DataFrame({"variant": ["exits"], "label": ["Exits"]})
+    assert tables._chosen(Results("20", {"": main}), frame, 0.7) == "Exits, entropy or margin"

@@ -2,17 +2,19 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 from lib.depth import evaluation
-from lib.depth.experiments.e21_exit_early_lose_nothing import E21
+from lib.depth.experiments.e21_exit_early_lose_nothing import E21, against
 from lib.depth.generation import Session, write
 from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.speculative import Drafter, frequent
+from lib.results.store import Absent, Results
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +65,15 @@ def test_sampling_draws_from_the_network_itself(base, words):
     words = words and torch.arange(words)
     prompt = torch.tensor([[7, 50, 200]])
     with torch.inference_mode():
-        first = llama.logits(Session(llama, Method(4)).states(prompt)[0])[0, -1].softmax(-1)
+        first = Session(llama, Method(4)).logits(prompt)[0, -1].softmax(-1)
         follow = torch.cat([prompt.expand(280, 3), torch.arange(280)[:, None]], 1)
-        then = llama.logits(Session(llama, Method(4)).states(follow)[0])[:, -1].softmax(-1)
+        then = Session(llama, Method(4)).logits(follow)[:, -1].softmax(-1)
         second = (first @ then).double().numpy()  # after a token that drafting had to guess
         third = np.zeros(280)
         for token in range(280):
             more = torch.cat([prompt.expand(280, 3), torch.full((280, 1), token)], 1)
             more = torch.cat([more, torch.arange(280)[:, None]], 1)
-            last = llama.logits(Session(llama, Method(4)).states(more)[0])[:, -1].softmax(-1)
+            last = Session(llama, Method(4)).logits(more)[:, -1].softmax(-1)
             third += (first[token] * (then[token] @ last)).double().numpy()
     draw = torch.Generator().manual_seed(5)
     drafter = Drafter(llama, 2, 3, words)
@@ -82,7 +84,7 @@ def test_sampling_draws_from_the_network_itself(base, words):
         seen = np.bincount(found[:, place].numpy(), minlength=280)
         assert chi_square(seen, expected) > 1e-3
     exit_alone = Session(of_base(base.model, (0, 1)), Method(4, kept=(0, 1)))
-    wrong = llama.logits(exit_alone.states(follow)[0])[:, -1].softmax(-1)
+    wrong = exit_alone.logits(follow)[:, -1].softmax(-1)
     seen = np.bincount(found[:, 1].numpy(), minlength=280)
     assert chi_square(seen, (first @ wrong).double().numpy()) < 1e-6  # the test can fail
 
@@ -117,6 +119,17 @@ def test_an_exit_that_is_none_is_refused(llama):
     for exit, tokens in ((0, 3), (4, 3), (2, 0)):
         with pytest.raises(ValueError, match="allowed"):
             Drafter(llama, exit, tokens)
+
+
+def test_variants_are_compared_seed_by_seed():
+    rows = [("exit_6", seed, 10.0 + seed) for seed in (0, 1)] + [("assisted_6", 1, 5.5)]
+    columns = ["variant", "seed", "drafted_tokens_a_second"]
+    frame = pd.DataFrame(rows, columns=columns).assign(batch=1, run_id="r")
+    change = against("exit_6", "assisted_6")
+    assert change(Results("21", {"decoding": frame})) == pytest.approx([100.0])
+    apart = frame[(frame["variant"] == "assisted_6") | (frame["seed"] == 0)]
+    with pytest.raises(Absent, match="no seed"):
+        change(Results("21", {"decoding": apart}))
 
 
 def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from lib.depth import choices
-from lib.depth.choices import CHOSEN, GRID, START, TUNED, missing
 from lib.depth.experiments import tuning
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
+from lib.depth.experiments.tuning import GRID, START, TUNED, missing
+from lib.depth.variants import CHOSEN
 
 
 @pytest.mark.parametrize("best", GRID)
@@ -21,8 +21,8 @@ def test_the_search_goes_outward_until_the_best_lies_between_two_others(best):
 
 
 def test_what_was_chosen_follows_from_the_committed_rows():
-    table = pd.read_csv(choices.TABLE)
-    own = table[table["size"] == choices.SIZE]
+    table = pd.read_csv(tuning.TABLE)
+    own = table[table["size"] == tuning.SIZE]
     assert set(own["family"]) == set(TUNED) == set(CHOSEN)
     for family, rows in own.groupby("family"):
         losses = dict(zip(rows["learning_rate"], rows["valid_loss"], strict=True))

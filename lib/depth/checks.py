@@ -6,9 +6,8 @@ import torch
 
 from lib.checks import CheckFailed
 from lib.depth import forward
-from lib.depth.adapters import Adapters
+from lib.depth.adapters import Adapters, frozen
 from lib.depth.llama import of_base
-from lib.depth.network import adapters_for, frozen
 from lib.depth.parameters import DepthParameters
 from lib.experiment import Experiment
 from lib.results.store import Results
@@ -19,14 +18,16 @@ SMALL = 8  # layers below which whole ranks cannot be equal
 
 
 def as_many_numbers(experiment: Experiment, parameters: DepthParameters) -> None:
-    """All methods train as many numbers within 5 %; raises CheckFailed naming one that does not."""
+    """All methods train as many numbers within 5 %. Raises CheckFailed that names the others.
+
+    Of a base of fewer than SMALL layers the counts are printed alone.
+    """
     base = parameters.base_name.load().model
     counts = {}
     for name, variant in experiment.variants.items():
         method = variant.make(parameters.layers)
         if method.trained:
-            made: Adapters = adapters_for(frozen(base, method), method, parameters.rank)
-            counts[name] = made.count()
+            counts[name] = Adapters(frozen(base, method), method, parameters.rank).count()
     whole = counts[experiment.baseline]
     far = {name: count for name, count in counts.items() if abs(count / whole - 1) > EQUAL}
     if far and parameters.layers >= SMALL:
@@ -36,7 +37,7 @@ def as_many_numbers(experiment: Experiment, parameters: DepthParameters) -> None
 
 
 def costs_are_kept(results: Results) -> None:
-    """No point that was chosen for a cost exceeds it on the text that chose it."""
+    """No point that was chosen for a cost exceeds it on the text that chose it, keys free."""
     frame = results("points")
     own = frame[(frame["split"] == "valid") & (frame["keys"] == "free")]
     over = own[own["flops"] > own["target"] + 1e-6]
@@ -46,7 +47,7 @@ def costs_are_kept(results: Results) -> None:
 
 
 def nothing_stops(parameters: DepthParameters) -> None:
-    """Exits where no token stops, and a second pass without mix, are the base itself."""
+    """Exits where no token stops are the base itself. Raises CheckFailed if they are not."""
     llama = of_base(parameters.base_name.load().model)
     ids = torch.arange(3, 35)[None]
     whole = forward.through(llama, ids)[-1]

@@ -27,7 +27,7 @@ from lib.depth import exit_gate, forward, rules
 from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Stop
-from lib.depth.llama import Llama, run_layer
+from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.reading import statistics, token_losses
 from lib.depth.texts import DepthText, Windows
@@ -94,25 +94,22 @@ class Evaluation:
         cost = self.costs.relative(self.method.depth)
         found = []
         for text, split, windows in self.splits:
-            total = 0.0
-            for ids, labels in self.batches(windows):
-                states = forward.through(self.llama, ids)
-                total += token_losses(self.llama, states[-1], labels).double().sum().item()
-            loss = total / windows.tokens
+            losses = [
+                token_losses(self.llama, forward.through(self.llama, ids)[-1], labels).flatten()
+                for ids, labels in self.batches(windows)
+            ]
+            loss = torch.cat(losses).double().mean().item()
             found.append(point(text, split, "fixed", "none", loss, cost, depth=self.method.depth))
         return found
 
     # ------------------------------------------------------------------ exits
 
     def _exits(self) -> list[Row]:
-        gate = self.gate
-        tables = {(text, split): self.table(windows, gate) for text, split, windows in self.splits}
-        rows = self.pieces("exact", lambda: self._exact(tables))
+        rows = self.pieces("exact", self._exact)
         chosen = [r for r in rows if r["split"] == "valid" and r["keys"] == "free"]
-        for rule, own in self.to_propagate(chosen).items():
-            for row in own:
-                name = f"{rule} {row['target']}"
-                rows = rows + self.pieces(name, lambda r=row, n=rule: self._propagated(n, r, gate))
+        for rule, row in self.to_propagate(chosen):
+            name = f"{rule} {row['target']}"
+            rows = rows + self.pieces(name, lambda r=row, n=rule: self._propagated(n, r))
         return rows
 
     @cached_property
@@ -128,7 +125,7 @@ class Evaluation:
                 gains[i].append((token_losses(self.llama, states[e], labels) - last).flatten())
         return exit_gate.fit([torch.cat(x) for x in reads], [torch.cat(y) for y in gains])
 
-    def table(self, windows: Windows, gate: ExitGate) -> rules.Table:
+    def table(self, windows: Windows) -> rules.Table:
         """Losses and scores of all tokens at all exits, from one pass with exact states."""
         losses: list[Tensor] = []
         scores: dict[str, list[Tensor]] = {rule: [] for rule in rules.RULES}
@@ -144,7 +141,7 @@ class Evaluation:
                     own[rule].append(values.flatten())
                 for rule in ("similarity", "second_difference"):
                     own[rule].append(rules.state_score(rule, recent).flatten())
-                own["gate"].append(gate.score(i, self.llama.read(states[e])).flatten())
+                own["gate"].append(self.gate.score(i, self.llama.read(states[e])).flatten())
             at_exits.append(token_losses(self.llama, states[-1], labels).flatten())
             losses.append(torch.stack(at_exits))
             for rule, values in own.items():
@@ -155,8 +152,9 @@ class Evaluation:
             torch.cat(losses, dim=1), found, self.method.exits, self.method.depth, length
         )
 
-    def _exact(self, tables: dict[tuple[str, str], rules.Table]) -> list[Row]:
+    def _exact(self) -> list[Row]:
         """Points with exact states: each exit for all tokens, and every rule at every target."""
+        tables = {(text, split): self.table(windows) for text, split, windows in self.splits}
         rows = []
         for (text, split), table in tables.items():
             for index, layers in enumerate((*self.method.exits, self.method.depth)):
@@ -166,23 +164,16 @@ class Evaluation:
         valid = tables["both", "valid"]
         for rule in rules.RULES:
             for target in TARGETS:
-                best = self._best_subset(valid, rule, target)
-                if best is not None:
-                    chosen, threshold = best
-                    for (text, split), table in tables.items():
-                        at = rules.stops(table.scores[rule], chosen, threshold)
-                        rows += self._exact_points(
-                            table, at, chosen, rule, text, split, target, threshold
-                        )
+                if best := self._best_subset(valid, rule, target):
+                    for where, table in tables.items():
+                        at = rules.stops(table.scores[rule], *best)
+                        rows += self._exact_points(where, table, at, rule, target, *best)
         everywhere = tuple(range(len(self.method.exits)))
         for target in TARGETS:
-            for (text, split), table in tables.items():
+            for where, table in tables.items():
                 at = rules.best_stops(table, self.costs, target)
-                if at is None:
-                    continue
-                rows += self._exact_points(
-                    table, at, everywhere, "oracle", text, split, target, None
-                )
+                if at is not None:
+                    rows += self._exact_points(where, table, at, "oracle", target, everywhere)
         return rows
 
     def _best_subset(
@@ -197,7 +188,17 @@ class Evaluation:
                 found.append((rules.loss_at(valid, at).mean().item(), chosen, threshold))
         return min(found)[1:] if found else None
 
-    def _exact_points(self, table, at, chosen, rule, text, split, target, threshold) -> list[Row]:
+    def _exact_points(
+        self,
+        where: tuple[str, str],
+        table: rules.Table,
+        at: Tensor,
+        rule: str,
+        target: float,
+        chosen: tuple[int, ...],
+        threshold: float | None = None,
+    ) -> list[Row]:
+        """Stops ``at`` with keys free and recomputed; ``where``: text and split."""
         loss = rules.loss_at(table, at).double().mean().item()
         shares = rules.rates(table, at)
         cost = rules.token_costs(table, at, chosen, rule, self.costs).mean().item()
@@ -209,37 +210,39 @@ class Evaluation:
         said["rates"] = " ".join(f"{share:.4f}" for share in shares)
         said["random_loss"] = rules.random_loss(table, shares)
         return [
-            point(text, split, rule, "free", loss, cost, **said),
-            point(text, split, rule, "recomputed", loss, again, **said),
+            point(*where, rule, "free", loss, cost, **said),
+            point(*where, rule, "recomputed", loss, again, **said),
         ]
 
-    def to_propagate(self, valid: list[Row]) -> dict[str, list[Row]]:
-        """Points of valid that are run with propagated keys, by rule, at the costs of the claims.
+    def to_propagate(self, valid: list[Row]) -> list[tuple[str, Row]]:
+        """Points of valid that are run with propagated keys, with their rule.
 
-        The best rule that reads the head at every exit, the best that does not, and tokens stopped
-        at random at the rates of the better one of the two.
+        At the costs of the claims: the best rule that reads the head at every exit, the best that
+        does not, and tokens stopped at random at the rates of the better one of the two.
         """
         found: dict[str, list[Row]] = {}
         for aim in AIMS:
             here = [r for r in valid if r["target"] == aim]
             best = []
             for group in (rules.HEAD_RULES, rules.STATE_RULES):
-                own = [r for r in here if r["rule"] in group]
-                if own:
+                if own := [r for r in here if r["rule"] in group]:
                     best.append(min(own, key=lambda r: r["loss"]))
             for row in best:
                 found.setdefault(row["rule"], []).append(row)
             if best:
                 found.setdefault("random", []).append(min(best, key=lambda r: r["loss"]))
-        return found
+        return [(rule, row) for rule, own in found.items() for row in own]
 
-    def _propagated(self, rule: str, row: Row, gate: ExitGate) -> list[Row]:
+    def _propagated(self, rule: str, row: Row) -> list[Row]:
         """A point of valid again, on all splits, with keys and values from where tokens stopped."""
         exits = tuple(int(e) for e in row["exits"].split())
         chosen = tuple(self.method.exits.index(e) for e in exits)
         found = []
         for text, split, windows in self.splits:
-            decide = self.decision(rule, row, gate)
+            if rule == "random":
+                decide = random_stops(self.method, row, self.seed)
+            else:
+                decide = Stop(self.llama, self.method, Policy.at(row, self.gate))
             losses, ats = [], []
             for ids, labels in self.batches(windows):
                 states, depth = forward.with_exits(self.llama, ids, exits, decide)
@@ -260,40 +263,26 @@ class Evaluation:
             found.append(point(text, split, rule, "propagated", loss, cost, **said))
         return found
 
-    def decision(self, rule: str, row: Row, gate: ExitGate) -> forward.Decide:
-        """Who stops where, for ``forward.with_exits``."""
-        if rule == "random":
-            return random_stops(self.method, row, self.seed)
-        return Stop(self.llama, self.method, Policy(rule, row["threshold"], gate=gate))
-
     # ------------------------------------------------------------------ a gated block
 
     def _gated(self) -> list[Row]:
-        block = self.method.gated
+        """At each cost the threshold that lets the share of valid through that costs it."""
         logits = []
         for ids, _ in self.batches(self.text.joined("valid")):
-            x, rotation = self.llama.embed(ids), self.llama.rotation(0, ids.shape[1])
-            for number in range(block.first):
-                x, _ = run_layer(self.llama, number, x, rotation)
-            logits.append(forward.gate_logits(self.llama, x).flatten())
+            _, asked, _ = forward.through_gated(
+                self.llama, ids, self.method.gated, lambda logits: logits > float("inf")
+            )
+            logits.append(asked.flatten())
         asked = torch.cat(logits).sort(descending=True).values
+        least, most = self._gated_cost(0.0), self._gated_cost(1.0)
         rows = []
         for aim in (*AIMS, 1.0):
-            rate = self._rate_for(aim)
-            if rate is None:
-                continue
-            place = min(len(asked) - 1, round(rate * len(asked)))
-            threshold = asked[place].item() if rate < 1 else float("-inf")
-            rows += self.pieces(f"gated {aim}", lambda a=aim, t=threshold: self._gated_at(a, t))
+            rate = 1.0 if aim == 1.0 else min((aim - least) / (most - least), 1.0)
+            if rate >= 0:
+                place = min(len(asked) - 1, round(rate * len(asked)))
+                threshold = asked[place].item() if rate < 1 else float("-inf")
+                rows += self.pieces(f"gated {aim}", lambda a=aim, t=threshold: self._gated_at(a, t))
         return rows
-
-    def _rate_for(self, aim: float) -> float | None:
-        """The share of tokens through the block at a cost; all at 1; None if it cannot be."""
-        if aim == 1.0:
-            return 1.0
-        low, high = self._gated_cost(0.0), self._gated_cost(1.0)
-        rate = (aim - low) / (high - low)
-        return min(rate, 1.0) if rate >= 0 else None
 
     def _gated_cost(self, rate: float) -> float:
         block, depth = self.method.gated, self.method.depth

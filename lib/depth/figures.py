@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ from lib.depth.evaluation import AIMS
 from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
 from lib.results import tables
-from lib.results.statistics import interval, percent_interval
+from lib.results.statistics import Interval, interval, percent_interval
 from lib.results.store import Absent, Results
 
 X = "multiplications a token, relative to the untouched base"
@@ -30,18 +33,8 @@ SINGLES = (("base", "base, untouched", "D"), ("adapted", "base, adapted", "o"))
 
 def front(results: Results) -> Figure:
     """Test loss against cost of every way to choose, a panel a text, 95 % bands over seeds."""
-    texts = _texts(results)
-    figure, axes = plt.subplots(1, len(texts), figsize=(style.WIDE, 4.2), squeeze=False)
-    for panel, text in zip(axes[0], texts, strict=True):
-        for name, curve, colour, line in CURVES:
-            _draw(panel, _of(curve, results), text, name, style.COLOURS[colour], line)
-        for variant, name, marker in SINGLES:
-            own = _of(fronts.single(variant), results)
-            _draw(panel, own, text, name, style.COLOURS[7], "", marker)
-        panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(_finding(results))
-    style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
-    return figure
+    singles = [(name, fronts.single(v), 7, "", marker) for v, name, marker in SINGLES]
+    return _by_text(results, [*CURVES, *singles], _finding(results), 4.2, 3)
 
 
 def rules_against_random(results: Results) -> Figure:
@@ -52,11 +45,12 @@ def rules_against_random(results: Results) -> Figure:
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for i, rule in enumerate((*RULES, "oracle")):
         rows = own[own["rule"] == rule]
-        if rule == "oracle":
-            rows = rows[rows["loss"] < rows["random_loss"]]
         gains = rows.assign(gain=100 * np.expm1(rows["loss"] - rows["random_loss"]))
-        by_seed = gains.groupby(["target", "seed"])[["gain", "flops"]].mean().reset_index()
-        _band(axes, by_seed, "gain", rule.replace("_", " "), style.COLOURS[i % 8], "-")
+        by_seed = gains.groupby(["target", "seed"])[["gain", "flops"]].mean()
+        points = [(at["flops"].mean(), interval(at["gain"])) for _, at in by_seed.groupby(level=0)]
+        if points:
+            name = rule.replace("_", " ")
+            _line(axes, points, style.COLOURS[i % 8], "-", label=name, marker=".")
     axes.axhline(0, color=style.QUIET, linewidth=1)
     axes.set(xlabel=X, ylabel="% change of perplexity against random exits")
     axes.set_title(f"Rules against random exits at the same rates, {tables.seeds(results())}")
@@ -66,38 +60,26 @@ def rules_against_random(results: Results) -> Figure:
 
 def second_pass(results: Results) -> Figure:
     """Test loss against cost where layers are run twice, a panel a text."""
-    texts = _texts(results)
-    figure, axes = plt.subplots(1, len(texts), figsize=(style.WIDE, 4.2), squeeze=False)
-    shown = (
-        ("all tokens", ("adapted", "again_all", "again_all_long"), 0, "-"),
-        ("all tokens, middle layers", ("again_all_middle",), 5, ""),
-        ("hard tokens", ("again_hard",), 1, "-"),
-        ("random tokens", ("again_random",), 6, ":"),
+    curves = (
+        ("all tokens", fronts.single("adapted", "again_all", "again_all_long"), 0, "-"),
+        ("all tokens, middle layers", fronts.single("again_all_middle"), 5, "", "s"),
+        ("hard tokens", fronts.single("again_hard"), 1, "-"),
+        ("random tokens", fronts.single("again_random"), 6, ":"),
     )
-    for panel, text in zip(axes[0], texts, strict=True):
-        for name, variants, colour, line in shown:
-            own = _of(fronts.single(*variants), results)
-            _draw(panel, own, text, name, style.COLOURS[colour], line, "" if line else "s")
-        panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"A second pass through layers, {tables.seeds(results())}")
-    style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 4)
-    return figure
+    title = f"A second pass through layers, {tables.seeds(results())}"
+    return _by_text(results, curves, title, 4.2, 4)
 
 
 def losses_by_depth(results: Results) -> Figure:
     """Test loss of every exit used for all tokens, beside networks cut to that depth."""
-    texts = _texts(results)
-    figure, axes = plt.subplots(1, len(texts), figsize=(style.WIDE, 4.0), squeeze=False)
-    for panel, text in zip(axes[0], texts, strict=True):
-        for variant, colour in (("exits", 3), ("layerskip", 2)):
-            own = _of(fronts.single(variant, rule="static"), results)
-            name = f"{results.labels.get(variant, variant)}, one exit for all"
-            _draw(panel, own, text, name, style.COLOURS[colour], "-")
-        _draw(panel, _of(fronts.fixed, results), text, "cut and healed", style.COLOURS[0], "--")
-        panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
-    figure.suptitle(f"One network for all depths, or one each, {tables.seeds(results())}")
-    style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", 3)
-    return figure
+    curves = [
+        (f"{results.labels[v]}, one exit for all", fronts.single(v, rule="static"), colour, "-")
+        for v, colour in (("exits", 3), ("layerskip", 2))
+        if v in results.labels
+    ]
+    curves.append(("cut and healed", fronts.fixed, 0, "--"))
+    title = f"One network for all depths, or one each, {tables.seeds(results())}"
+    return _by_text(results, curves, title, 4.0, 3)
 
 
 def time_against_cost(results: Results) -> Figure:
@@ -142,54 +124,54 @@ def _finding(results: Results) -> str:
     )
 
 
-def _texts(results: Results) -> list[str]:
+def _by_text(
+    results: Results, curves: Sequence[tuple], title: str, height: float, columns: int
+) -> Figure:
+    """A panel a text with curves (name, points, colour, line, marker) of those that are there;
+    ``columns`` of the legend."""
     frame = results("points")
-    return list(frame.loc[frame["split"] == "test", "text"].unique())
-
-
-def _of(curve: fronts.Curve, results: Results) -> pd.DataFrame | None:
-    """The points of a curve, None where the results hold none."""
-    try:
-        return curve(results)
-    except Absent:
-        return None
+    texts = frame.loc[frame["split"] == "test", "text"].unique()
+    figure, axes = plt.subplots(1, len(texts), figsize=(style.WIDE, height), squeeze=False)
+    for panel, text in zip(axes[0], texts, strict=True):
+        for name, curve, *look in curves:
+            with contextlib.suppress(Absent):
+                _draw(panel, curve(results), text, name, *look)
+        panel.set(title=text, xlabel=X, ylabel="test loss (nats a token)")
+    figure.suptitle(title)
+    style.legend(figure, axes[0][0], "line: mean over seeds; band: 95 % interval", columns)
+    return figure
 
 
 def _draw(
     axes: Axes,
-    frame: pd.DataFrame | None,
+    frame: pd.DataFrame,
     text: str,
     name: str,
-    colour: str,
+    colour: int,
     line: str,
     marker: str = "",
 ) -> None:
-    if frame is None:
-        return
+    """One curve: a mark a point, its interval over seeds as a band; no ``line``: marks alone."""
     own = frame[(frame["split"] == "test") & (frame["text"] == text)].copy()
     # a point is one target, or one depth where all tokens have the same; rules may differ by seed
     own["layers"] = own["depth"].where(own["rule"].isin(("static", "fixed")))
     own = own.reindex(columns=own.columns.union(["target", "mix"]))  # no such point yet: empty
     groups = own.groupby(["variant", "target", "layers", "mix"], dropna=False)
-    if len(own) == own["seed"].nunique() or marker:
+    if len(own) == own["seed"].nunique():
         marker = marker or "s"
-    places, low, middle, high = [], [], [], []
-    for _, rows in sorted(groups, key=lambda entry: entry[1]["flops"].mean()):
-        found = interval(rows.groupby("seed")["loss"].mean())
-        places.append(rows["flops"].mean())
-        low.append(found.low), middle.append(found.mean), high.append(found.high)
-    look = {"color": colour, "label": name}
-    axes.plot(places, middle, line or "none", marker=marker or ".", **look)
-    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    points = [
+        (rows["flops"].mean(), interval(rows.groupby("seed")["loss"].mean())) for _, rows in groups
+    ]
+    _line(axes, points, style.COLOURS[colour], line or "none", label=name, marker=marker or ".")
 
 
-def _band(axes: Axes, frame: pd.DataFrame, y: str, name: str, colour: str, line: str) -> None:
-    targets = [(rows["flops"].mean(), interval(rows[y])) for _, rows in frame.groupby("target")]
-    if not targets:
-        return
-    targets.sort(key=lambda entry: entry[0])
-    places, found = [place for place, _ in targets], [value for _, value in targets]
-    axes.plot(places, [v.mean for v in found], line, color=colour, label=name, marker=".")
+def _line(
+    axes: Axes, points: Sequence[tuple[float, Interval]], colour: str, line: str, **look: str
+) -> None:
+    """Means at their costs, from the cheapest on, and their intervals as a band."""
+    points = sorted(points, key=lambda point: point[0])
+    places, found = [place for place, _ in points], [value for _, value in points]
+    axes.plot(places, [v.mean for v in found], line, color=colour, **look)
     low, high = [v.low for v in found], [v.high for v in found]
     axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
 
@@ -208,8 +190,6 @@ def speed(results: Results) -> Figure:
             _rows(panel, own, names, "speedup", 0.15 * (2 * i - 1), i, f"prompt of {prompt} tokens")
         panel.axvline(1, color=style.QUIET, linewidth=1)
         panel.set(title=f"batch {batch}", xlabel="times as fast as plain generation")
-        panel.set_yticks(range(len(names)), names)
-        panel.set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(f"Drafting from an exit, {tables.seeds(frame)}")
     style.legend(figure, axes[0][0], "mean over seeds and texts; bar: 95 % interval", 2)
     return figure
@@ -224,15 +204,24 @@ def acceptance(results: Results) -> Figure:
     for i, text in enumerate(frame["text"].unique()):
         own = frame[frame["text"] == text]
         _rows(axes, own, names, "acceptance", 0.15 * (2 * i - 1), i, text)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlim=(0, 1), xlabel="share of drafted tokens accepted")
     axes.set_title(f"Agreement with the whole network, {tables.seeds(frame)}")
     style.legend(figure, axes, "mean over seeds; bar: 95 % interval", 2)
     return figure
 
 
-def _rows(axes, frame, names, column, shift, colour, label) -> None:
+def _rows(
+    axes: Axes,
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    column: str,
+    shift: float,
+    colour: int,
+    label: str | None,
+) -> None:
+    """Means of a column over seeds, a row a variant, with their intervals."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     look = {"color": style.COLOURS[colour], "marker": style.MARKERS[colour], "linestyle": "none"}
     for place, name in enumerate(names):
         values = frame[frame["variant"] == name].groupby("seed")[column].mean().dropna()

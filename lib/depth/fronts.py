@@ -19,7 +19,7 @@ from lib.depth.rules import HEAD_RULES, STATE_RULES
 from lib.results.store import Absent, Results
 
 EXIT_NETWORKS = ("exits", "layerskip")
-GROUPS = {"head": HEAD_RULES, "state": STATE_RULES, "random": ("random",)}
+GROUPS = {"head": HEAD_RULES, "state": STATE_RULES, "random": "random", "gated": "gated"}
 FIXED = ("last_removed", "middle_removed")
 ONCE = ("base", "again_untrained", "again_untrained_middle")  # nothing in them is random
 NAMES = {0.5: "50", 0.7: "70", 0.9: "90"}
@@ -41,7 +41,8 @@ def points(results: Results, variant: str, **wanted) -> pd.DataFrame:
         else:
             frame = frame[frame[column] == value]
     if frame.empty:
-        raise Absent(f"variant {variant!r} has no point with {wanted}")
+        asked = ", ".join(f"{name} {value}" for name, value in wanted.items())
+        raise Absent(f"variant {variant!r} has no point{f' with {asked}' if asked else ''}")
     results.used.update(frame["run_id"])
     return frame
 
@@ -72,12 +73,8 @@ def adaptive(results: Results) -> pd.DataFrame:
         found = []
         for name in EXIT_NETWORKS:
             for group in ("head", "state"):
-                own = _if_there(results, name, group, aim)
-                if own is not None:
-                    found.append((valid_loss(own), name, own))
-        own = _gated(results, aim)
-        if own is not None:
-            found.append((valid_loss(own), "gated", own))
+                found += [(valid_loss(own), name, own) for own in _run(results, name, group, aim)]
+        found += [(valid_loss(own), "gated", own) for own in _run(results, "gated", "gated", aim)]
         if not found:
             raise Absent(f"no adaptive method has a point at a cost of {aim}")
         _, name, best = min(found, key=lambda entry: entry[0])
@@ -90,8 +87,7 @@ def grouped(network: str, group: str) -> Curve:
     """The curve of one network under one kind of rule (head, state, random), keys propagated."""
 
     def curve(results: Results) -> pd.DataFrame:
-        parts = [_if_there(results, network, group, aim) for aim in AIMS]
-        parts = [part for part in parts if part is not None]
+        parts = [part for aim in AIMS for part in _run(results, network, group, aim)]
         if not parts:
             raise Absent(f"{network} has no propagated point of a {group} rule")
         return pd.concat([*parts, full_depth(results, network)])
@@ -100,13 +96,9 @@ def grouped(network: str, group: str) -> Curve:
 
 
 def single(*variants: str, rule: str = "") -> Curve:
-    """All points of some variants that are not of other rules."""
-
-    def curve(results: Results) -> pd.DataFrame:
-        wanted = {"rule": rule} if rule else {}
-        return pd.concat([points(results, variant, **wanted) for variant in variants])
-
-    return curve
+    """All points of some variants, or those of one rule."""
+    wanted = {"rule": rule} if rule else {}
+    return lambda results: pd.concat([points(results, name, **wanted) for name in variants])
 
 
 def full_depth(results: Results, network: str) -> pd.DataFrame:
@@ -117,18 +109,12 @@ def full_depth(results: Results, network: str) -> pd.DataFrame:
     return own[own["depth"] == own["depth"].max()]
 
 
-def _if_there(results: Results, name: str, group: str, aim: float) -> pd.DataFrame | None:
+def _run(results: Results, name: str, group: str, aim: float) -> list[pd.DataFrame]:
+    """The points of one kind of rule that were run at a cost, none if there are no such."""
     try:
-        return points(results, name, keys="propagated", rule=GROUPS[group], target=aim)
+        return [points(results, name, keys="propagated", rule=GROUPS[group], target=aim)]
     except Absent:
-        return None
-
-
-def _gated(results: Results, aim: float) -> pd.DataFrame | None:
-    try:
-        return points(results, "gated", target=aim)
-    except Absent:
-        return None
+        return []
 
 
 def at(frame: pd.DataFrame, cost: float) -> pd.Series:

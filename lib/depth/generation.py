@@ -55,9 +55,9 @@ def usable(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 class Stop:
-    """Decides which tokens stop at an exit; keeps the logits that it has read for them.
+    """Decides which tokens stop at an exit.
 
-    ``logits`` [B, V] are kept where one token a text is fed, for then the next token needs them.
+    With ``keep``, ``logits`` [B, T, V] are those that were read last to decide (None: none were).
     """
 
     def __init__(self, llama: Llama, method: Method, policy: Policy, keep: bool = False):
@@ -70,7 +70,7 @@ class Stop:
             return torch.zeros_like(active)
         now = recent[-1][active]  # [N, d]
         if policy.rule in rules.HEAD_RULES and self.keep:
-            score = self._read(now, active[:, 0])
+            score = self._read(now, active)
         elif policy.rule in rules.HEAD_RULES:
             found = statistics(self.llama, now, now.new_zeros(len(now), dtype=torch.long))
             score = rules.head_scores(found)[policy.rule]
@@ -80,11 +80,11 @@ class Stop:
             score = rules.state_score(policy.rule, [x[active] for x in recent])
         return torch.zeros_like(active).masked_scatter(active, score >= policy.threshold)
 
-    def _read(self, now: Tensor, rows: Tensor) -> Tensor:
+    def _read(self, now: Tensor, active: Tensor) -> Tensor:
         logits = self.llama.logits(now)
         if self.logits is None:
-            self.logits = logits.new_empty(len(rows), logits.shape[1])
-        self.logits[rows] = logits
+            self.logits = logits.new_empty(*active.shape, logits.shape[1])
+        self.logits[active] = logits
         logs = logits.log_softmax(-1)
         if self.policy.rule == "entropy":
             return (logs.exp() * logs).sum(-1)
@@ -98,40 +98,39 @@ class Session:
     def __init__(self, llama: Llama, method: Method, policy: Policy | None = None):
         self.llama, self.method, self.policy = llama, method, policy or Policy()
         self.cache = Cache()
-        self.layers = 0  # run for tokens of the last call, summed over texts
 
     def feed(self, ids: Tensor) -> Tensor:
         """Run new tokens [B, T]; logits [B, V] of what follows the last one."""
-        states, logits = self.states(ids)
+        if ids.shape[1] == 1:
+            logits = self.logits(ids)[:, -1]
+        else:
+            logits = self.llama.logits(self._states(ids)[0][:, -1])
         self.cache.length += ids.shape[1]
-        return self.llama.logits(states[:, -1]) if logits is None else logits
+        return logits
 
-    def states(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """States [B, T, d] that the head reads, and the logits where all are known already."""
+    def logits(self, ids: Tensor) -> Tensor:
+        """Logits [B, T, V] of all new tokens. What an exit has read is not read again."""
+        stop = Stop(self.llama, self.method, self.policy, keep=True)
+        states, depth = self._states(ids, stop)
+        if stop.logits is None:
+            return self.llama.logits(states)
+        last = depth == len(self.llama.layers)
+        stop.logits[last] = self.llama.logits(states[last])
+        return stop.logits
+
+    def _states(self, ids: Tensor, stop: Stop | None = None) -> tuple[Tensor, Tensor | None]:
+        """States [B, T, d] that the head reads; after how many layers [B, T] where exits decide."""
         llama, method, policy, cache = self.llama, self.method, self.policy, self.cache
-        self.layers = len(llama.layers) * len(ids)
         if method.exits and policy.rule:
-            return self._with_exits(ids)
+            stop = stop or Stop(llama, method, policy)
+            return forward.with_exits(llama, ids, policy.exits, stop, cache)
         if method.gated is not None:
             least = policy.threshold if policy.threshold is not None else float("-inf")
-            states, _, active = forward.through_gated(
-                llama, ids, method.gated, lambda logits: logits > least, cache
-            )
+            states, *_ = forward.through_gated(llama, ids, method.gated, lambda x: x > least, cache)
             return states, None
         if method.again is not None:
             return self._again(ids), None
         return forward.through(llama, ids, cache=cache)[-1], None
-
-    def _with_exits(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        stop = Stop(self.llama, self.method, self.policy, keep=ids.shape[1] == 1)
-        states, depth = forward.with_exits(self.llama, ids, self.policy.exits, stop, self.cache)
-        self.layers = int(depth[:, -1].sum())
-        if stop.logits is None:
-            return states, None
-        last = (depth == len(self.llama.layers))[:, 0]
-        if bool(last.any()):
-            stop.logits[last] = self.llama.logits(states[last, 0])
-        return states, stop.logits
 
     def _again(self, ids: Tensor) -> Tensor:
         block, policy = self.method.again, self.policy

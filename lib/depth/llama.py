@@ -8,16 +8,39 @@ transformers (a test compares them).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
-from lib.depth.adapters import MAPS, Adapters, Map
+from lib.runs.fetch import Unfit
 
+MAPS = ("q", "k", "v", "o", "gate", "up", "down")
+SCALE = 2.0  # of the low-rank change of a map
+ROTATIONS = ("default", "linear", "llama3")  # their frequencies hold for any length
 Pair = tuple[Tensor, Tensor]  # keys and values [B, kv heads, T, head width]
+
+
+class Map:
+    """A linear map [out, in] with or without a low-rank change b [out, r] a [r, in]."""
+
+    def __init__(self, weight: Tensor, a: Tensor | None = None, b: Tensor | None = None):
+        self.weight, self.a, self.b = weight, a, b
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # x [..., in] -> [..., out]
+        y = F.linear(x, self.weight)
+        if self.a is None:
+            return y
+        return y + F.linear(F.linear(x, self.a), self.b) * SCALE
+
+    def merged(self) -> Map:
+        """The same map as one matrix."""
+        if self.a is None:
+            return self
+        return Map((self.weight + SCALE * (self.b @ self.a)).detach())
 
 
 @dataclass
@@ -81,24 +104,37 @@ class Llama:
             for layer in self.layers
         ]
         extras = {name: value.detach() for name, value in self.extras.items()}
-        return Llama(
-            layers, self.embedding, self.head, self.norm.detach(), self.heads, self.kv_heads,
-            self.head_width, self.eps, self.frequencies, extras,
-        )  # fmt: skip
+        return replace(self, layers=layers, norm=self.norm.detach(), extras=extras)
+
+
+def linears(layer: nn.Module) -> dict[str, nn.Linear]:
+    """The linear maps of a layer of transformers by their names in MAPS."""
+    attention, mlp = layer.self_attn, layer.mlp
+    found = (
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+    )  # fmt: skip
+    return dict(zip(MAPS, found, strict=True))
 
 
 def of_base(model: LlamaForCausalLM, kept: tuple[int, ...] = ()) -> Llama:
-    """The frozen base, or the layers ``kept`` of it (all for none named)."""
+    """The frozen base, or the layers ``kept`` of it (all for none named).
+
+    Raises Unfit for a Llama that the functions of this file would run wrongly.
+    """
     config, inner = model.config, model.model
+    plain = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
+    if other := [f"{n} {getattr(config, n)}" for n, v in plain.items() if getattr(config, n) != v]:
+        raise Unfit(f"the base has {', '.join(other)}; allowed: a Llama without biases, with silu")
+    if inner.rotary_emb.rope_type not in ROTATIONS:
+        raise Unfit(
+            f"the base has rotations of type {inner.rotary_emb.rope_type!r}; allowed: "
+            f"{', '.join(ROTATIONS)}"
+        )
     layers = []
     for i in kept or range(config.num_hidden_layers):
         own = inner.layers[i]
-        attention, mlp = own.self_attn, own.mlp
-        weights = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-        )  # fmt: skip
-        maps = {n: Map(linear.weight.detach()) for n, linear in zip(MAPS, weights, strict=True)}
+        maps = {name: Map(linear.weight.detach()) for name, linear in linears(own).items()}
         gains = own.input_layernorm.weight, own.post_attention_layernorm.weight
         layers.append(Layer(maps, *(gain.detach() for gain in gains)))
     return Llama(
@@ -108,30 +144,10 @@ def of_base(model: LlamaForCausalLM, kept: tuple[int, ...] = ()) -> Llama:
         inner.norm.weight.detach(),
         config.num_attention_heads,
         config.num_key_value_heads,
-        attention.head_dim,
+        inner.layers[0].self_attn.head_dim,
         config.rms_norm_eps,
         inner.rotary_emb.inv_freq.detach().float(),
     )
-
-
-def shapes(llama: Llama) -> dict[str, tuple[int, int]]:
-    """(out, in) of every map of a layer."""
-    return {name: tuple(m.weight.shape) for name, m in llama.layers[0].maps.items()}
-
-
-def adapted(frozen: Llama, adapters: Adapters) -> Llama:
-    """The frozen network with adapters beside its weights; gradients reach the adapters only."""
-    layers = []
-    for layer, own in zip(frozen.layers, adapters.layers, strict=True):
-        maps = {
-            name: Map(m.weight, own[f"{name}_a"], own[f"{name}_b"])
-            for name, m in layer.maps.items()
-        }
-        layers.append(Layer(maps, layer.norm1 + own["norm1"], layer.norm2 + own["norm2"]))
-    return Llama(
-        layers, frozen.embedding, frozen.head, frozen.norm + adapters.norm, frozen.heads,
-        frozen.kv_heads, frozen.head_width, frozen.eps, frozen.frequencies, dict(adapters.extras),
-    )  # fmt: skip
 
 
 def run_layer(

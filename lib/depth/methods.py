@@ -55,10 +55,10 @@ class Again:
 class Method:
     """A network and how it is trained. ``layers`` of the base in all; ``kept``: none named = all.
 
-    ``exits`` are numbers of layers after which is read, without the last. ``exit_loss``: weights of
-    the losses, ``equal`` or ``rising`` with depth. ``layer_dropout``: probability with which a
-    window skips the last layer; at layer l of L it is 2^(l / (L - 1)) - 1 times that (Elhoushi et
-    al.). ``trained`` False: the base as it is.
+    At most one of ``exits``, ``gated`` and ``again``. ``exits`` are numbers of layers after which
+    is read, without the last. ``exit_loss``: weights of the losses, ``equal`` or ``rising``.
+    ``layer_dropout``: probability with which a window skips the last layer; at layer l of L it is
+    2^(l / (L - 1)) - 1 times that (Elhoushi et al.). ``trained`` False: the base as it is.
     """
 
     layers: int
@@ -74,7 +74,12 @@ class Method:
     def __post_init__(self):
         if self.exit_loss not in EXIT_LOSSES:
             raise ValueError(f"exit_loss is {self.exit_loss!r}; allowed: {', '.join(EXIT_LOSSES)}")
-        if any(not 0 < e < self.depth for e in self.exits) or sorted(self.exits) != [*self.exits]:
+        if sum(map(bool, (self.exits, self.gated, self.again))) > 1:
+            raise ValueError("exits, a gated block and a second pass do not go together")
+        if self.layer_dropout and (self.gated or self.again):
+            raise ValueError("layer_dropout is for exits and plain networks alone")
+        rising = sorted(set(self.exits)) == [*self.exits]
+        if any(not 0 < e < self.depth for e in self.exits) or not rising:
             raise ValueError(f"exits {self.exits} do not rise between 1 and {self.depth - 1}")
         if any(not 0 <= i < self.layers for i in self.kept):
             raise ValueError(f"kept {self.kept} are not all layers of a base of {self.layers}")

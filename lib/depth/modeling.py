@@ -17,10 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.modeling_outputs import CausalLMOutput
 
 from lib.depth import generation
-from lib.depth.adapters import MAPS
 from lib.depth.exit_gate import ExitGate
 from lib.depth.generation import Policy, Session
-from lib.depth.llama import Llama, of_base
+from lib.depth.llama import Llama, linears, of_base
 from lib.depth.methods import Again, Gated, Method
 
 
@@ -71,11 +70,19 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
         return llama
 
     @torch.no_grad()
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: Any) -> CausalLMOutput:
-        """Logits [B, T, V] where each token is read; with labels the mean loss, shifted by one."""
-        session = Session(self.network(), self.method, self.policy)
-        states, _ = session.states(input_ids)
-        logits = session.llama.logits(states)
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> CausalLMOutput:
+        """Logits [B, T, V] where each token is read; with labels the mean loss, shifted by one.
+
+        Raises ValueError for a mask that leaves tokens out. Other options change nothing.
+        """
+        _refuse_padding(attention_mask)
+        logits = Session(self.network(), self.method, self.policy).logits(input_ids)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(
@@ -87,16 +94,25 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
     def generate(
         self,
         input_ids: Tensor,
+        attention_mask: Tensor | None = None,
         max_new_tokens: int = 20,
         do_sample: bool = False,
         seed: int = 0,
-        **_: Any,
     ) -> Tensor:
-        """Prompt and new tokens [B, T + max_new_tokens]; texts of a batch are equally long."""
+        """Prompt and new tokens [B, T + max_new_tokens], also past an end of sequence.
+
+        Raises ValueError for a mask that leaves tokens out: texts of a batch are equally long.
+        """
+        _refuse_padding(attention_mask)
         session = Session(self.network(), self.method, self.policy)
         draw = torch.Generator(input_ids.device).manual_seed(seed) if do_sample else None
         new = generation.write(session, input_ids, max_new_tokens, draw)
         return torch.cat([input_ids, new], dim=1)
+
+
+def _refuse_padding(mask: Tensor | None) -> None:
+    if mask is not None and not bool(mask.all()):
+        raise ValueError("the mask leaves tokens out; allowed: texts that are equally long")
 
 
 AutoConfig.register("depth_llama", DepthLlamaConfig)
@@ -122,41 +138,33 @@ def as_model(
     plain = asdict(method) | {"layers": method.depth, "kept": ()}
     own = {"rule": policy.rule, "threshold": policy.threshold, "mix": policy.mix}
     config = DepthLlamaConfig(plain, {**own, "exits": policy.exits}, **copy.deepcopy(numbers))
-    model = DepthLlamaForCausalLM(config).to(llama.embedding.device).eval()
-    _fill(model, llama)
-    with torch.no_grad():
-        names = {"gate": "block_gate", "gate_bias": "block_bias", "mix": "mix"}
-        for name, value in llama.extras.items():
-            getattr(model, names[name]).copy_(value)
-        if policy.gate is not None:
-            model.exit_weight.copy_(policy.gate.weight)
-            model.exit_bias.copy_(policy.gate.bias)
-    return model.requires_grad_(False)
+    model = _filled(DepthLlamaForCausalLM(config), llama)
+    names = {"gate": "block_gate", "gate_bias": "block_bias", "mix": "mix"}
+    for name, value in llama.extras.items():
+        getattr(model, names[name]).copy_(value)
+    if policy.gate is not None:
+        model.exit_weight.copy_(policy.gate.weight)
+        model.exit_bias.copy_(policy.gate.bias)
+    return model
 
 
 def plain_model(base: LlamaForCausalLM, llama: Llama) -> LlamaForCausalLM:
     """A merged network with all its layers as a model of transformers itself."""
     config = copy.deepcopy(base.config)
     config.num_hidden_layers = len(llama.layers)
-    model = LlamaForCausalLM(config).to(llama.embedding.device).eval()
-    _fill(model, llama)
-    return model.requires_grad_(False)
+    return _filled(LlamaForCausalLM(config), llama)
 
 
-@torch.no_grad()
-def _fill(model: LlamaForCausalLM, llama: Llama) -> None:
-    """Copy the weights of a merged network into a Llama of as many layers."""
+def _filled(model: Any, llama: Llama) -> Any:
+    """A Llama of as many layers with the weights of a merged network, for use, on its device."""
+    model = model.to(llama.embedding.device).eval().requires_grad_(False)
     model.model.embed_tokens.weight.copy_(llama.embedding)
     if not model.config.tie_word_embeddings:
         model.lm_head.weight.copy_(llama.head)
     model.model.norm.weight.copy_(llama.norm)
     for own_layer, layer in zip(model.model.layers, llama.layers, strict=True):
-        attention, mlp = own_layer.self_attn, own_layer.mlp
-        linears = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-        )  # fmt: skip
-        for name, linear in zip(MAPS, linears, strict=True):
+        for name, linear in linears(own_layer).items():
             linear.weight.copy_(layer.maps[name].weight)
         own_layer.input_layernorm.weight.copy_(layer.norm1)
         own_layer.post_attention_layernorm.weight.copy_(layer.norm2)
+    return model

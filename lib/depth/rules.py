@@ -33,11 +33,6 @@ class Table:
     depth: int
     length: int
 
-    def part(self, rows: slice) -> Table:
-        """Some of the tokens, whole windows."""
-        scores = {name: values[:, rows] for name, values in self.scores.items()}
-        return Table(self.loss[:, rows], scores, self.exits, self.depth, self.length)
-
 
 def state_score(rule: str, recent: Sequence[Tensor]) -> Tensor:
     """Score [...] of the last three states [..., d] of a token for a rule that needs no head."""
@@ -50,11 +45,7 @@ def state_score(rule: str, recent: Sequence[Tensor]) -> Tensor:
 
 def head_scores(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Scores of the rules that read the head, from its statistics."""
-    return {
-        "confidence": found["confidence"],
-        "entropy": -found["entropy"],
-        "margin": found["margin"],
-    }
+    return {rule: -found[rule] if rule == "entropy" else found[rule] for rule in HEAD_RULES}
 
 
 def subsets(exits: int) -> Iterator[tuple[int, ...]]:

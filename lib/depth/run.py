@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import torch
 
-from lib.depth.adapters import Adapters
+from lib.depth.adapters import Adapters, for_use, frozen
 from lib.depth.evaluation import Evaluation, Pieces, Row
 from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
-from lib.depth.network import adapters_for, for_use, frozen
 from lib.depth.texts import LENGTH, BaseName, DepthText, Windows
 from lib.depth.work import DepthWork
 from lib.runs.key import run_function
@@ -52,7 +51,7 @@ def fitted(config: DepthRun, seed: int, place: Place):
     """Frozen network, trained adapters and the record of training (None: nothing was trained)."""
     seed_weights(seed)
     llama = frozen(config.base.load().model.to(place.device), config.method)
-    adapters = adapters_for(llama, config.method, config.rank).to(place.device)
+    adapters = Adapters(llama, config.method, config.rank).to(place.device)
     if not config.method.trained:
         return llama, adapters, None
     windows = config.text.joined("train"), config.watched()
@@ -82,23 +81,24 @@ def run(config: DepthRun, seed: int, place: Place) -> Outcome:
             kept |= {"gate/weight": evaluation.gate.weight, "gate/bias": evaluation.gate.bias}
     if config.keep:
         save_tensors(place.folder / KEPT, kept)
-    return Outcome(row_of(config, adapters, fit, points), _tables(points, fit))
+    found = {"points": points} | ({"curve": fit.curve} if fit is not None else {})
+    return Outcome(row_of(config, adapters, fit, points), found)
 
 
 @run_function("depth-tuning")
 def tune(config: DepthRun, seed: int, place: Place) -> Outcome:
     """Train only; what counts is the mean over read-outs of the loss on the watched valid."""
     _, adapters, fit = fitted(config, seed, place)
-    row = {"corpus": config.text.name, "corpus_sha256": config.text.sha256}
-    row |= {"learning_rate": config.training.learning_rate, "params": adapters.count()}
     last = fit.curve[-1]
     losses = [last[name] for name in last if name == "valid_loss" or name.startswith("loss_exit")]
-    row |= {"valid_loss": sum(losses) / len(losses)}
+    row = {
+        "corpus": config.text.name,
+        "corpus_sha256": config.text.sha256,
+        "learning_rate": config.training.learning_rate,
+        "params": adapters.count(),
+        "valid_loss": sum(losses) / len(losses),
+    }
     return Outcome(row, {"curve": fit.curve})
-
-
-def _tables(points: list[Row], fit: Fit | None) -> dict[str, list[Row]]:
-    return {"points": points} | ({"curve": fit.curve} if fit is not None else {})
 
 
 def row_of(config: DepthRun, adapters: Adapters, fit: Fit | None, points: list[Row]) -> Row:
@@ -151,13 +151,11 @@ def load_network(config: DepthRun, place: Place) -> tuple[Llama, ExitGate | None
     """
     tensors, _ = load_tensors(place.folder / KEPT)
     llama = frozen(config.base.load().model.to(place.device), config.method)
-    adapters = adapters_for(llama, config.method, config.rank).to(place.device)
-    parts = (n.removeprefix("adapters/") for n in tensors if n.startswith("adapters/"))
-    adapters.load_state_dict({name: tensors[f"adapters/{name}"] for name in parts})
+    adapters = Adapters(llama, config.method, config.rank).to(place.device)
+    adapters.load_state_dict({n: tensors[f"adapters/{n}"] for n in adapters.state_dict()})
     gate = None
     if config.method.exits:
-        weight, bias = (tensors[f"gate/{name}"].to(place.device) for name in ("weight", "bias"))
-        gate = ExitGate(weight, bias)
+        gate = ExitGate(*(tensors[f"gate/{n}"].to(place.device) for n in ("weight", "bias")))
     return for_use(llama, adapters), gate
 
 

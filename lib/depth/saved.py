@@ -76,8 +76,10 @@ def _save(task: Task, there: Place, cost: float, folder: Path) -> None:
 
 def point_at(points: Sequence[Mapping[str, Any]], cost: float) -> Mapping[str, Any]:
     """Of the points of valid that can be run: those chosen for the nearest cost, the best of
-    these."""
+    these. Raises ValueError if there are none."""
     own = usable(points)
+    if not own:
+        raise ValueError("the network has no point of valid that can be run as it was measured")
     asked = [row["flops"] if row.get("target") is None else row["target"] for row in own]
     nearest = min(asked, key=lambda value: abs(value - cost))
     near = (row for row, value in zip(own, asked, strict=True) if value == nearest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -69,12 +69,15 @@ def run(config: Speculative, seed: int, place: Place) -> Outcome:
                 ids = prompts(config, name, batch, length).to(place.device)
                 own = {"text": name, "batch": batch, "prompt": length}
                 if config.engine == "ours" or batch == 1:
-                    found.append(own | _timed(config, llama, model, words, ids, seed))
-    row: dict[str, Any] = {"corpus": config.network.text.name}
-    row |= {"corpus_sha256": config.network.text.sha256}
-    row |= {"params": there.record()["row"]["params"]}
-    row |= {"speedup": _mean(found, "speedup"), "acceptance": _mean(found, "acceptance")}
-    row |= {"equal": min(r["equal"] for r in found)}
+                    found.append(own | _timed(config, llama, model, words, ids))
+    row = {
+        "corpus": config.network.text.name,
+        "corpus_sha256": config.network.text.sha256,
+        "params": there.record()["row"]["params"],
+        "speedup": _mean(found, "speedup"),
+        "acceptance": _mean(found, "acceptance"),
+        "equal": min(r["equal"] for r in found),
+    }
     return Outcome(row, {"decoding": found})
 
 
@@ -87,13 +90,10 @@ def prompts(config: Speculative, text: str, batch: int, length: int) -> Tensor:
     return ids[: batch * each].reshape(batch, -1)[:, :length]
 
 
-def _timed(
-    config: Speculative, llama: Llama, model, words: Tensor | None, ids: Tensor, seed: int
-) -> Row:
+def _timed(config: Speculative, llama: Llama, model, words: Tensor | None, ids: Tensor) -> Row:
     """Seconds and agreement of plain and of drafted generation; they take turns."""
     outputs: dict[str, Tensor] = {}
     counts: list[Count] = []
-    plain = Method(len(llama.layers))
 
     def theirs(**own):
         with torch.inference_mode():
@@ -109,7 +109,7 @@ def _timed(
 
     calls: dict[str, Callable[[], Tensor]] = {
         "transformers": theirs,
-        "ours": lambda: write(Session(llama, plain), ids, config.written),
+        "ours": lambda: write(Session(llama, Method(len(llama.layers))), ids, config.written),
         "drafted": drafted,
     }
 

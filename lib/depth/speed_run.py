@@ -2,7 +2,7 @@
 
 Network and base take turns in one process, so that both see the same machine; the middle of the
 rounds counts. Two uses: a window scored at once (every token read by the head, as the losses are
-measured), and text written one token after the other with a cache.
+measured), and text written one token after the other with a cache (its prompt is not timed).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lib.depth.adapters import frozen
 from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
-from lib.depth.network import frozen
 from lib.depth.run import KEPT, DepthRun, load_network
 from lib.depth.run import run as train
 from lib.runs.clock import in_turns
@@ -51,7 +51,7 @@ def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
     jobs = [lambda u=use: score(u(), ids) for use in uses]
     scored = in_turns(jobs, config.rounds, place.device)
     half = ids[:1, : ids.shape[1] // 2]
-    jobs = [lambda u=use: write(u(), half, config.written) for use in uses]
+    jobs = [writer(use(), half, config.written) for use in uses]
     written = in_turns(jobs, config.rounds, place.device)
     found = []
     for i, row in enumerate(rows, start=1):
@@ -68,5 +68,16 @@ def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
 @torch.inference_mode()
 def score(session: Session, ids: Tensor) -> Tensor:
     """Logits of all tokens."""
-    states, _ = session.states(ids)
-    return session.llama.logits(states)
+    return session.logits(ids)
+
+
+@torch.inference_mode()
+def writer(session: Session, prompt: Tensor, tokens: int) -> Callable[[], Tensor]:
+    """A call that writes so many tokens after a prompt, which has been run before."""
+    first = session.feed(prompt).argmax(-1, keepdim=True)
+
+    def again() -> Tensor:
+        session.cache.cut(prompt.shape[1])
+        return write(session, first, tokens)
+
+    return again

@@ -50,12 +50,13 @@ def at_costs(results: Results) -> pd.DataFrame:
 
 
 def _chosen(results: Results, frame: pd.DataFrame, aim: float) -> str:
-    """Networks and rules of the points nearest to a cost."""
-    valid = frame[frame["split"] == "valid"]
-    gap = (valid.groupby(["variant", "rule"])["flops"].mean() - aim).abs()
-    variant, rule = gap.idxmin()
+    """The network of the point nearest to a cost, and the rules that its seeds chose there."""
+    valid = frame[frame["split"] == "valid"].assign(target=frame.get("target"))
+    points = valid.groupby(["variant", "target"], dropna=False)
+    (variant, _), own = min(points, key=lambda point: abs(point[1]["flops"].mean() - aim))
+    rules = [rule for rule in own["rule"].unique() if rule not in ("fixed", "gated")]
     name = results.labels[variant]
-    return name if rule in ("fixed", "gated") else f"{name}, {rule.replace('_', ' ')}"
+    return f"{name}, {' or '.join(rules).replace('_', ' ')}" if rules else name
 
 
 def decoding(results: Results) -> pd.DataFrame:

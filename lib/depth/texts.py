@@ -1,7 +1,8 @@
 """The text of the study: instructions and articles in equal parts, in windows of 128 tokens.
 
-Windows of a split are spread evenly over the whole of it, so that a small test stands for many
-articles. ``gate`` is training text that no network is trained on: the exit gates are fitted there.
+Articles are windows spread evenly over a split, so that a small test stands for many of them;
+instructions are shuffled, and the first of a split are taken. ``gate`` is training text that no
+network is trained on: the exit gates are fitted there.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from lib.base.pretrained import Base, load_base
+from lib.depth.llama import of_base
 from lib.runs.fetch import Unfit
 from lib.text import instructions, wikipedia
 from lib.text.corpus import CorpusUnavailable
 from lib.text.instructions import Instructions, load_instructions, split_records
 from lib.text.records import render
-from lib.text.token_stream import encode, joined_windows, stream_windows
+from lib.text.token_stream import TokenWindows, encode, joined_windows, stream_windows
 
 LENGTH = 128  # tokens a window
 SHARES = (0.8, 0.1, 0.1)  # of records in train, valid, test
@@ -45,8 +47,10 @@ class BaseName:
 
 @cache
 def loaded(source: str) -> Base:
-    """A base, loaded once a process. Raises what ``load_base`` raises."""
-    return load_base(source)
+    """A base, loaded once a process. Raises what ``load_base`` and ``of_base`` raise."""
+    base = load_base(source)
+    of_base(base.model)  # refused here, before anything is trained
+    return base
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,13 @@ def load(base: BaseName, source: str, data_dir: str, tokens: dict[str, int]) -> 
     """
     tokenizer = base.load().tokenizer
     records = _instructions(source, data_dir)
-    texts = 1 if records is None else 2
-    counts = {split: -(-tokens[split] // (texts * LENGTH)) for split in SPLITS}
+    each = LENGTH if records is None else 2 * LENGTH
+    counts = {split: -(-tokens[split] // each) for split in SPLITS}
     found = {}
     if records is not None:
-        found[_short(records)] = _from_records(records, tokenizer, counts)
-    if records is not None and records.name == "embedded":
+        name = "embedded" if records.name == "embedded" else "alpaca"
+        found[name] = _from_records(records, tokenizer, counts)
+    if "embedded" in found:
         found["embedded-prose"] = _from_prose(_embedded_prose(records), tokenizer, counts)
     else:
         found["wikipedia"] = _from_prose(wikipedia.splits(), tokenizer, counts)
@@ -127,10 +132,6 @@ def _instructions(source: str, data_dir: str) -> Instructions | None:
         return None
 
 
-def _short(records: Instructions) -> str:
-    return "embedded" if records.name == "embedded" else "alpaca"
-
-
 def _from_records(records: Instructions, tokenizer, counts: dict[str, int]) -> dict[str, Windows]:
     """One stream of records a split, an end-of-sequence token after each."""
     parts = split_records(records, SHARES)
@@ -139,8 +140,8 @@ def _from_records(records: Instructions, tokenizer, counts: dict[str, int]) -> d
     for split, own in parts.items():
         texts = (render(record, "response") for record in own)
         windows = joined_windows(texts, tokenizer, LENGTH, f"instructions, {split}", wanted[split])
-        found[split] = windows.first(wanted[split])
-    return _parted({s: _with_labels(w.inputs, w.labels) for s, w in found.items()}, counts)
+        found[split] = _ids(windows.first(wanted[split]))
+    return _parted(found, counts)
 
 
 def _from_prose(splits: dict[str, str], tokenizer, counts: dict[str, int]) -> dict[str, Windows]:
@@ -153,19 +154,24 @@ def _from_prose(splits: dict[str, str], tokenizer, counts: dict[str, int]) -> di
             raise Unfit(
                 f"articles, {split}: {len(windows)} windows are there, {wanted[split]} were asked"
             )
-        chosen = torch.linspace(0, len(windows) - 1, wanted[split]).round().long()
-        found[split] = _with_labels(windows.inputs[chosen], windows.labels[chosen])
+        found[split] = _ids(windows)[_spread(len(windows), wanted[split])]
     return _parted(found, counts)
 
 
-def _with_labels(inputs: Tensor, labels: Tensor) -> Tensor:
-    return torch.cat([inputs, labels[:, -1:]], dim=1)
+def _ids(windows: TokenWindows) -> Tensor:
+    """Inputs and the last label [windows, length + 1]."""
+    return torch.cat([windows.inputs, windows.labels[:, -1:]], dim=1)
+
+
+def _spread(there: int, wanted: int) -> Tensor:
+    """Places [wanted] spread evenly over all."""
+    return torch.linspace(0, there - 1, wanted).round().long()
 
 
 def _parted(found: dict[str, Tensor], counts: dict[str, int]) -> dict[str, Windows]:
     """``gate``: windows of the training text, evenly spread, that training does not see."""
     train = found["train"]
-    held = torch.linspace(0, len(train) - 1, counts["gate"]).round().long()
+    held = _spread(len(train), counts["gate"])
     kept = torch.ones(len(train), dtype=torch.bool)
     kept[held] = False
     parts = {**found, "train": train[kept], "gate": train[held]}

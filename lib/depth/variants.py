@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.depth import speed_run
-from lib.depth.choices import CHOSEN
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.parameters import DepthParameters
 from lib.depth.run import DepthRun, run, settings
 from lib.depth.texts import DepthText
 from lib.experiment import Run
 
+CHOSEN = {  # the learning rate of each family, from results/20_tuning.csv (experiments/tuning.py)
+    "adapted": 2e-3,
+    "exits": 8e-3,
+    "layerskip": 8e-3,
+    "removed": 4e-3,
+    "gated": 4e-3,
+    "again": 2e-3,
+}
 HEAD_LAYERS = 7.83  # layers of SmolLM2-135M that cost as much as its head over a window of 128
 
 
@@ -23,13 +30,16 @@ def part(layers: int, share: float) -> int:
 
 
 def left(layers: int, cost: float) -> int:
-    """Layers left of the base so that they and one read-out cost a share of the base."""
+    """Layers left of the base so that they and one read-out cost a share of the base.
+
+    Of another base than SmolLM2-135M, whose head has another weight, they cost about that share.
+    """
     return max(1, round(cost * (layers + HEAD_LAYERS) - HEAD_LAYERS))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``make(layers)`` is the method for a base of so many layers; ``family`` names its rate.
+    """``make(layers)`` is the method for a base of so many layers; ``family`` is one of CHOSEN.
 
     ``once``: nothing in it is random, so one seed is all there is. ``timed``: its speed is measured
     beside that of the base, after all training.

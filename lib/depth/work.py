@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lib.depth import forward
-from lib.depth.adapters import Adapters
-from lib.depth.llama import Llama, adapted
+from lib.depth.adapters import Adapters, adapted
+from lib.depth.llama import Llama
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.reading import mean_loss, statistics, token_losses
 from lib.depth.texts import Windows

@@ -13,11 +13,10 @@ from collections.abc import Callable
 import torch
 
 from lib.depth import forward, work
+from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.evaluation import AGAIN_RATES, AIMS, MIXES
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
-from lib.depth.llama import adapted
 from lib.depth.methods import Method
-from lib.depth.network import adapters_for, for_use, frozen
 from lib.depth.reading import token_losses
 
 PROPAGATED = 3  # points a cost: best rule with the head, best without, random
@@ -59,7 +58,7 @@ def plan(size: str) -> None:
     for name, variant in E20.variants.items():
         method = variant.make(parameters.layers)
         network = frozen(base, method)
-        adapters = adapters_for(network, method, parameters.rank)
+        adapters = Adapters(network, method, parameters.rank)
 
         def update(network=network, adapters=adapters, method=method):
             llama = adapted(network, adapters)

@@ -16,7 +16,7 @@ class Exp20(DepthParameters):
     """Nothing beyond the shared parameters."""
 
 
-# The same text, updates and trained numbers for all; learning rates chosen alike (choices.py).
+# The same text, updates and trained numbers for all; learning rates chosen alike (tuning.py).
 VARIANTS = {
     "base": Variant(
         "Base, untouched", "adapted", partial(Method, trained=False), {"kind": "reference"}, True
@@ -40,23 +40,14 @@ VARIANTS = {
     ),
     "gated": Variant("Gated middle", "gated", gated, {"kind": "adaptive"}, timed=True),
     **{
-        f"last_removed_{name}": Variant(
-            f"Last layers removed, {name} %",
+        f"{where}_removed_{name}": Variant(
+            f"{where.title()} layers removed, {name} %",
             "removed",
-            removed(last_removed, aim),
+            removed(kind, aim),
             {"kind": "fixed", "cost": aim},
             timed=True,
         )
-        for aim, name in fronts.NAMES.items()
-    },
-    **{
-        f"middle_removed_{name}": Variant(
-            f"Middle layers removed, {name} %",
-            "removed",
-            removed(middle_removed, aim),
-            {"kind": "fixed", "cost": aim},
-            timed=True,
-        )
+        for where, kind in (("last", last_removed), ("middle", middle_removed))
         for aim, name in fronts.NAMES.items()
     },
     # A second pass: 6 layers over all tokens cost as much as 12 over half of them.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lib.depth import figures
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS as NETWORKS
@@ -16,7 +17,7 @@ from lib.depth.texts import DepthText
 from lib.depth.variants import part
 from lib.experiment import Experiment, Run
 from lib.parameters import whole
-from lib.results.claims import OWN, claim_maker, level
+from lib.results.claims import OWN, Measure, claim_maker, level
 from lib.results.statistics import percent_change
 from lib.results.store import Absent, Results
 
@@ -72,31 +73,31 @@ VARIANTS = {
 }
 
 
-def mean_over(column: str, variant: str, **wanted: Any):
-    """Measure: mean over texts (and what else is not ``wanted``) of a column of ``decoding``."""
+def by_seed(results: Results, column: str, variant: str, batch: int) -> pd.Series:
+    """Mean over texts and prompts of a column of ``decoding``, by seed. Raises Absent for none."""
+    frame = results("decoding")
+    frame = frame[(frame["variant"] == variant) & (frame["batch"] == batch)]
+    if frame.empty:
+        raise Absent(f"variant {variant!r} was not timed in batches of {batch}")
+    results.used.update(frame["run_id"])
+    return frame.groupby("seed")[column].mean()
+
+
+def speedup(variant: str, batch: int) -> Measure:
+    """Measure: times as fast as plain generation, seed by seed."""
+    return lambda results: by_seed(results, "speedup", variant, batch).to_numpy()
+
+
+def against(one: str, other: str) -> Measure:
+    """Measure: percent change of drafted tokens a second from the other variant to the one, in
+    batches of 1; of the seeds that both have."""
 
     def measure(results: Results) -> np.ndarray:
-        frame = results("decoding")
-        frame = frame[frame["variant"] == variant]
-        for name, value in wanted.items():
-            frame = frame[frame[name] == value]
-        if frame.empty:
-            raise Absent(f"variant {variant!r} was not timed with {wanted}")
-        results.used.update(frame["run_id"])
-        return frame.groupby("seed")[column].mean().to_numpy()
-
-    return measure
-
-
-def against(one: str, other: str, **wanted: Any):
-    """Measure: percent change of mean drafted tokens a second from the other variant to the one."""
-
-    def measure(results: Results) -> np.ndarray:
-        a, b = (
-            mean_over("drafted_tokens_a_second", variant, **wanted)(results)
-            for variant in (one, other)
-        )
-        return percent_change(a, b)
+        a, b = (by_seed(results, "drafted_tokens_a_second", name, 1) for name in (one, other))
+        shared = a.index.intersection(b.index)
+        if shared.empty:
+            raise Absent("no seed that both variants have")
+        return percent_change(a[shared], b[shared])
 
     return measure
 
@@ -108,7 +109,7 @@ CLAIMS = (
     claim(
         "speed-batch-1",
         "Drafting from exit 6 makes generation at least 1.3 times as fast",
-        mean_over("speedup", "exit_6_words", batch=1),
+        speedup("exit_6_words", batch=1),
         f"{TURNS}; batch 1, prompts of 32 and 256 tokens, 4 drafts from 8,192 frequent tokens",
         expect="above",
         threshold=1.3,
@@ -117,7 +118,7 @@ CLAIMS = (
     claim(
         "speed-batch-4",
         "Drafting from exit 6 is faster than plain generation in batches of 4 too",
-        mean_over("speedup", "exit_6_words", batch=4),
+        speedup("exit_6_words", batch=4),
         f"{TURNS}; as many tokens are kept as the text that agrees least allows",
         expect="above",
         threshold=1.0,
@@ -137,7 +138,7 @@ CLAIMS = (
     claim(
         "small-head-pays",
         "Drafting from 8,192 frequent tokens is faster than from all",
-        against("exit_6_words", "exit_6", batch=1),
+        against("exit_6_words", "exit_6"),
         "the same network, exit and number of drafts; batch 1",
         expect="above",
         unit="% change of tokens a second",
@@ -145,7 +146,7 @@ CLAIMS = (
     claim(
         "shallow-beats-deep",
         "Drafting from exit 6 is faster than from exit 12",
-        against("exit_6_words", "exit_12_words", batch=1),
+        against("exit_6_words", "exit_12_words"),
         "the same network and number of drafts; batch 1",
         expect="above",
         unit="% change of tokens a second",
@@ -153,7 +154,7 @@ CLAIMS = (
     claim(
         "beats-assisted",
         "Drafting with one cache is faster than assisted generation of transformers",
-        against("exit_6", "assisted_6", batch=1),
+        against("exit_6", "assisted_6"),
         "the same network and exit, whole head; transformers chooses the number of drafts itself",
         expect="above",
         unit="% change of tokens a second",

@@ -3,30 +3,55 @@
 python -m lib.depth.experiments.tuning                    all families, size third
 python -m lib.depth.experiments.tuning --only exits,gated --size tenth
 
-A finished run is read, not made again. After each rate ``results/20_tuning.csv`` is written;
-``lib.depth.choices`` holds what was chosen.
+Each family is trained with random seed 0; what counts is the loss on the watched part of valid. A
+finished run is read, not made again. After each step outward ``results/20_tuning.csv`` is written.
+CHOSEN in ``lib.depth.variants`` follows from its rows of SIZE (65 updates; the 20 of ``tenth``
+favour the largest rates), and a test sees that it does.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 
-from lib.depth.choices import SIZE, TABLE, TUNED, missing
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.run import tune
 from lib.depth.texts import DepthText
 from lib.parameters import listed
 from lib.runs import devices, files
+from lib.runs.places import ROOT
 from lib.runs.sweep import sweep
 from lib.runs.task import Task
 
+TABLE = ROOT / "results" / "20_tuning.csv"
+SIZE = "third"
+GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+START = GRID[1:4]  # tried first; then outwards, as long as the best of those tried is an outer one
+TUNED = {  # the method that stands for its family
+    "adapted": "adapted",
+    "exits": "exits",
+    "layerskip": "layerskip",
+    "removed": "last_removed_70",
+    "gated": "gated",
+    "again": "again_hard",
+}
 SIZES = ("full", *E20.parameters.LADDER)  # those of the real base
 KEYS = ["size", "corpus", "family", "learning_rate", "seed"]
+
+
+def missing(losses: Mapping[float, float]) -> list[float]:
+    """Rates that are still to be tried, where those of ``losses`` were: START, then the next one
+    outside while the lowest loss is at an end. Empty when the search is over.
+    """
+    if begin := [rate for rate in START if rate not in losses]:
+        return begin
+    place = GRID.index(min(losses, key=losses.__getitem__))
+    around = GRID[max(0, place - 1) : place + 2]
+    return [rate for rate in around if rate not in losses]
 
 
 def tasks_of(family: str, parameters: Any, text: DepthText, rates: Sequence[float]) -> list[Task]:

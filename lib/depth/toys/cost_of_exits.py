@@ -1,48 +1,35 @@
 """What a token costs by the layer where it stops, and where the tokens of a sentence stop."""
 
-import functools
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lib.base.head import head_statistics
 from lib.depth import forward
 from lib.depth.flops import Costs
-from lib.depth.llama import of_base
 from lib.depth.rules import Table, head_scores, stops, token_costs
 from lib.depth.toys.sentence import BASE, ids, llama, words
 from lib.figures import alternative, style
 from lib.toy import Toy, aligned, drawn
 
 EXITS, CUT = (1, 2, 3), 0.85  # layers; quantile of the confidences that is the threshold
-SMOLLM2 = {  # sizes of SmolLM2-135M; one layer says what all 30 cost
-    "hidden_size": 576,
-    "intermediate_size": 1_536,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49_152,
-}
-LAYERS, CONTEXT = 30, 64.5  # mean context of a window of 128 tokens
+LAYERS, CONTEXT = 30, 64.5  # of SmolLM2-135M; mean context of a window of 128 tokens
+D, KEYS, INNER, WORDS = 576, 192, 1_536, 49_152  # its sizes
 ASKED = (6, 12, 18, 24)  # exits of the notebook's networks
-
-
-@functools.cache
-def smollm2() -> Costs:
-    """Multiplications a token of SmolLM2-135M, from its sizes: no weights are loaded."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**SMOLLM2))
-    return Costs.of(of_base(model), LAYERS, CONTEXT)
+SMOLLM2 = Costs(
+    layer=2 * D * D + 2 * D * KEYS + 3 * D * INNER + 2 * D * CONTEXT,
+    keys=2 * D * KEYS,
+    head=D * WORDS,
+    gate=D,
+    layers=LAYERS,
+)
 
 
 def curve(heads: bool) -> list[float]:
     """Cost of a stop after each layer; ``heads``: the head has read at every exit up to there."""
-    costs = smollm2()
     return [
-        costs.relative(e, LAYERS - e, 1 + heads * sum(asked < e for asked in ASKED))
+        SMOLLM2.relative(e, LAYERS - e, 1 + heads * sum(asked < e for asked in ASKED))
         for e in range(1, LAYERS + 1)
     ]
 
