@@ -22,7 +22,9 @@ from lib.character.experiments.e22_tuned_baselines import (
     METHODS,
     PAIRS,
     REPORTED,
+    SIZES,
     VARIANTS,
+    WIDTH,
 )
 from lib.results.store import Absent, Results
 from lib.text.corpus import load_corpus
@@ -109,15 +111,15 @@ def test_an_unfinished_stage_chooses_nothing_and_a_diverged_run_loses():
 
 def test_the_grid_is_the_same_for_all_and_holds_the_reports_numbers():
     assert choices.GRID == {
-        "learning_rate": (3e-4, 1e-3, 3e-3),
-        "weight_decay": (0.01, 0.1, 0.5, 1.0),
+        "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+        "weight_decay": (0.01, 0.1, 0.5, 1.0, 3.0),
         "dropout": (0.0, 0.1, 0.2),
     }
     assert Choice() in choices.candidates("learning_rate", Choice())
     points, fixed = set(), Choice()
     for stage in choices.GRID:
         points |= set(choices.candidates(stage, fixed))
-    assert tuning.RUNS == len(points) * len(choices.SEEDS) == 32
+    assert tuning.RUNS == len(points) * len(choices.SEEDS) == 40
 
 
 def test_seeds_that_chose_are_never_compared():
@@ -199,8 +201,15 @@ def test_larger_texts_have_fewer_epochs_and_come_last(no_choices, capsys):
         50_000,
         200_000,
     ]
-    assert runs["200k"][0].config.training.epochs == 30 and parameters.passes(2_000_000) == 5
+    assert runs["200k"][0].config.training.epochs == 50 and parameters.passes(2_000_000) == 5
+    (tuned_row,) = VARIANTS["irt_1_tuned"].runs(parameters, text)
+    (plain,) = VARIANTS["irt_1"].runs(parameters, text)
+    assert (tuned_row.config.training.epochs, plain.config.training.epochs) == (90, 30)
     assert runs["200k"][0].config.training.learning_rate == 3e-4
+    choices.write(losses_of(lambda choice: choice.learning_rate, "half"))
+    wide = list(VARIANTS["half_tuned_wide"].runs(parameters, text))
+    assert [run.config.model.width for run in wide] == [WIDTH] * 2
+    assert len(wide[0].config.corpus.train) == 200_000
     less = parameters.changed(largest_chars=50_000)
     assert list(VARIANTS["irt_1_tuned_200k"].runs(less, text)) == []
     turns = [VARIANTS[name].turn for name in ("irt_1", "lpt_4_tuned", "routed", "irt_1_tuned_50k")]
@@ -210,17 +219,17 @@ def test_larger_texts_have_fewer_epochs_and_come_last(no_choices, capsys):
 def test_tuning_sees_no_test_text_and_goes_on_where_it_stopped(no_choices, kept, capsys):
     pairs = [TINY[i : i + 2] for i in range(0, len(TINY), 2)]
     asked = ["--only", "irt_1"]
-    for name, value in (*pairs, ("corpus", "python-docs"), ("epochs", "1"), ("workers", "1")):
+    for name, value in (*pairs, ("corpus", "python-docs"), ("tuned_epochs", "1"), ("workers", "1")):
         asked += ["-p", name, value]
     tuning.main([*asked, "--plan"])
     said = capsys.readouterr().out
-    assert "irt_1: 32 runs, at most" in said and not choices.TABLE.exists()
+    assert "irt_1: 40 runs, at most" in said and not choices.TABLE.exists()
     tuning.main(asked)
-    assert "[12/12]" in capsys.readouterr().out
+    assert "[16/16]" in capsys.readouterr().out
     table = choices.kept()
-    assert len(table) == 32 and "test_ppl" not in table
+    assert len(table) == 40 and "test_ppl" not in table
     assert table["stage"].value_counts().to_dict() == {
-        "learning_rate": 12, "weight_decay": 12, "dropout": 8
+        "learning_rate": 16, "weight_decay": 16, "dropout": 8
     }  # fmt: skip
     followed = choices.known()
     assert followed["method"].tolist() == ["irt_1"]
@@ -230,10 +239,10 @@ def test_tuning_sees_no_test_text_and_goes_on_where_it_stopped(no_choices, kept,
     text = load_corpus("python-docs", "", 1_100, 1_100, 1_100)
     assert tuning.config_of("irt_1", E22.parameters(), text).corpus.test == ""
     (shown,) = tuned.grid_tables(METHODS, "python-docs", 1_100)
-    assert len(shown) == 20 and shown["IRT, 1 layer"].str.endswith("*").sum() == 3
+    assert len(shown) == 24 and shown["IRT, 1 layer"].str.endswith("*").sum() == 3
     assert tuned.choices_table(METHODS).index.tolist() == ["IRT, 1 layer"]
-    assert tuned.edges(vars(Choice(3e-3, 0.1, 0.0))) == ["learning rate"]
-    assert tuned.edges(vars(Choice(1e-3, 1.0, 0.2))) == ["weight decay", "dropout"]
+    assert tuned.edges(vars(Choice(1e-2, 0.1, 0.0))) == ["learning rate"]
+    assert tuned.edges(vars(Choice(1e-3, 3.0, 0.2))) == ["weight decay", "dropout"]
 
 
 def test_the_command_refuses_a_method_or_a_value_in_a_sentence():
@@ -276,6 +285,9 @@ def test_tables_and_figures_show_what_is_there():
     table = tuned.compared(given, PAIRS)
     assert len(table) == 2 and table["report's"].tolist() == ["-5.3 %", ""]
     assert table["n"].tolist() == ["3/3", "3/3"]
+    sized = tuned.by_size(given, PAIRS, SIZES)
+    assert sized.columns.tolist() == ["as parameters say", "50,000 characters"]
+    assert sized["50,000 characters"].tolist()[0].startswith("-2.") and len(sized) == 2
     pairs, gains, sizes = (E22.figures[name](given) for name in ("pairs", "gains", "sizes"))
     title = pairs.axes[0].get_title()
     assert title.startswith("Of 2 differences seen as reported, tuning preserves 0 and reverses 1")

@@ -22,8 +22,8 @@ PATH = Path(__file__).with_name("choices.csv")
 TABLE = ROOT / "results" / "22_tuning.csv"
 AVERAGE = 0.98  # decay of the average of the weights, an average over about 50 updates
 GRID = {  # one after the other, each with the values chosen before
-    "learning_rate": (3e-4, 1e-3, 3e-3),
-    "weight_decay": (0.01, 0.1, 0.5, 1.0),
+    "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+    "weight_decay": (0.01, 0.1, 0.5, 1.0, 3.0),
     "dropout": (0.0, 0.1, 0.2),
 }
 AVERAGES = (0.0, AVERAGE)  # with every value of the grid

@@ -1,7 +1,7 @@
 """Methods as their reports ran them and with numbers chosen on validation text, side by side."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,22 +28,29 @@ BESIDE = 4  # methods in one table of the grid
 class TunedParameters(CharacterParameters):
     """Sizes of the training text beyond the report's own, up to ``largest_chars`` characters.
 
-    A larger text is trained on for ``larger_symbols`` characters, at least one pass and at most
-    ``epochs``, with ``larger_seeds`` random seeds. ``learning_rate`` is that of rows that are not
-    tuned.
+    ``epochs`` and ``learning_rate`` are those of rows that are not tuned. Tuned rows, and the
+    search itself, stop early or after ``tuned_epochs``; on a larger text after ``larger_symbols``
+    characters, if that is sooner, but not before one pass. Larger texts and wider networks have
+    ``larger_seeds`` random seeds.
     """
 
+    tuned_epochs: int = whole(90, 1, 10_000)
     largest_chars: int = whole(2_000_000, 100, 10_000_000)
     larger_seeds: int = whole(5, 1, 1_000)
     larger_symbols: int = whole(10_000_000, 1, 1_000_000_000)
 
-    TINY = {**TwoTexts.TINY, "largest_chars": 1_100}
+    TINY = {**TwoTexts.TINY, "tuned_epochs": 1, "largest_chars": 1_100}
     QUICK = {**TwoTexts.QUICK, "train_chars": 2_200, "seeds": 2, "epochs": 1,
-             "largest_chars": 2_200}  # fmt: skip
+             "tuned_epochs": 1, "largest_chars": 2_200}  # fmt: skip
 
     def passes(self, chars: int) -> int:
-        """The limit of epochs on a larger training text."""
-        return min(max(self.larger_symbols // chars, 1), self.epochs)
+        """The limit of epochs of a tuned row on so many training characters."""
+        return min(max(self.larger_symbols // chars, 1), self.tuned_epochs)
+
+    def longest(self, config: CharacterRun) -> CharacterRun:
+        """A run with the limit of epochs of tuned rows."""
+        limit = self.passes(len(config.corpus.train))
+        return replace(config, training=replace(config.training, epochs=limit))
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class Method:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A method on a text: ``tuned`` or as reported; on ``chars`` characters (0: as parameters say).
+    """A method on a text: ``tuned`` or as reported; on ``chars`` characters (0: as parameters say)
+    and of another ``width`` (0: the report's).
 
     It is trained and tested only, also where its experiment takes it apart by depth. A method that
     was tuned nowhere has no tuned row. ``turn`` as in Run.
@@ -72,6 +80,7 @@ class Tuned:
     label: str = ""
     tuned: bool = True
     chars: int = 0
+    width: int = 0
     turn: int = 0
     factors: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,10 +102,9 @@ class Tuned:
             choice = chosen(self.name, text.name, len(text.train))
             if choice is None:
                 return
-            config = choice.apply(config)
-        if self.chars:
-            limit = parameters.passes(self.chars)
-            config = replace(config, training=replace(config.training, epochs=limit))
+            config = choice.apply(parameters.longest(config))
+        if self.width:
+            config = replace(config, model=replace(config.model, width=self.width))
         for seed in range(seeds):
             yield Run(run, config, seed, turn=self.turn)
 
@@ -142,6 +150,29 @@ def compared(results: Results, pairs: Mapping[tuple[str, str], float | None]) ->
     columns = ["comparison", "Δ as reported", "Δ both tuned", "n", "report's"]
     frame = pd.DataFrame(rows, columns=columns).fillna("").set_index("comparison")
     return tables.captioned(frame, results())
+
+
+def by_size(
+    results: Results, pairs: Iterable[tuple[str, str]], sizes: Mapping[str, str]
+) -> pd.DataFrame:
+    """Percent change from the second to the first of each tuned pair, a column a size that was run.
+
+    ``sizes``: end of a variant's name -> size in words. One text.
+    """
+    labels, found = results.labels, {}
+    for treatment, baseline in pairs:
+        for end, told in sizes.items():
+            one, other = (f"{name}_tuned{end}" for name in (treatment, baseline))
+            try:
+                values = change(one, other, metric(results.corpus))(results)
+            except Absent:
+                continue
+            names = " against ".join(labels[name + "_tuned"] for name in (treatment, baseline))
+            interval = statistics.percent_interval(values)
+            found.setdefault(names, {})[told] = f"{interval} % ({interval.n})"
+    frame = pd.DataFrame(found).T.reindex(columns=list(sizes.values())).dropna(axis=1, how="all")
+    frame.index.name = "comparison"
+    return tables.captioned(frame.fillna(""), results())
 
 
 def edges(choice: Mapping[str, Any]) -> list[str]:

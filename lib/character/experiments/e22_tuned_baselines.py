@@ -49,6 +49,8 @@ TURNS = {
     **dict.fromkeys(("standard_4", "lpt_4"), 1),
 }
 LARGER = {50_000: "50k", 200_000: "200k", 2_000_000: "2M"}
+WIDE = 200_000  # characters on which networks of WIDTH are compared too
+WIDTH = 256
 ON_LARGER = ("standard_1", "irt_1", "looped_1", "standard_4", "lpt_4", "full", "routed", "half")
 
 VARIANTS = {
@@ -74,6 +76,18 @@ VARIANTS = {
             factors={"method": name, "tuned": True},
         )
         for turn, (chars, size) in enumerate(LARGER.items(), 3)
+        for name in ON_LARGER
+    },
+    **{
+        f"{name}_tuned_wide": Tuned(
+            name,
+            METHODS[name],
+            f"{METHODS[name].label}, tuned, {LARGER[WIDE]} characters, width {WIDTH}",
+            chars=WIDE,
+            width=WIDTH,
+            turn=3 + len(LARGER),
+            factors={"method": name, "tuned": True},
+        )
         for name in ON_LARGER
     },
 }
@@ -171,7 +185,9 @@ def _tuning():
 
 
 def _larger():
-    for chars, size in LARGER.items():
+    sizes = {size: f"{chars:,} training characters" for chars, size in LARGER.items()}
+    sizes["wide"] = f"{sizes[LARGER[WIDE]]} and width {WIDTH}"
+    for size, told in sizes.items():
         for treatment, baseline, words in (
             ("irt_1", "standard_1", "Tuned refinement beats tuned standard training in one layer"),
             ("irt_1", "looped_1", "Tuned refinement beats the tuned loop with one loss"),
@@ -180,10 +196,10 @@ def _larger():
         ):
             yield claim(
                 f"larger-{treatment.split('_')[0]}-{baseline.replace('_', '-')}-{size}",
-                f"{words} at {chars:,} training characters",
+                f"{words} at {told}",
                 change(f"{treatment}_tuned_{size}", f"{baseline}_tuned_{size}"),
                 "equal limit of epochs and stopping; numbers chosen for both alike at the size of"
-                " text nearest to it for which that was done",
+                " text nearest to it for which that was done, at width 64",
             )
 
 
@@ -192,6 +208,11 @@ REPORTED = {c.id: c.reported for origin in (E03, E04, E10, E11) for c in origin.
 PAIRS = {  # what is compared, with the report's own change where it has one
     (treatment, baseline): None if baseline == "looped_1" else REPORTED[checked]
     for treatment, baseline, checked, _ in COMPARED.values()
+}
+SIZES = {  # end of a tuned variant's name -> size in words
+    "": "as parameters say",
+    **{f"_{size}": f"{chars:,} characters" for chars, size in LARGER.items()},
+    "_wide": f"{WIDE:,} characters, width {WIDTH}",
 }
 
 E22 = Experiment(

@@ -39,7 +39,7 @@ RUNS = len(SEEDS) * len(AVERAGES) * (sum(map(len, GRID.values())) - len(GRID) + 
 
 def config_of(method: str, parameters: Exp22, corpus: Corpus) -> CharacterRun:
     """What is tuned: the method as reported, on a corpus whose test text it cannot see."""
-    return METHODS[method].config(parameters, replace(corpus, test=""))
+    return parameters.longest(METHODS[method].config(parameters, replace(corpus, test="")))
 
 
 def seconds_of(config: CharacterRun) -> float:
