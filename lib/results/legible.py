@@ -32,7 +32,6 @@ NAMES = {
     "best_val_ppl": "best valid PPL",
     "best_epoch": "best epoch",
     "train_chars": "training characters",
-    "seconds": "seconds",
     "speedup": "times faster, measured",
     "ideal_speedup": "times faster, by operations",
     "exit_pct": "exits %",
