@@ -72,11 +72,11 @@ test-colab: ## the first cell, unit tests and 3 notebooks on the versions of Col
 new-experiment: $(READY) ## begin an experiment that runs at once (NAME=my_idea STUDY=character)
 	@$(BIN)/python tools/new_experiment.py
 
-reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03; resumable)
-	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --only "$$NB"
+reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03 SIZE=full; resumable)
+	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB"
 
-verify: $(READY) ## what was run here against the committed tables, line by line (NB=03)
-	@$(BIN)/python tools/results.py verify --only "$$NB"
+verify: $(READY) ## what was run here against the committed tables, line by line (NB=03 SIZE=full)
+	@$(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB"
 
 outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full VARIANTS=..)
 	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB" --variants "$$VARIANTS"
@@ -84,7 +84,7 @@ outstanding: $(READY) ## run what the committed tables lack and publish it as it
 table: $(READY) ## every set of parameters that was run here, with its means
 	@$(BIN)/python tools/results.py table --size "$$SIZE"
 
-claims: $(READY) ## decide every claim from the committed results; refresh claims.csv
+claims: $(READY) ## decide every claim from the committed results; refresh claims.csv and front pages
 	@$(BIN)/python tools/results.py claims
 
 figures: $(READY) ## draw every figure again from the committed results

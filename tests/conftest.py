@@ -1,16 +1,30 @@
 """Shared by all tests: one thread, folders of their own, and a corpus, base and windows that need
 no file and no hub."""
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 import torch
 
+from lib.runs.places import ROOT
 from lib.text.corpus import Corpus, load_corpus
 
 # as in tools/notebook_files.py: nbformat checks no IRI, whose grammar takes 1.4 s to build
 sys.modules.setdefault("rfc3987_syntax", None)
+
+
+def load_tool(name: str) -> ModuleType:
+    """A program of tools/ as a module; what it sets in the environment does not stay."""
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with patch.dict(os.environ):
+        spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session", autouse=True)

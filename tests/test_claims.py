@@ -183,13 +183,18 @@ def test_seeds_pair_and_only_a_count_model_stands_for_all():
     assert len(change("a", "b")(Results("x", {"": with_params}))) == 1, "a seed, not a count model"
 
 
-def test_measures_of_unequally_many_seeds_do_not_pair():
+def test_measures_pair_by_seed_and_those_that_name_none_must_be_equally_many():
     given = results()
-    given.frames[""] = given()[~((given()["variant"] == "b") & (given()["seed"] > 2))]
+    a, b = given()["variant"] == "a", given()["variant"] == "b"
+    given.frames[""] = given()[~(a & (given()["seed"] == 0)) & ~(b & (given()["seed"] > 3))]
+    one, other = level("a", "test_ppl"), level("b", "test_ppl")
+    wanted = change("a", "b")(given).tolist()
+    assert ratio(one, other)(given).tolist() == wanted and len(wanted) == 3, "seeds 1 to 3"
+    assert difference(one, other)(given).index.tolist() == [1, 2, 3]
     for pair in (difference, ratio):
-        with pytest.raises(ValueError, match="5 and 3 values do not pair"):
-            pair(level("a", "test_ppl"), level("b", "test_ppl"))(given)
-        assert len(pair(level("a", "test_ppl"), level("a", "test_ppl"))(given)) == 5
+        with pytest.raises(ValueError, match="4 and 3 values do not pair"):
+            pair(one, lambda r: other(r).to_numpy()[:3])(given)
+        assert len(pair(one, one)(given)) == 4
 
 
 def test_a_deterministic_comparison_has_no_interval_and_needs_no_seeds():

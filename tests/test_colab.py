@@ -1,17 +1,15 @@
 """``make test-colab``: a version that is not Colab's is never used in silence."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 
 import pytest
+from conftest import load_tool
 
 from lib.runs.places import ROOT
 
-spec = importlib.util.spec_from_file_location("colab_tool", ROOT / "tools" / "colab.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("colab")
 
 
 @pytest.fixture

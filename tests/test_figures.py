@@ -15,6 +15,7 @@ from lib.context import figures as contexts
 from lib.figures import alternative, forest, gallery, methods, rows, style, training
 from lib.results.claims import REPLICATED, REVERSED, UNDECIDED
 from lib.results.schema import DIVERGED
+from lib.results.store import Results
 from lib.runs.places import ROOT
 
 matplotlib.use("Agg")
@@ -252,6 +253,19 @@ def test_a_figure_of_outstanding_runs_is_a_sentence(kept, capsys, monkeypatch):
     assert len(presented) == 1
     with pytest.raises(KeyError):
         gallery.show(e, "curves", partial)
+
+
+def test_committed_rows_are_outstanding_where_variants_have_unequally_many_seeds():
+    e = experiment()
+    rows = [("base", "full", s, 65) for s in range(5)] + [
+        ("worse", "full", s, 65) for s in range(5)
+    ]
+    rows += [(name, "small", s, 65) for name in e.own for s in range(3)]
+    rows += [("bigram", size, 0, None) for size in ("full", "small")]
+    main = pd.DataFrame(rows, columns=["variant", "size", "seed", "params"]).assign(corpus="x")
+    assert not gallery.waiting(e, Results("98_small", {"": main}))
+    assert gallery.waiting(e, Results("98_small", {"": main[1:]}))
+    assert gallery.waiting(e, Results("98_small", {"": main[main["variant"] != "worse"]}))
 
 
 def test_diverged_runs_are_left_out_of_figures_which_is_said(kept, capsys, monkeypatch):

@@ -41,7 +41,7 @@ def filled() -> dict[str, str]:
 @pytest.mark.parametrize("language", front.LANGUAGES)
 def test_the_committed_page_is_what_the_results_give(language, filled):
     committed = (ROOT / front.LANGUAGES[language]).read_text(encoding="utf-8")
-    assert committed == filled[language], "run `.venv/bin/python tools/readme.py`"
+    assert committed == filled[language], "run `make claims`"
 
 
 @pytest.mark.parametrize("language", front.LANGUAGES)
@@ -162,7 +162,8 @@ def test_one_seed_is_told_and_what_chance_has_no_part_in_has_none():
     assert "-4.9 % (one seed)." in box and "One random seed, no interval. " in box
     certain = [row_of(**lone, reason=f"the interval lies below 0 {DETERMINISTIC}; a control")]
     assert table_of(certain)[3] == "? -4.9"
-    assert "(one seed)" not in front.answer("03", "?", [rows[0]["id"]], pd.DataFrame(certain))
+    box = front.answer("03", "?", [rows[0]["id"]], pd.DataFrame(certain))
+    assert "(one seed)" not in box and "**How sure.** 0 of 1 claims" in box
 
 
 def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(claims):

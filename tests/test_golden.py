@@ -2,10 +2,14 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+from unittest.mock import patch
 
+import pandas as pd
 import pytest
+from conftest import load_tool
 
 from lib import golden
 from lib.character.experiments.e03_iterative_refinement import E03
@@ -47,6 +51,42 @@ def test_defaults_may_not_change_under_one_version():
     assert golden.changed_defaults(old, new) == []
 
 
+def test_golden_numbers_are_not_kept_over_a_default_that_changed(tmp_path, monkeypatch):
+    tool, kept = load_tool("golden"), tmp_path / "declared.json"
+    kept.write_text('{"Block": {"version": 1, "defaults": {"width": 8}}}')
+    now = {"Block": {"version": 1, "defaults": {"width": 9}}}
+    monkeypatch.setattr(tool, "DECLARED", kept)
+    monkeypatch.setattr(golden, "declared", lambda: now)
+    monkeypatch.setattr(golden, "compute", lambda experiment: pytest.fail("work has begun"))
+    monkeypatch.setattr(sys, "argv", ["golden.py", "write", "--only", "03"])
+    with patch.dict(os.environ), pytest.raises(SystemExit) as end:
+        tool.main()
+    assert "Block.width has the default 9, it was 8" in end.value.code
+    assert json.loads(kept.read_text()) != now
+
+
+def test_an_experiment_without_golden_numbers_is_named(monkeypatch, tmp_path):
+    tool = load_tool("golden")
+    monkeypatch.setattr(golden, "FOLDER", tmp_path)
+    monkeypatch.setattr(golden, "declared", lambda: {})
+    assert tool.check(["98_small"])[-1:] in (
+        ["98_small has no golden numbers; `make golden NB=98` keeps them"],
+        [],  # not on x86-64: nothing is compared
+    )
+
+
+def test_every_defect_has_its_place_in_the_library(tmp_path):
+    tool = load_tool("golden_defects")
+    for defect in tool.defects():
+        copy = tmp_path / defect["file"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / defect["file"]).read_bytes())
+        tool.seed(tmp_path, defect)
+        assert defect["new"] in copy.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="lib/gone.py holds 'x' 0 times"):
+        tool.seed(tmp_path, {"file": "lib/gone.py", "old": "x", "new": "y"})
+
+
 def test_the_classes_of_a_configuration_are_all_found():
     found: dict = {}
     parameters = golden.small(E03)
@@ -57,8 +97,6 @@ def test_the_classes_of_a_configuration_are_all_found():
 
 
 def test_clocks_and_whole_numbers_do_not_count():
-    import pandas as pd
-
     frame = pd.DataFrame(
         {"val_ppl": [1.5], "updates": [3], "epoch_seconds": [1.0], "steps_speed": [2.0]}
     )

@@ -1,17 +1,15 @@
 """What is installed is what was locked: every pin has hashes, with one exception that is named."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 
 import pytest
+from conftest import load_tool
 
 from lib.runs.places import ROOT
 
-spec = importlib.util.spec_from_file_location("lock_tool", ROOT / "tools" / "lock.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("lock")
 
 WITHOUT_HASHES = {"requirements-torch.lock": ["torch"]}  # its builds come from elsewhere
 FILES = (*tool.LOCKED, *WITHOUT_HASHES)

@@ -75,6 +75,11 @@ def test_an_experiment_of_every_study_runs_at_once_and_has_the_common_shape(repo
         assert f"ran {number}_idea_of_{study} 1 True" in done.stdout
         pending = (repository / "docs" / "PENDING.md").read_text(encoding="utf-8")
         assert f"| {number} | idea of {study} ({study}): full size | not measured |" in pending
+    modules = [str(path) for path in repository.glob("lib/*/experiments/e*_idea_of_*.py")]
+    for check in (["check"], ["format", "--check"]):  # as `make test` would
+        command = [sys.executable, "-m", "ruff", *check, "--no-cache", *modules]
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
     book = f"notebooks/{numbers[0]}_idea_of_character.ipynb"
     done = python(repository, "-m", "pytest", "-q", "-c", os.devnull, "--nbmake", book)
     assert done.returncode == 0, done.stdout[-2000:]

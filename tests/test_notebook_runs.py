@@ -71,14 +71,16 @@ def test_a_full_run_shows_its_lines_takes_no_place_and_a_second_one_keeps_away(r
     assert "42" in capfd.readouterr().out
 
 
-def test_prepare_brings_answer_box_and_shared_cells(tmp_path):
+def test_adopting_brings_answer_box_and_shared_cells_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(tool, "execute", lambda path, size, beside: (path, 0.0, ""))
     path = tmp_path / NAME
     path.write_bytes((ROOT / "notebooks" / NAME).read_bytes())
     book = nbformat.read(path, as_version=4)
     tool.tagged(book, "answer").source = "old"
     tool.tagged(book, "bootstrap").source = "old"
     nbformat.write(book, path)
-    tool.prepare(path)
+    tool.run(tool.ADOPTED, "03", 1)
     book = nbformat.read(path, as_version=4)
     assert tool.tagged(book, "bootstrap").source == tool.BOOTSTRAP
     answer = tool.tagged(book, "answer").source

@@ -2,7 +2,6 @@
 and nothing of any one machine."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from unittest.mock import patch
 
 import nbformat
 import pytest
+from conftest import load_tool
 from kill_test import ONE_A_STUDY
 
 from lib import notebook, registry
@@ -25,9 +25,7 @@ from lib.results.schema import check
 from lib.runs.places import ROOT
 from lib.runs.provenance import imports
 
-spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("notebooks")
 
 CLONE = (ROOT / ".git").exists() and shutil.which("git") is not None
 needs_git = pytest.mark.skipif(not CLONE, reason="not a git clone: there is nothing to ask")

@@ -145,7 +145,8 @@ def test_publishing_replaces_the_same_text_and_size_and_nothing_else(tables):
 
 def test_some_variants_take_the_place_of_themselves_alone(tables, monkeypatch):
     """Rows of variants that were not run again stay; those of a variant that is gone go."""
-    e = experiment(base=SmallVariant(1.0), worse=SmallVariant(2.0), gone=SmallVariant(3.0))
+    e = experiment(base=SmallVariant(1.0), worse=SmallVariant(2.0))
+    e.variants["gone"] = SmallVariant(3.0, side=True)
     order, full = tuple(e.variants), e.parameters.at("full")
     store.publish(e.run(full), order)
     before = store.committed(SLUG)()
@@ -159,6 +160,9 @@ def test_some_variants_take_the_place_of_themselves_alone(tables, monkeypatch):
     assert moved.to_dict() == {"base": True, "worse": False, "gone": False}
     store.publish(some, order[:2])
     assert list(store.committed(SLUG)()["variant"].unique()) == ["base", "worse"]
+    assert store.committed(SLUG).frames.keys() == {"", "curve"}, (
+        "no rows of the variant's own table"
+    )
     with pytest.raises(ParameterError, match="no variant bse; allowed: base, worse, gone"):
         e.run(full, only=("bse",))
 
@@ -237,6 +241,7 @@ def test_whole_numbers_keep_their_digits():
         ({"val_ppl": 2e6}, "diverged"),
         ({"test_ppl": 4e299, "status": "ok"}, "diverged"),
         ({"test_ppl": float("inf")}, "diverged"),
+        ({"test_ppl": float("nan")}, "diverged"),
         ({"val_ppl": 350.0, "vocabulary": 180}, "ok"),
         ({"val_ppl": 370.0, "vocabulary": 180}, "diverged"),
     ],

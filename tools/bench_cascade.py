@@ -70,23 +70,18 @@ def base_forward(base: Base, rounds: int) -> None:
         logits = base.model(inputs, use_cache=False).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
+    def hidden():
+        return base.model.model(input_ids=inputs, use_cache=False)
+
+    jobs = {
+        "transformers, all logits and loss": plain,
+        "transformers, hidden states only": hidden,
+        "features without the head": lambda: window_states(base, inputs),
+        "features (states, cosines, head in chunks)": lambda: window_features(base, inputs, labels),
+    }
     with torch.inference_mode():
-        seconds = in_turns(
-            {
-                "transformers, all logits and loss": plain,
-                "transformers, hidden states only": lambda: base.model.model(
-                    input_ids=inputs, use_cache=False
-                ),
-                "features without the head": lambda: window_states(base, inputs),
-                "features (states, cosines, head in chunks)": lambda: window_features(
-                    base, inputs, labels
-                ),
-            },
-            rounds,
-        )
-    table(
-        "Base forward, 8 x 128 tokens", seconds, inputs.numel(), "transformers, all logits and loss"
-    )
+        seconds = in_turns(jobs, rounds)
+    table("Base forward, 8 x 128 tokens", seconds, inputs.numel(), next(iter(jobs)))
 
 
 def stage_job(base: Base, chunked: bool, fused: bool, batch: int, layers: int) -> Callable:
@@ -152,30 +147,12 @@ def stage_step(base: Base, source: str, rounds: int, batch: int, layers: int) ->
         "whole logits, fused AdamW": stage_job(base, False, True, batch, layers),
         "chunked loss, fused AdamW": stage_job(base, True, True, batch, layers),
     }
-    table(
-        f"Stage step, {layers} layers, {batch} x 128 tokens",
-        in_turns(jobs, rounds),
-        batch * 128,
-        "whole logits, AdamW",
-    )
+    title = f"Stage step, {layers} layers, {batch} x 128 tokens"
+    table(title, in_turns(jobs, rounds), batch * 128, next(iter(jobs)))
     for name, flag in (("whole logits", "naive"), ("chunked", "chunked")):
-        done = subprocess.run(
-            [
-                sys.executable,
-                __file__,
-                "--base",
-                source,
-                "--memory",
-                flag,
-                "--batch",
-                str(batch),
-                "--layers",
-                str(layers),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        command = [sys.executable, __file__, "--base", source, "--memory", flag]
+        command += ["--batch", str(batch), "--layers", str(layers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         print(f"  peak memory of a process with base and stage, {name}: {done.stdout.strip()} MB")
 
 
@@ -189,9 +166,8 @@ def routing(base: Base, rounds: int, layers: int) -> None:
         jobs[f"{keep:.0%} of the tokens"] = lambda chosen=chosen: run_compact(stage, states, chosen)
     with torch.inference_mode():
         seconds = in_turns(jobs, rounds)
-    table(
-        f"Routing, {layers} layers, 8 x 128 tokens", seconds, states[..., 0].numel(), "every token"
-    )
+    title = f"Routing, {layers} layers, 8 x 128 tokens"
+    table(title, seconds, states[..., 0].numel(), "every token")
 
 
 def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
@@ -213,12 +189,8 @@ def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
         jobs[f"cascade, {share} deferred"] = lambda model=model: model.generate(prompts, **settings)
     with torch.inference_mode():
         seconds = in_turns(jobs, rounds)
-    table(
-        f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers",
-        seconds,
-        4 * new_tokens,
-        "base alone",
-    )
+    title = f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers"
+    table(title, seconds, 4 * new_tokens, "base alone")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python tools/notebooks.py prepare            shared cells, mocks and metadata from the library
     python tools/notebooks.py run --size quick   execute copies into results/notebooks/quick
     python tools/notebooks.py run --size full    the same at the full size (resumable)
-    python tools/notebooks.py adopt              show the committed rows, keep the outputs
+    python tools/notebooks.py adopt              prepare, show the committed rows, keep the outputs
     python tools/notebooks.py check              the gate: outputs present, current and clean
 
 ``--only 03,04`` takes a subset. Every run is papermill into ``results/notebooks/<size>``. An
@@ -44,7 +44,7 @@ ADOPTED = "adopted"
 PAPERMILL = "import sys; sys.modules['rfc3987_syntax'] = None; from papermill.cli import papermill"
 PAPERMILL += "; papermill()"
 REF = "main"  # what the badges open
-REPOSITORY = "https://github.com/depth-adaptive-lm/depth-adaptive-lm"
+REPOSITORY = f"https://github.com/{front.REPOSITORY}"
 BOOTSTRAP = f'''# Find the repository (Colab: fetch it, and packages that are missing or too old).
 import os, subprocess, sys
 from pathlib import Path
@@ -67,10 +67,6 @@ here = Path.cwd().resolve()
 ROOT = next((p for p in (here, *here.parents) if (p / "lib" / "notebook.py").is_file()), None)
 sys.path[:0] = [str(ROOT)] if ROOT else []
 from lib import notebook; notebook.begin(globals())'''
-BADGE = (
-    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})"
-)
 
 
 def chosen(only: str) -> list[Path]:
@@ -91,7 +87,7 @@ def prepare(path: Path) -> None:
     mock = {"nbmake": {"mock": dict(tiny)}}
     tagged(book, "parameters").metadata.update(mock)
     place_answer(book, path.stem)
-    badge = BADGE.format(repository=REPOSITORY.split("github.com/")[1], name=path.name)
+    badge = f"[![Open in Colab]({front.BADGE})]({front.COLAB}/{path.name})"
     title, *rest = book.cells[0].source.split("\n")
     rest = [line for line in rest if "colab-badge" not in line]
     words = "\n".join(rest).strip()
@@ -237,8 +233,11 @@ def check_size(path: Path, size: str) -> None:
 def run(size: str, only: str, parallel: int) -> None:
     """Run notebooks; exits 1 if one failed, after all have had their turn."""
     paths = chosen(only)
-    for path in paths if size != ADOPTED else ():
-        check_size(path, size)
+    for path in paths:
+        if size == ADOPTED:
+            prepare(path)
+        else:
+            check_size(path, size)
     # a full run parallelises inside each notebook, a small one across notebooks
     slots = parallel if size in ("quick", "tiny") else 1
     failures = []

@@ -1,7 +1,7 @@
 """Everything done to results from the command line.
 
 python tools/results.py table --size quick    means of the sets of parameters that were run here
-python tools/results.py claims                verdicts: claims.csv, beside_reported.csv
+python tools/results.py claims                verdicts: claims.csv, beside_reported.csv, front pages
 python tools/results.py figures               draw all figures again from committed tables
 python tools/results.py verify --only 03      what was run here against the committed tables
 """
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,10 +20,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from experiments import chosen  # noqa: E402
 
 from lib import registry  # noqa: E402
-from lib.figures import gallery  # noqa: E402
-from lib.parameters import SIZES  # noqa: E402
-from lib.results import beside_reported, scoreboard, store, tables  # noqa: E402
+from lib.figures import forest, gallery, style  # noqa: E402
+from lib.parameters import FULL, SIZES  # noqa: E402
+from lib.results import beside_reported, front, scoreboard, store, tables  # noqa: E402
+from lib.results.schema import SchemaError  # noqa: E402
 from lib.results.verify import compare  # noqa: E402
+from lib.runs import files  # noqa: E402
 from lib.runs.places import shown  # noqa: E402
 
 
@@ -30,6 +33,9 @@ def table(size: str) -> None:
     """Print every set of parameters that was run here: what is not at its size's own, and means."""
     for about in store.all_sets():
         if size and about["size"] != size:
+            continue
+        if not registry.has(about["experiment"]):
+            print(f"\n{shown(about['folder'])} is of {about['experiment']}, which is no more")
             continue
         schema = registry.experiment(about["experiment"]).parameters
         usual = schema.at(about["size"] if about["size"] != "custom" else "full").model_dump()
@@ -44,30 +50,39 @@ def table(size: str) -> None:
 
 
 def claims() -> None:
-    """Decide all claims, save them, and print them."""
+    """Decide all claims, save them, write the front pages and their figure; print the claims."""
     frame = scoreboard.write(registry.claims())
     beside_reported.write(registry.experiments().values())
     shown_columns = ["id", "kind", "corpus", "size", "reported", "ours", "n", "verdict"]
     with pd.option_context("display.width", 200, "display.max_colwidth", 60):
         print(frame[shown_columns].to_string(index=False))
+    style.use()
+    saved = pd.read_csv(scoreboard.PATH)
+    style.save(forest.forest(saved), ROOT / "figures" / "claims.png", dpi=140)
+    plt.close("all")
+    for name, text in front.pages().items():
+        files.write_text(ROOT / name, text)
+        print(f"{name}: {len(text.split()):,} words")
 
 
 def figures(slugs: list[str]) -> None:
     """Draw the figures of all experiments whose results are committed."""
-    matplotlib.use("Agg")
     for slug in slugs:
         if store.has_committed(slug):
             print("\n".join(gallery.redraw(registry.experiment(slug))))
 
 
-def verify(slugs: list[str]) -> None:
-    """Compare the newest full set of each experiment with the committed tables; exits 1 if a
-    number differs or nothing was run here."""
-    wrong = 0
+def verify(slugs: list[str], size: str) -> None:
+    """Compare the newest set of each experiment at a size with the committed tables; exits 1 if a
+    number differs, a committed row was not run, or nothing was run here."""
+    wrong, less = 0, 0
     for slug in slugs:
-        sets = [s for s in store.all_sets() if s["experiment"] == slug and s["size"] == "full"]
+        sets = [s for s in store.all_sets() if s["experiment"] == slug and s["size"] == size]
         if not sets:
-            sys.exit(f"{slug} was not run here; `make reproduce NB={slug[:2]}` runs it")
+            sys.exit(
+                f"{slug} was not run here at the {size} size; `make reproduce NB={slug[:2]}"
+                f"{'' if size == FULL else f' SIZE={size}'}` runs it"
+            )
         newest = max(sets, key=lambda about: about["written"])
         found = compare(store.load_set(newest["folder"]), store.committed(slug))
         main_rows = found[found["table"] == "main"]
@@ -75,8 +90,10 @@ def verify(slugs: list[str]) -> None:
         print(main_rows.drop(columns="table").to_string(index=False))
         counts = found["verdict"].value_counts()
         print(f"{int(found['numbers'].sum()):,} numbers: " + str(counts.to_dict()))
-        wrong += int((~found["verdict"].isin(("equal", "close"))).sum())
-    sys.exit(f"{wrong} rows differ or are missing" if wrong else 0)
+        wrong += int(found["verdict"].isin(("differs", "missing")).sum())
+        less += int((found["verdict"] == "not run").sum())
+    said = f"{wrong} rows differ or are missing, {less} were not run"
+    sys.exit(said if wrong or less else 0)
 
 
 def main() -> None:
@@ -85,17 +102,21 @@ def main() -> None:
     parser.add_argument("action", choices=("table", "claims", "figures", "verify"))
     parser.add_argument(
         "--size", default="", choices=("", *SIZES, "custom"), help="only sets of this size"
-    )
+    )  # of verify: full unless it is given
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     given = parser.parse_args()
-    if given.action == "table":
-        table(given.size)
-    elif given.action == "claims":
-        claims()
-    elif given.action == "figures":
-        figures(chosen(given.only))
-    else:
-        verify(chosen(given.only))
+    matplotlib.use("Agg")
+    try:
+        if given.action == "table":
+            table(given.size)
+        elif given.action == "claims":
+            claims()
+        elif given.action == "figures":
+            figures(chosen(given.only))
+        else:
+            verify(chosen(given.only), given.size or FULL)
+    except (SchemaError, FileNotFoundError, files.Damaged, files.NoRoom) as refusal:
+        sys.exit(str(refusal))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ CODE = f"https://github.com/{front.REPOSITORY}/blob/{os.environ.get('GITHUB_SHA'
 FRONT = {"README.md": "index.md", "README.ja.md": "ja.md"}
 ROUTES = "19_cascade_that_works"
 MATHJAX = ("sphinx-mathjax-offline", "tex-svg.js")
-SCOREBOARD = "90_scoreboard"
 PLACES = {  # files of the repository that have a page here
     "README.md": "index.md",
     "README.ja.md": "ja.md",

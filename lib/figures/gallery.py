@@ -63,8 +63,11 @@ def waiting(experiment: Experiment, results: Results) -> bool:
     """Whether runs are outstanding: of a set, or of the committed tables of a size."""
     if results.folder is not None:
         return results.outstanding > 0
-    seeds = results().groupby(["corpus", "size", "variant"])["seed"].nunique()
-    return bool(set(experiment.own) - set(results()["variant"])) or seeds.nunique() > 1
+    frame = results()
+    trained = frame.dropna(subset="params")  # a count model has one row and no seed
+    seeds = trained.groupby(["corpus", "size", "variant"])["seed"].nunique()
+    unequal = (seeds.groupby(["corpus", "size"]).nunique() > 1).any()
+    return bool(set(experiment.own) - set(frame["variant"])) or bool(unequal)
 
 
 def present(figure: Figure) -> None:

@@ -23,16 +23,9 @@ PATH = ROOT / "results" / "beside_reported.csv"
 COLUMNS = (
     "source", "experiment", "row", "metric", "value", "ours", "n", "ratio", "corpus", "size", "note"
 )  # fmt: skip
-OURS = {  # columns of ours for metrics of a row that is named as a variant
-    "best_val_ppl": "val_ppl",
-    "val_ppl": "val_ppl",
-    "best_epoch": "best_epoch",
-    "epochs": "epochs",
-    "params": "params",
-    "trainable": "trainable",
-    "train_tokens": "train_tokens",
-    "seconds": "seconds",
-}
+SAME = ("val_ppl", "best_epoch", "epochs", "params", "trainable", "train_tokens", "seconds")
+# columns of ours for metrics of a row that is named as a variant
+OURS = {"best_val_ppl": "val_ppl", **{name: name for name in SAME}}
 OTHER_TEXT = "another text than the report's"
 UNMEASURED = "no run of ours measures it"
 

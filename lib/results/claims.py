@@ -33,7 +33,7 @@ SIGNIFICANT = 0.05
 SEEDS = 5  # at least so many for a decided row of the committed results
 PERCENT = "% change of perplexity"
 
-Measure = Callable[[Results], np.ndarray]
+Measure = Callable[[Results], np.ndarray | pd.Series]  # a series: by seed
 
 
 @dataclass(frozen=True)
@@ -132,24 +132,16 @@ def change(treatment: str, baseline: str, metric: str = "test_ppl") -> Measure:
     """Percent change of a metric from one variant to another, seed by seed (paired).
 
     A baseline that is a count model, a single row without ``params``, is the same for every seed.
-    Raises Absent if a variant is not there, ValueError if the seeds do not match.
+    Raises Absent if a variant is not there, or if no seed has both.
     """
 
     def measure(results: Results) -> np.ndarray:
         new, old = (by_seed(results, variant, metric) for variant in (treatment, baseline))
         if not _is_constant(results(), baseline):
-            new, old = _common(new, old)
-        return percent_change(new.to_numpy(), old.to_numpy())
+            new, old = _paired(new, old)
+        return percent_change(new, old)
 
     return measure
-
-
-def _common(one: pd.Series, other: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """The seeds that both have: an unfinished sweep may hold more of the one."""
-    shared = one.index.intersection(other.index)
-    if shared.empty:
-        raise Absent("no seed that both variants have")
-    return one[shared], other[shared]
 
 
 def _is_constant(frame: pd.DataFrame, variant: str) -> bool:
@@ -160,20 +152,29 @@ def _is_constant(frame: pd.DataFrame, variant: str) -> bool:
 
 def level(variant: str, metric: str) -> Measure:
     """The metric of one variant itself, seed by seed."""
-    return lambda results: by_seed(results, variant, metric).to_numpy()
+    return lambda results: by_seed(results, variant, metric)
 
 
 def difference(one: Measure, other: Measure) -> Measure:
-    """One measure minus another, seed by seed; ValueError if they have unequally many values."""
+    """One measure minus another, seed by seed.
+
+    Raises Absent if no seed has both, ValueError for unequally many values that name no seed.
+    """
     return lambda results: np.subtract(*_paired(one(results), other(results)))
 
 
 def ratio(one: Measure, other: Measure) -> Measure:
-    """Percent change from the other measure to the one, seed by seed; ValueError as above."""
+    """Percent change from the other measure to the one, seed by seed. Raises as ``difference``."""
     return lambda results: percent_change(*_paired(one(results), other(results)))
 
 
-def _paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _paired(one: np.ndarray | pd.Series, other: np.ndarray | pd.Series) -> tuple[Any, Any]:
+    """The values of the seeds that both have: an unfinished sweep may hold more of the one."""
+    if isinstance(one, pd.Series) and isinstance(other, pd.Series):
+        shared = one.index.intersection(other.index)
+        if shared.empty:
+            raise Absent("no seed that both variants have")
+        return one[shared], other[shared]
     if np.shape(one) != np.shape(other):
         raise ValueError(f"{np.size(one)} and {np.size(other)} values do not pair seed by seed")
     return one, other
@@ -202,7 +203,7 @@ def at_epoch(variant: str, column: str, epoch: int | str, **where: Any) -> Measu
     curve. Raises Absent if no seed got there, ValueError for several rows a seed.
     """
 
-    def measure(results: Results) -> np.ndarray:
+    def measure(results: Results) -> pd.Series:
         curve = results("curve")
         own = curve[curve["variant"] == variant]
         for name, value in where.items():
@@ -215,8 +216,8 @@ def at_epoch(variant: str, column: str, epoch: int | str, **where: Any) -> Measu
         if own["seed"].duplicated().any():
             raise ValueError(f"several rows a seed for epoch {epoch} of {variant!r}")
         results.used.update(own["run_id"])
-        values = filled(own[column], f"variant {variant!r} has no {column} at epoch {epoch}")
-        return values.to_numpy(dtype=float)
+        values = own.set_index("seed")[column]
+        return filled(values, f"variant {variant!r} has no {column} at epoch {epoch}").astype(float)
 
     return measure
 

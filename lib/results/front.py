@@ -6,7 +6,6 @@ questions. ``fill`` puts the two together with the numbers.
 
 import re
 import tomllib
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -34,25 +33,9 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
 REAL = "wikipedia"
 CLAIM = "claim "  # before an id, in a name in braces
-WORDS = {
-    "en": {
-        "head": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
-        REPLICATED: "✔ replicated",
-        REVERSED: "✘ reversed",
-        UNDECIDED: "? undecided",
-        NOT_MEASURABLE: "– not measurable here",
-        "supported": "✔ supported",
-        "contradicted": "✘ contradicted",
-    },
-    "ja": {
-        "head": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
-        REPLICATED: "✔ 再現",
-        REVERSED: "✘ 逆転",
-        UNDECIDED: "? 未決",
-        NOT_MEASURABLE: "– ここでは測定不能",
-        "supported": "✔ 支持",
-        "contradicted": "✘ 否定",
-    },
+HEADS = {
+    "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
+    "ja": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
 }
 
 
@@ -86,11 +69,7 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
 
 def slugs() -> list[str]:
     """Experiments with committed tables."""
-    return sorted(
-        path.stem
-        for path in (ROOT / "results").glob("[0-9][0-9]_*.csv")
-        if path.stem in _notebooks().values()
-    )
+    return sorted(filter(store.has_committed, _notebooks().values()))
 
 
 def _notebooks() -> dict[str, str]:
@@ -99,9 +78,8 @@ def _notebooks() -> dict[str, str]:
 
 def minutes(slug: str) -> float:
     """Core-minutes of training behind all committed rows of an experiment."""
-    if not store.has_committed(slug):
-        return 0.0
-    return float(store.committed(slug)()["seconds"].sum() / 60)
+    held = store.has_committed(slug)
+    return float(store.committed(slug)()["seconds"].sum() / 60) if held else 0.0
 
 
 def question_rows() -> list[dict[str, str]]:
@@ -111,9 +89,8 @@ def question_rows() -> list[dict[str, str]]:
 
 def table(claims: pd.DataFrame, language: str) -> str:
     """The questions with the report's value, ours, and the control that explains it."""
-    words = WORDS[language]
     known = {claim.id: claim for entry in registry.experiments().values() for claim in entry.claims}
-    head = words["head"].split("|")
+    head = HEADS[language].split("|")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in question_rows():
         own = claims[claims["id"] == row["claim"]]
@@ -127,8 +104,8 @@ def table(claims: pd.DataFrame, language: str) -> str:
         cells = [
             row[language],
             _valued(claim.reported, claim.unit) if has else "–",
-            _cell(first if len(first) else own[own["corpus"] != REAL], words),
-            _cell(real, words),
+            _cell(first if len(first) else own[own["corpus"] != REAL]),
+            _cell(real),
             _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
             _link(row["notebook"]),
         ]
@@ -136,7 +113,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
     return "\n".join(lines)
 
 
-def _cell(rows: pd.DataFrame, words: dict[str, str]) -> str:
+def _cell(rows: pd.DataFrame) -> str:
     """Mark, value, seeds and, below the full size, the size of the largest row; or a dash."""
     measured = rows[rows["n"] > 0]
     if measured.empty:
@@ -172,14 +149,13 @@ def fill(language: str) -> str:
     """The front page in a language: a name in braces becomes a number, ``claim`` and an id become
     what is measured of that claim. Raises KeyError for a name or a claim that has no number."""
     claims = pd.read_csv(scoreboard.PATH)
-    made: dict[str, Callable[[], str]] = {"questions": lambda: table(claims, language)}
-    known = numbers(claims)
+    known = numbers(claims) | {"questions": table(claims, language)}
 
     def put(match: re.Match[str]) -> str:
         name = match[1].strip()
         if name.startswith(CLAIM):
-            return _cell(_claimed(claims, name.removeprefix(CLAIM)), WORDS[language])
-        return made[name]() if name in made else known[name]
+            return _cell(_claimed(claims, name.removeprefix(CLAIM)))
+        return known[name]
 
     text = (FOLDER / f"README.{language}.md").read_text(encoding="utf-8")
     return re.sub(r"\{\{([^{}]+)\}\}", put, text)
@@ -193,7 +169,7 @@ def _claimed(claims: pd.DataFrame, name: str) -> pd.DataFrame:
     return found
 
 
-def pages() -> dict[str, Any]:
+def pages() -> dict[str, str]:
     """File name -> text of every front page."""
     return {LANGUAGES[language]: fill(language) for language in LANGUAGES}
 
@@ -212,39 +188,35 @@ def answer(
     head = next((row for row in question_rows() if row["notebook"] == number), None)
     own = claims[claims["id"].isin(ids) & (claims["n"] > 0)]
     lines = [f"> **Asked.** {question}", ">"]
-    if head is None or own.empty:
+    main = own[own["id"] == head["claim"]] if head else own[:0]
+    if main.empty:
         return "\n".join([*lines, "> **Found.** No committed results decide it yet."])
-    main, words = own[own["id"] == head["claim"]], WORDS["en"]
-    said = [_found(row, words) for row in main.itertuples()]
+    said = " ".join(map(_found, main.itertuples()))
+    lines += [f"> **Found.** {main['statement'].iloc[0]}: {said}", ">"]
     reason = claims[(claims["id"] == head["because"]) & (claims["n"] > 0)]
-    lines += [
-        f"> **Found.** {main['statement'].iloc[0] if len(main) else ''}: {' '.join(said)}",
-        ">",
-    ]
     if len(reason):
-        said = " ".join(_found(row, words) for row in reason.itertuples())
+        said = " ".join(map(_found, reason.itertuples()))
         lines += [f"> **Why.** {reason['statement'].iloc[0]}: {said}", ">"]
     counted = [
         _counted(own[own["kind"] == REPORTED], "on the text of the report"),
         _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),
     ]
-    n = int(main["n"].max()) if len(main) else 0
+    n = int(main["n"].max())
     sure = "; ".join(text for text in counted if text) or "no reported claim is decided"
-    by = f"{n} {over}, 95 % intervals" if n != 1 else "One random seed, no interval"
-    lines.append(f"> **How sure.** {by}. {sure[0].upper()}{sure[1:]}.")
+    by = f"{n} {over}, 95 % intervals. "
+    if n == 1:  # of what chance has no part in, nothing is said
+        by = "One random seed, no interval. " * any(map(scoreboard.random, main.itertuples()))
+    lines.append(f"> **How sure.** {by}{sure[0].upper()}{sure[1:]}.")
     return "\n".join(lines)
 
 
-def _found(row: Any, words: dict[str, str]) -> str:
+def _found(row: Any) -> str:
     reported = "" if pd.isna(row.reported) else f" (report: {sensible(row.reported)})"
     size = f" ({row.size} size)" if row.size != FULL else ""
-    return f"{words[row.verdict]} on {row.corpus}{size}, {_here(row)}{reported}."
-
-
-def _here(row: Any) -> str:
     unit = f" {row.unit}" if isinstance(row.unit, str) else ""
     alone = " (one seed)" if row.n == 1 and scoreboard.random(row) else ""
-    return f"{scoreboard.measured(row)}{unit}{alone}"
+    ours = f"{scoreboard.measured(row)}{unit}{alone}"
+    return f"{scoreboard.MARKS[row.verdict]} {row.verdict} on {row.corpus}{size}, {ours}{reported}."
 
 
 def _counted(rows: pd.DataFrame, where: str) -> str:

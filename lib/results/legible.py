@@ -32,7 +32,6 @@ NAMES = {
     "best_val_ppl": "best valid PPL",
     "best_epoch": "best epoch",
     "train_chars": "training characters",
-    "seconds": "seconds",
     "speedup": "times faster, measured",
     "ideal_speedup": "times faster, by operations",
     "exit_pct": "exits %",
@@ -97,14 +96,16 @@ def legible(table: pd.DataFrame) -> pd.DataFrame:
 def _column(values: list[Any]) -> list[str]:
     """The cells of a column, its numbers with equally many decimal places where digits allow it."""
     texts = [cell(value) for value in values]
-    real = [isinstance(value, (float, np.floating)) and bool(text) for value, text in
-            zip(values, texts, strict=True)]  # fmt: skip
-    most = max((len(text.partition(".")[2]) for text, own in zip(texts, real, strict=True) if own),
-               default=0)  # fmt: skip
-    numbers = [float(value) for value, own in zip(values, real, strict=True) if own]
-    most = _places(numbers, most)
-    return [_digits(float(value), most) if own else text
-            for value, text, own in zip(values, texts, real, strict=True)]  # fmt: skip
+    real = {
+        place: float(value)
+        for place, (value, text) in enumerate(zip(values, texts, strict=True))
+        if isinstance(value, (float, np.floating)) and text
+    }
+    written = (len(texts[place].partition(".")[2]) for place in real)
+    most = _places(list(real.values()), max(written, default=0))
+    for place, value in real.items():
+        texts[place] = _digits(value, most)
+    return texts
 
 
 def _places(numbers: list[float], most: int) -> int:

@@ -86,31 +86,16 @@ def site(code: str) -> Site:
 def homes(claims: pd.DataFrame) -> dict[str, Home]:
     """Where every claim of the table is defined, by id.
 
-    Only experiments that the table names are imported. Raises KeyError for a claim that none of
-    them defines: the table is older than the code.
+    Raises KeyError for a claim that no experiment defines: the table is older than the code.
     """
     found: dict[str, Home] = {}
-    for slug in _slugs(set(claims["experiment"])):
+    for slug, experiment in registry.experiments().items():
         module = ROOT / (registry.module_names()[slug].replace(".", "/") + ".py")
-        for claim in registry.experiment(slug).claims:
+        for claim in experiment.claims:
             path, line = defined(claim, module)
             found[claim.id] = Home(slug, claim, str(path.relative_to(ROOT)), line)
     if lost := sorted(set(claims["id"]) - found.keys()):
         raise KeyError(f"claims.csv names claims that no experiment defines: {', '.join(lost)}")
-    return found
-
-
-def _slugs(experiments: set[str]) -> list[str]:
-    """Slugs of experiments whose table belongs to those named, or that have no table yet."""
-    found = []
-    for slug in registry.module_names():
-        path = store.TABLES / f"{slug}.csv"
-        if not path.is_file():
-            found.append(slug)
-            continue
-        named = pd.read_csv(path, usecols=["experiment"])["experiment"]
-        if experiments & set(named):
-            found.append(slug)
     return found
 
 
@@ -189,7 +174,7 @@ def claim_page(site: Site, name: str) -> str:
     first = next(rows.itertuples())
     parts = [
         f"# {plain(first.statement)}",
-        f"*{plain(_source(first))}. Claim `{name}`, of {_notebook(home.slug)}.*",
+        f"*Report {plain(first.source)}. Claim `{name}`, of {_notebook(home.slug)}.*",
         _sentence(site.sentences.get(name)),
         "## The verdict",
         f"The report's value: **{value(_reported(site, name), first.unit)}**. The claim holds "
@@ -212,10 +197,6 @@ def _notebook(slug: str) -> str:
     words = f"notebook {slug[:2]}"
     made = (ROOT / "notebooks" / f"{slug}.ipynb").is_file()
     return f"[{words}](../notebooks/{slug}.ipynb)" if made else words
-
-
-def _source(row: Any) -> str:
-    return f"Report {row.source}"
 
 
 def _reported(site: Site, name: str) -> float:
@@ -324,7 +305,7 @@ def _facts(site: Site, home: Home, rows: pd.DataFrame) -> str:
         return "\n".join([*lines, "* No results are committed yet."])
     table = f"[results/{home.slug}.csv]({site.code}/results/{home.slug}.csv)"
     lines.append(f"* Table: {table}")
-    frame = pd.read_csv(store.TABLES / f"{home.slug}.csv", dtype={c: str for c in store.TEXT})
+    frame = store.committed(home.slug)()
     for row in rows[rows["n"] > 0].itertuples():
         runs = str(row.run_ids).split() if isinstance(row.run_ids, str) else []
         here = frame[(frame["corpus"] == row.corpus) & (frame["size"] == row.size)]

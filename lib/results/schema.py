@@ -7,31 +7,13 @@ import pandas as pd
 from lib.parameters import SIZES
 
 COLUMNS = (
-    "experiment",
-    "variant",
-    "label",
-    "corpus",
-    "corpus_sha256",
-    "size",
-    "seed",
-    "status",
-    "params",
-    "best_epoch",
-    "val_ppl",
-    "test_ppl",
-    "seconds",
-    "device",
-    "torch",
-    "code_hash",
-    "commit",
-    "run_id",
-)
+    "experiment", "variant", "label", "corpus", "corpus_sha256", "size", "seed", "status",
+    "params", "best_epoch", "val_ppl", "test_ppl", "seconds", "device", "torch", "code_hash",
+    "commit", "run_id"
+)  # fmt: skip
 KEYS = ("variant", "corpus", "size", "seed", "run_id")  # what names a run in the further tables
 FILLED = ("experiment", *KEYS, "label", "status", "corpus_sha256", "seconds", "device", "code_hash")
-OK, DIVERGED = (
-    "ok",
-    "diverged",
-)  # ``status``: a diverged run is shown, never averaged, decides nothing
+OK, DIVERGED = "ok", "diverged"  # ``status``: a diverged run is shown, never averaged or decisive
 WORSE_THAN_BLIND = 2.0  # times as perplexed as blind guessing: such a run has diverged
 MOST_SYMBOLS = 500_000  # no vocabulary has more
 THEIRS = "(yours)"  # marks the variants of a reader
@@ -55,14 +37,14 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     diverged; one row a variant, corpus, size and seed.
     """
     frame = frame.copy()
-    for column in COLUMNS:
-        if column not in frame:
-            if column in FILLED:
-                raise SchemaError(f"column {column} is missing")
-            frame[column] = None
     for column in FILLED:
+        if column not in frame:
+            raise SchemaError(f"column {column} is missing")
         if frame[column].isna().any():
             raise SchemaError(f"column {column} has empty cells")
+    for column in COLUMNS:
+        if column not in frame:
+            frame[column] = None
     if not frame["size"].isin((*SIZES, "custom")).all():
         raise SchemaError(f"size must be one of {', '.join((*SIZES, 'custom'))}")
     if not frame["status"].isin((OK, DIVERGED)).all():

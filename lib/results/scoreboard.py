@@ -24,29 +24,10 @@ from lib.runs import files
 from lib.runs.places import ROOT
 
 COLUMNS = (
-    "id",
-    "kind",
-    "parent",
-    "experiment",
-    "source",
-    "statement",
-    "reported",
-    "ours",
-    "ci_low",
-    "ci_high",
-    "n",
-    "unit",
-    "corpus",
-    "size",
-    "expect",
-    "threshold",
-    "p",
-    "q",
-    "verdict",
-    "reason",
-    "run_ids",
-    "commit",
-)
+    "id", "kind", "parent", "experiment", "source", "statement", "reported", "ours", "ci_low",
+    "ci_high", "n", "unit", "corpus", "size", "expect", "threshold", "p", "q", "verdict",
+    "reason", "run_ids", "commit"
+)  # fmt: skip
 MARKS = {  # legible without colour
     REPLICATED: "✔",
     SUPPORTED: "✔",

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Results:
     def __call__(self, table: str = "") -> pd.DataFrame:
         """A table. Raises FileNotFoundError with the command that makes it."""
         if table not in self.frames:
-            name = f"{self.slug}_{table}" if table else self.slug
+            name = _file(self.slug, table).removesuffix(".csv")
             raise FileNotFoundError(
                 f"table {name} is not there; `make reproduce NB={self.slug[:2]}` makes it"
             )
@@ -132,7 +132,7 @@ def committed(slug: str) -> Results:
     """The committed tables of an experiment. Raises FileNotFoundError if there are none."""
     with files.shared(_lock(slug)):
         _finish(slug)
-        if not (TABLES / f"{slug}.csv").is_file():
+        if not has_committed(slug):
             raise FileNotFoundError(
                 f"{slug}.csv is not there; `make reproduce NB={slug[:2]}` makes it"
             )
@@ -155,15 +155,15 @@ def recorded(slug: str) -> dict[str, dict[str, Any]]:
             own = (rows[["variant", "size"]] == rows[["variant", "size"]].iloc[0]).all(axis=1)
             rows, corpus = rows[own], rows["corpus"].iloc[0]
             held = found.setdefault(run, {"row": {"seconds": 0.0, "corpus": corpus}, "tables": {}})
-            plain = [_plain(row, () if name else LABELS) for row in rows.to_dict("records")]
+            plain = [_plain(row, KEYS if name else LABELS) for row in rows.to_dict("records")]
             if name:
-                held["tables"][name] = [_without_keys(row) for row in plain]
+                held["tables"][name] = plain
             else:
                 held["row"] = plain[0]
     return found
 
 
-def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.DataFrame]:
+def assemble(pairs: Sequence[tuple[Task, dict]], size: str) -> dict[str, pd.DataFrame]:
     """The tables of finished runs: pairs of a task and its record with its ``key``.
 
     Raises SchemaError for rows that are not valid results.
@@ -188,10 +188,10 @@ def assemble(pairs: Iterable[tuple[Task, dict]], size: str) -> dict[str, pd.Data
 
 
 def _status(row: dict[str, Any]) -> str:
-    """What a run says of itself, unless one of its perplexities is beyond that of any model."""
+    """What a run says of itself, unless one of its perplexities is none that a model has."""
     symbols = row.get("vocabulary", MOST_SYMBOLS)
-    worst = max((row[name] for name in ("val_ppl", "test_ppl") if row.get(name)), default=None)
-    return DIVERGED if status(worst, symbols) == DIVERGED else row.get("status", OK)
+    found = [status(row.get(name), symbols) for name in ("val_ppl", "test_ppl")]
+    return DIVERGED if DIVERGED in found else row.get("status", OK)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -275,29 +275,28 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
         _finish(results.slug)
         files.clear_partial(TABLES, _ready(results.slug).name)
         held = _read(TABLES, results.slug) if has_committed(results.slug) else {}
+        rank = {name: place for place, name in enumerate(variants)}
         merged = {}
         for name in dict.fromkeys((*held, *results.frames)):
-            parts = []
+            parts = [frames[name] for frames in (held, results.frames) if name in frames]
             if name in held:
-                old = held[name]
-                if variants:
-                    old = old[old["variant"].isin(variants)]
-                parts.append(old[~_places(old).isin(own)])
-            if name in results.frames:
-                parts.append(results.frames[name])
+                old = parts[0]
+                stays = old["variant"].isin(variants) if variants else True
+                parts[0] = old[stays & ~_places(old).isin(own)]
             parts = [part for part in parts if len(part)]
             if parts:
-                merged[name] = pd.concat(parts, ignore_index=True)
-        rank = {name: place for place, name in enumerate(variants)}
-        for name, frame in merged.items():
-            order = frame.assign(
-                _size=frame["size"].map(SIZES.index), _variant=frame["variant"].map(rank)
-            )
-            order = order.sort_values(["corpus", "_size", "_variant"], kind="stable")
-            merged[name] = order.drop(columns=["_size", "_variant"])
+                frame = pd.concat(parts, ignore_index=True)
+                order = {
+                    "_size": frame["size"].map(SIZES.index),
+                    "_variant": frame["variant"].map(rank),
+                }
+                frame = frame.assign(**order).sort_values(["corpus", *order], kind="stable")
+                merged[name] = frame.drop(columns=list(order))
         # all tables change as one: they are complete beside the old ones before the first moves
         with files.whole_folder(_ready(results.slug)) as partial:
             names = _write(partial, results.slug, merged)
+        for name in held.keys() - merged.keys():  # all its rows were of what is replaced or gone
+            (TABLES / _file(results.slug, name)).unlink(missing_ok=True)
         _finish(results.slug)
         return names
 
@@ -327,10 +326,14 @@ def _finish(slug: str) -> None:
         shutil.rmtree(ready, ignore_errors=True)
 
 
+def _file(slug: str, table: str) -> str:
+    return f"{slug}_{table}.csv" if table else f"{slug}.csv"
+
+
 def _write(folder: Path, slug: str, frames: dict[str, pd.DataFrame]) -> list[str]:
     names = []
     for table, frame in frames.items():
-        name = f"{slug}_{table}.csv" if table else f"{slug}.csv"
+        name = _file(slug, table)
         text = _exact(frame).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files.write_text(folder / name, text)
         names.append(name)
@@ -348,10 +351,9 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
-    dtype: dict[str, Callable] = dict.fromkeys(TEXT, str)
     frames = {}
     for path in sorted(folder.glob(f"{slug}*.csv")):
-        frame = _table(path, dtype)
+        frame = _table(path)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
                 written = pd.read_csv(path, usecols=[column], dtype=str)[column]
@@ -362,12 +364,12 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def _table(path: Path, dtype: dict) -> pd.DataFrame:
+def _table(path: Path) -> pd.DataFrame:
     """One table. Raises SchemaError, which names the file, for one that is not whole."""
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise SchemaError(f"{path.name} ends in the middle of a line")
-        frame = pd.read_csv(path, dtype=dtype)
+        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path.name} is no table of results: {error}") from None
     for column in KEYS:
@@ -394,10 +396,6 @@ def _plain(row: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:
             value = value.item() if hasattr(value, "item") else value
             found[name] = value
     return found
-
-
-def _without_keys(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in KEYS}
 
 
 def reported(experiment: str = "") -> pd.DataFrame:

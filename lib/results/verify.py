@@ -10,33 +10,42 @@ EQUAL = 1e-5  # tables keep six digits: the same numbers
 CLOSE = 1e-3  # another processor sums in another order
 TIMES = ("second", "speed", "time", "_ms", "prefill", "generate_")  # no two runs agree on these
 ABOUT = ("device", "torch", "code_hash", "commit", "run_id", "label", "experiment")
+ROW = [key for key in KEYS if key != "run_id"]
 
 
 def compare(yours: Results, ours: Results) -> pd.DataFrame:
     """One row a table, variant, text, size and seed: how many numbers agree, the largest gap.
 
     ``verdict``: equal, close (to 1e-3), or differs; ``missing`` where the committed tables have no
-    such rows, or another number of them.
+    such rows, or another number of them; ``not run`` where they have rows, or a column (``where``),
+    that a run on the same text at the same size did not make.
     """
     rows = []
-    keys = [key for key in KEYS if key != "run_id"]
-    for table, frame in yours.frames.items():
-        other = ours.frames.get(table, frame.iloc[:0])
-        groups = {name: own for name, own in other.groupby(keys, sort=False)}
-        for name, own in frame.groupby(keys, sort=False):
-            place = dict(zip(keys, name, strict=True)) | {"table": table or "main"}
-            if name not in groups or len(groups[name]) != len(own):
+    places = set(yours()[["corpus", "size"]].itertuples(index=False, name=None))
+    for table in dict.fromkeys((*yours.frames, *ours.frames)):
+        mine, theirs = (_groups(results.frames.get(table)) for results in (yours, ours))
+        for name in dict.fromkeys((*mine, *theirs)):
+            own, other = mine.get(name), theirs.get(name)
+            place = dict(zip(ROW, name, strict=True)) | {"table": table or "main"}
+            if own is None:
+                if (place["corpus"], place["size"]) in places:
+                    rows.append({**place, "numbers": 0, "gap": np.nan, "verdict": "not run"})
+            elif other is None or len(other) != len(own):
                 rows.append({**place, "numbers": 0, "gap": np.nan, "verdict": "missing"})
-                continue
-            rows.append({**place, **_gap(own, groups[name])})
+            else:
+                rows.append({**place, **_gap(own, other)})
     return pd.DataFrame(rows)
+
+
+def _groups(frame: pd.DataFrame | None) -> dict[tuple, pd.DataFrame]:
+    return {} if frame is None else dict(iter(frame.groupby(ROW, sort=False)))
 
 
 def _gap(own: pd.DataFrame, other: pd.DataFrame) -> dict:
     """Numbers compared, the largest relative gap, where it is, and the verdict."""
     worst, where, count = 0.0, "", 0
     for column in own.columns.intersection(other.columns):
-        if column in (*KEYS, *ABOUT) or any(word in column for word in TIMES):
+        if not _compared(column):
             continue
         one, two = own[column].reset_index(drop=True), other[column].reset_index(drop=True)
         if not (pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(two)):
@@ -44,10 +53,20 @@ def _gap(own: pd.DataFrame, other: pd.DataFrame) -> dict:
         else:
             a, b = one.to_numpy(float, na_value=np.nan), two.to_numpy(float, na_value=np.nan)
             both = ~(np.isnan(a) & np.isnan(b))
-            scale = np.maximum(np.abs(b), 1e-6)
-            gap = float(np.nan_to_num(np.abs(a - b) / scale, nan=np.inf)[both].max(initial=0))
-            count += int(both.sum())
+            a, b = a[both], b[both]
+            with np.errstate(invalid="ignore"):  # runs that diverged alike: infinity less infinity
+                apart = np.where(a == b, 0.0, np.abs(a - b) / np.maximum(np.abs(b), 1e-6))
+            gap = float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
+            count += len(a)
         if gap > worst:
             worst, where = gap, column
     verdict = "equal" if worst <= EQUAL else "close" if worst <= CLOSE else "differs"
+    lacking = other.columns.difference(own.columns)
+    lost = [column for column in lacking if _compared(column) and other[column].notna().any()]
+    if lost and verdict != "differs":
+        where, verdict = ", ".join(lost), "not run"
     return {"numbers": count, "gap": worst, "where": where, "verdict": verdict}
+
+
+def _compared(column: str) -> bool:
+    return column not in (*KEYS, *ABOUT) and not any(word in column for word in TIMES)

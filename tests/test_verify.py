@@ -1,0 +1,96 @@
+"""A run against the committed tables: what agrees, what does not, and what was not run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import load_tool
+
+from lib.results import store
+from lib.results.store import Results
+from lib.results.verify import compare
+
+tool = load_tool("results")
+
+
+def tables(**columns) -> Results:
+    """Two variants of one seed, with a curve of two epochs."""
+    main = pd.DataFrame({"variant": ["a", "b"], "corpus": "repeated", "size": "small", "seed": 0})
+    main = main.assign(run_id=["x", "y"], test_ppl=[9.0, 8.0], seconds=[1.0, 2.0], rule="gate")
+    curve = pd.concat([main.drop(columns="test_ppl")] * 2).assign(val_ppl=[9.5, 9.1, 8.5, 8.1])
+    return Results("98_small", {"": main.assign(**columns), "curve": curve})
+
+
+def verdicts(yours: Results, ours: Results) -> dict[tuple[str, str], str]:
+    found = compare(yours, ours)
+    return dict(zip(zip(found["table"], found["variant"], strict=True), found["verdict"],
+                    strict=True))  # fmt: skip
+
+
+ALL_EQUAL = {(table, variant): "equal" for table in ("main", "curve") for variant in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "verdict"),
+    [
+        ({}, "equal"),
+        ({"seconds": [7.0, 7.0], "run_id": ["p", "q"]}, "equal"),
+        ({"test_ppl": [9.0 * (1 + 1e-4), 8.0]}, "close"),
+        ({"test_ppl": [9.1, 8.0]}, "differs"),
+        ({"test_ppl": [np.nan, 8.0]}, "differs"),
+        ({"rule": ["oracle", "gate"]}, "differs"),
+    ],
+)
+def test_a_verdict_says_how_far_the_numbers_of_a_row_are_apart(columns, verdict):
+    assert verdicts(tables(**columns), tables()) == {**ALL_EQUAL, ("main", "a"): verdict}
+
+
+def test_a_run_that_diverged_alike_is_equal():
+    lost = tables(test_ppl=[np.inf, 8.0])
+    assert verdicts(lost, lost) == ALL_EQUAL
+
+
+def test_what_ours_has_and_yours_has_not_is_told_where_text_and_size_are_the_same():
+    ours, yours = tables(), tables()
+    other = {name: frame.assign(size="full") for name, frame in ours.frames.items()}
+    ours.frames.update({n: pd.concat([f, other[n]]) for n, f in ours.frames.items()})
+    assert verdicts(yours, ours) == ALL_EQUAL, "another size is no part of it"
+    for name, frame in yours.frames.items():
+        yours.frames[name] = frame[frame["variant"] == "a"]
+    assert verdicts(yours, ours)["main", "b"] == verdicts(yours, ours)["curve", "b"] == "not run"
+    del yours.frames["curve"]
+    assert verdicts(yours, ours)["curve", "a"] == "not run"
+    bare = Results("98_small", {"": tables()().drop(columns="test_ppl")})
+    found = compare(bare, tables()).set_index(["table", "variant"]).loc[("main", "a")]
+    assert (found["verdict"], found["where"]) == ("not run", "test_ppl")
+
+
+def test_what_ours_has_not_is_missing():
+    ours = tables()
+    ours.frames["curve"] = ours("curve")[1:]
+    del ours.frames[""]
+    found = verdicts(tables(), ours)
+    assert found == {**dict.fromkeys(ALL_EQUAL, "missing"), ("curve", "b"): "equal"}
+
+
+def test_the_command_compares_the_size_that_was_asked_for(kept, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(store, "TABLES", tmp_path / "committed")
+    monkeypatch.setattr(tool, "chosen", lambda only: ["98_small"])
+    ours = tables()
+    store._write(tmp_path / "committed", "98_small", ours.frames)
+    for size in ("full", "small"):
+        folder = kept / "sets" / "98_small" / f"{size}-1"
+        about = {"experiment": "98_small", "size": size, "outstanding": 0, "written": "2026-01-01"}
+        frames = {n: f.assign(size=size) for n, f in ours.frames.items()}
+        store._write(folder, "98_small", frames)
+        (folder / "set.json").write_text(json.dumps(about))
+        folder.with_name(f"{folder.name}.lock").touch()
+    for size, code in (("small", 0), ("full", "4 rows differ or are missing, 0 were not run")):
+        monkeypatch.setattr("sys.argv", ["results.py", "verify", "--only", "98", "--size", size])
+        with pytest.raises(SystemExit) as end:
+            tool.main()
+        assert end.value.code == code, capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["results.py", "verify", "--only", "98", "--size", "third"])
+    with pytest.raises(SystemExit, match="98_small was not run here at the third size; `make rep"):
+        tool.main()
