@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -50,6 +51,12 @@ def test_the_classes_of_a_configuration_are_all_found():
         golden._collect(task.config, found)
     assert {"CharacterRun", "TransformerConfig", "HRMConfig", "Training", "Segments"} <= set(found)
     assert "Corpus" not in found and found["Training"]["defaults"]["clip"] == 1.0
+
+
+def test_every_defect_that_is_seeded_has_its_place_in_the_library():
+    listed = tomllib.loads((golden.FOLDER / "defects.toml").read_text(encoding="utf-8"))["defect"]
+    places = {d["why"]: (ROOT / d["file"]).read_text(encoding="utf-8") for d in listed}
+    assert {d["why"] for d in listed if places[d["why"]].count(d["old"]) != 1} == set()
 
 
 def test_numbers_of_times_do_not_count_and_all_others_do():
