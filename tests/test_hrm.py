@@ -5,6 +5,7 @@ import torch
 
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.infini_attention import InfiniAttention, Memory
+from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Segments
 
 SYMBOLS = torch.randint(97, (4, 64), generator=torch.Generator().manual_seed(0))
@@ -80,6 +81,14 @@ def test_carry_hands_on_memory_within_an_epoch_only():
     assert objective._begin(model, SYMBOLS[:2]).memories[0].normaliser.abs().sum() == 0
     objective.begin_epoch()
     assert objective._begin(model, SYMBOLS).memories[0].normaliser.abs().sum() == 0
+
+
+@pytest.mark.parametrize("config", [HRMConfig(), TransformerConfig()])
+def test_only_a_model_with_memory_hands_it_on(config):
+    objective = Segments(2, carry=True)
+    objective.begin_epoch()
+    with pytest.raises(ValueError, match="has no memory"):
+        list(objective.losses(config.build(97), SYMBOLS, SYMBOLS))
 
 
 @pytest.mark.parametrize(("field", "value"), [("update", "new"), ("memory", "output")])

@@ -94,6 +94,17 @@ def test_what_is_continued_begins_at_the_best_weights(corpus, place, monkeypatch
     assert row["updates"] == 2 * -(-((len(corpus.train) - 1) // 64) // 16)
 
 
+def test_what_is_continued_draws_and_costs_the_same_whether_the_first_training_is_there(
+    corpus, place
+):
+    small = TransformerConfig(width=16, heads=2, dropout=0.5)
+    config = Continued(described(corpus, Standard(), small), Standard())
+    made, found = (looping.continued(config, 0, place("then")) for _ in range(2))
+    assert made.row["val_ppl"] == found.row["val_ppl"]
+    seconds = sum(epoch["epoch_seconds"] for epoch in made.tables["curve"])
+    assert made.row["seconds"] == round(seconds, 2), "the first training has seconds of its own"
+
+
 def test_a_network_used_as_it_was_trained_has_its_own_perplexity(corpus, place):
     network = described(corpus, Segments(2))
     row = run(network, 0, place("network")).row

@@ -118,8 +118,6 @@ def unstacked(whole: nn.Module, single: nn.Module, seed: int) -> dict[str, Tenso
 class EnsembleWork(WindowWork):
     """Windows of symbols for several seeds at once; validation and best weights seed by seed."""
 
-    mid_epoch = False
-
     def __init__(self, config: CharacterRun, seeds: list[int], device: torch.device):
         self.seeds, self.singles = seeds, []
         for seed in seeds:
@@ -204,6 +202,8 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
         raise CannotJoin("weights that are kept")
     if getattr(config.objective, "most", 0):
         raise CannotJoin("numbers of segments that each seed draws for itself")
+    if getattr(config.model, "dropout", 0):
+        raise CannotJoin("dropout, which each seed draws for itself")
     found = []
     for fit in train_together(config, seeds, places[0].device):
         model = config.build().to(places[0].device)

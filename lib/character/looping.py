@@ -10,13 +10,22 @@ from dataclasses import dataclass, field, replace
 
 from lib.character.objectives import Objective, Segments
 from lib.character.parameters import CharacterParameters
-from lib.character.run import KEPT, CharacterRun, held_out_loss, load_state, run, trained
+from lib.character.run import (
+    KEPT,
+    CharacterRun,
+    held_out_loss,
+    load_state,
+    own_seconds,
+    run,
+    trained,
+)
 from lib.character.variants import Variant
 from lib.experiment import Run
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.text.corpus import Corpus
 from lib.training.loop import perplexity
+from lib.training.seeding import seed_weights
 
 PASSES = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -36,10 +45,13 @@ class Continued:
 
 @run_function("continued")
 def continued(config: Continued, seed: int, place: Place) -> Outcome:
-    """The second training; the first is made if need be. The row is that of the second."""
+    """The second training; the first is made if need be. Row and seconds are the second's."""
     first = replace(config.first, keep=True)
     model = load_state(first, place.need(run, first, seed, *KEPT), "best")
-    return trained(config.then, model, seed, place)
+    seed_weights(seed)  # for what training draws, whatever was drawn before
+    found = trained(config.then, model, seed, place)
+    found.row["seconds"] = own_seconds(found.tables["curve"])
+    return found
 
 
 @dataclass(frozen=True)

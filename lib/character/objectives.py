@@ -122,9 +122,11 @@ class Segments(Objective):
     and HRM+Memory *carry*); they are dropped at each epoch and when the batch size changes.
     ``joint`` is the control of equal depth: one loss after the last segment, gradients through
     all of them, one update. ``most`` > 0 (only if ``joint``) draws for every training batch how
-    many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same.
+    many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same, and the
+    measure of a segment is what batches that end there add to the mean loss.
     Source: R4, Experiments 1-4; ``most``: this repository, Experiment 24. Raises ValueError for
-    ``most`` without ``joint``, whose updates would differ in number.
+    ``most`` without ``joint``, whose updates would differ in number, and for ``carry`` with a model
+    that has no memory.
     """
 
     segments: int = 2
@@ -157,7 +159,9 @@ class Segments(Objective):
             yield loss
             state = state.detach()
         if self.carry:
-            self._kept = state.kept
+            self._kept = getattr(state, "kept", ())
+            if not self._kept:
+                raise ValueError("the model has no memory that the next batch could inherit")
 
     def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
         state = model.begin(symbols)

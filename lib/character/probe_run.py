@@ -18,6 +18,7 @@ from lib.character.analysis import calibration
 from lib.character.analysis.difficulty import OTHER, OWN, by_reference, groups
 from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold, layer_logits
 from lib.character.analysis.layer_contribution import by_group, residual_norms
+from lib.character.models.routed import check_exit
 from lib.character.run import KEPT, STATES, CharacterRun, load_state
 from lib.character.run import run as train
 from lib.runs.key import run_function
@@ -34,13 +35,17 @@ class Probe:
     """A network and the layer that symbols may exit after.
 
     ``reference`` is the random seed of another network of the same kind, which says what symbols
-    are hard; -1 leaves that control and the table ``references`` out.
+    are hard; -1 leaves that control and the table ``references`` out. Raises ValueError for an exit
+    layer that is not below the last.
     """
 
     network: CharacterRun
     exit_layer: int
     reference: int = -1
     thresholds: tuple[float, ...] = THRESHOLDS
+
+    def __post_init__(self):
+        check_exit(self.exit_layer, self.network.model.layers)
 
 
 @dataclass(frozen=True)

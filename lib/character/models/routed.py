@@ -41,7 +41,7 @@ def routed(
 
     Raises ValueError for an exit layer that is not below the last.
     """
-    _check(model, exit_layer)
+    check_exit(exit_layer, len(model.blocks))
     states = model.hidden_states(symbols)
     return mix(model.head(states[exit_layer]), model.head(states[-1]), threshold)
 
@@ -59,7 +59,7 @@ def compacted(
     ``exits`` (B, T) forces which symbols exit, for timing at a given share. ``recompute`` runs
     every symbol deep that a later continuing one of its row will attend to.
     """
-    _check(model, exit_layer)
+    check_exit(exit_layer, len(model.blocks))
     if keep not in KEEPS:
         raise ValueError(f"keep is {keep!r}; allowed: {', '.join(KEEPS)}")
     state = model.embedding(symbols)
@@ -111,6 +111,7 @@ def heads(attention: CausalSelfAttention, x: Tensor) -> Tensor:
     return x.view(*x.shape[:2], attention.heads, -1).transpose(1, 2)
 
 
-def _check(model: Transformer, exit_layer: int) -> None:
-    if not 1 <= exit_layer < len(model.blocks):
-        raise ValueError(f"exit layer {exit_layer}; allowed: 1 to {len(model.blocks) - 1}")
+def check_exit(exit_layer: int, layers: int) -> None:
+    """Raises ValueError for an exit layer that is not below the last; layers count from 1."""
+    if not 1 <= exit_layer < layers:
+        raise ValueError(f"exit layer {exit_layer}; allowed: 1 to {layers - 1}")
