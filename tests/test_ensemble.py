@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from lib.character.ensemble import run_together, train_together
-from lib.character.experiments.e03_iterative_refinement import VARIANTS, Exp03
+from lib.character.experiments.e03_iterative_refinement import VARIANTS
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Segments, Standard
+from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
 from lib.runs import engines
 from lib.runs.task import CannotJoin, Place, Task
@@ -18,7 +19,7 @@ SEEDS = [0, 1, 2]
 
 @pytest.fixture(scope="module")
 def text():
-    return Exp03.checked(
+    return CharacterParameters.checked(
         {"corpus": "embedded", "train_chars": 2_500, "valid_chars": 1_000, "test_chars": 1_000}
     ).load()
 

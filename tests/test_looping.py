@@ -1,10 +1,10 @@
-"""Blocks that run more than once: off is standard training, bit for bit."""
+"""Blocks that run more than once: in training, begun late, and in use."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from test_objectives import equal, trained
+from test_objectives import equal
 
 from lib.character import looping
 from lib.character.ensemble import run_together
@@ -18,11 +18,6 @@ from lib.runs.tensors import load_tensors
 from lib.training.loop import Training
 
 STATEFUL = TransformerConfig(initial_state=True)
-
-
-def test_every_block_once_is_standard_training(corpus):
-    assert equal(trained(corpus, Visits((0, 1)))[0], trained(corpus, Standard())[0])
-    assert not equal(trained(corpus, Visits((0, 1, 1)))[0], trained(corpus, Standard())[0])
 
 
 def test_blocks_run_in_the_order_that_is_asked_for():
@@ -52,11 +47,6 @@ def test_numbers_of_segments_are_drawn_in_training_only(monkeypatch):
     assert len(seen) == 4 and torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="under one joint loss only"):
         Segments(4, most=4)
-
-
-def test_at_most_one_segment_is_standard_training(corpus):
-    one = trained(corpus, Segments(1, joint=True, most=1))[0]
-    assert equal(one, trained(corpus, Standard())[0])
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ A row that begins late goes on from the best weights of a training without loops
 optimiser; what goes on without loops, too, is its control.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from lib.character.objectives import Objective, Segments
 from lib.character.parameters import CharacterParameters
@@ -88,15 +89,14 @@ class Late(Variant):
     """
 
     then: Objective = field(kw_only=True)
+    function: ClassVar[Callable] = continued
 
     @property
-    def network(self):
+    def network(self) -> tuple[Any, Objective]:
         return self.model, self.then
 
-    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = Continued(self.config(parameters, corpus), self.then)
-        for seed in range(parameters.seeds):
-            yield Run(continued, config, seed)
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> Continued:
+        return Continued(super().config(parameters, corpus), self.then)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,6 @@ class Passed(Variant):
     """A network of one block that is used with other numbers of passes, too."""
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = self.config(parameters, corpus)
-        for seed in range(parameters.seeds):
-            yield Run(run, config, seed)
-            yield Run(passes, Passes(config), seed, side=True)
+        for main in super().runs(parameters, corpus):
+            yield main
+            yield Run(passes, Passes(main.config), main.seed, side=True)

@@ -159,20 +159,25 @@ class Segments(Objective):
             yield loss
             state = state.detach()
         if self.carry:
-            self._kept = getattr(state, "kept", ())
-            if not self._kept:
-                raise ValueError("the model has no memory that the next batch could inherit")
+            self._kept = state.kept
 
     def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
-        state = model.begin(symbols)
+        state = self.start(model, symbols)
         for _ in range(self.segments):
             logits, state = model.segment(symbols, state)
         return logits
 
+    def start(self, model: nn.Module, symbols: Tensor) -> Any:
+        """The state in which a prediction begins."""
+        return model.begin(symbols)
+
     def _begin(self, model: nn.Module, symbols: Tensor) -> Any:
         if self._kept and len(self._kept[0].matrix) == len(symbols):
             return model.begin(symbols, self._kept)
-        return model.begin(symbols)
+        state = model.begin(symbols)
+        if self.carry and not getattr(state, "kept", ()):
+            raise ValueError("the model has no memory that the next batch could inherit")
+        return state
 
 
 @dataclass

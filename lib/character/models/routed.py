@@ -41,7 +41,7 @@ def routed(
 
     Raises ValueError for an exit layer that is not below the last.
     """
-    check_exit(exit_layer, len(model.blocks))
+    _check(model, exit_layer)
     states = model.hidden_states(symbols)
     return mix(model.head(states[exit_layer]), model.head(states[-1]), threshold)
 
@@ -59,7 +59,7 @@ def compacted(
     ``exits`` (B, T) forces which symbols exit, for timing at a given share. ``recompute`` runs
     every symbol deep that a later continuing one of its row will attend to.
     """
-    check_exit(exit_layer, len(model.blocks))
+    _check(model, exit_layer)
     if keep not in KEEPS:
         raise ValueError(f"keep is {keep!r}; allowed: {', '.join(KEEPS)}")
     state = model.embedding(symbols)
@@ -109,6 +109,10 @@ def _continue(block: Block, state: Tensor, going: Tensor, rows: Tensor, columns:
 def heads(attention: CausalSelfAttention, x: Tensor) -> Tensor:
     """Split (B, T, d) into (B, heads, T, d / heads)."""
     return x.view(*x.shape[:2], attention.heads, -1).transpose(1, 2)
+
+
+def _check(model: Transformer, exit_layer: int) -> None:
+    check_exit(exit_layer, len(model.blocks))
 
 
 def check_exit(exit_layer: int, layers: int) -> None:
