@@ -371,3 +371,13 @@ def test_a_measure_of_the_probe_reads_all_of_valid_on_the_repeated_text(written)
     assert results.used == {"b"}
     with pytest.raises(store.Absent):
         probed("b", "exit_pct", "best")(results)
+
+
+def test_what_exits_gain_is_measured_on_the_same_symbols(written):
+    place = {"corpus": "repeated", "variant": "standard", "state": "last", "seed": 0, "run_id": "b"}
+    rows = [
+        {**place, "split": split, "chosen_acc_pct": 50.0, "always_last_acc_pct": last,
+         "chosen_exit_pct": 40.0}
+        for split, last in (("valid", 52.0), ("report", 49.5))
+    ]  # fmt: skip
+    assert e09.gain("last")(written(summary=rows).on("repeated")).tolist() == [0.5]
