@@ -141,6 +141,20 @@ def test_headings_say_what_is_found():
         "a! against b!: -15 [-60, 79] % on text (change of perplexity, 2 seeds)"
     )
     assert common.changed(Results("slug", {"": frame}), "a", "none") == {}
+    mine = frame.replace({"variant": {"b": "mine"}, "label": {"b!": "mine (yours)"}})
+    for own in (mine, pd.concat([frame, mine[mine["variant"] == "mine"]])):
+        drawn = common.perplexity(["a", "b"], ("a", "b"))(Results("slug", {"": own}))
+        assert drawn.get_suptitle().startswith("a! against b!") == (own is not mine)
+
+
+def test_a_variant_that_is_on_one_text_only_is_left_out_on_the_other():
+    rows = [("a", text, e, 9.0 / e, 1e12 * e) for text in ("text", "other") for e in (1, 2)]
+    rows += [("b", "text", e, 8.0 / e, 2e12 * e) for e in (1, 2)]
+    columns = ["variant", "corpus", "epoch", "val_ppl", "operations"]
+    curve = pd.DataFrame(rows, columns=columns).assign(seed=0)
+    main = curve.drop_duplicates(["variant", "corpus"]).assign(label=curve["variant"])
+    figure = growth.against_compute(["a", "b"])(Results("slug", {"": main, "curve": curve}))
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1]
 
 
 def test_rows_of_the_report_stand_above_a_line_where_they_come_first():

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from lib.character.ensemble import run_together, train_together
-from lib.character.experiments.e03_iterative_refinement import VARIANTS, Exp03
+from lib.character.experiments.e03_iterative_refinement import VARIANTS
 from lib.character.models.hrm import HRMConfig
-from lib.character.objectives import Segments
+from lib.character.models.transformer import TransformerConfig
+from lib.character.objectives import Segments, Standard
+from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
 from lib.runs import engines
 from lib.runs.task import CannotJoin, Place, Task
@@ -17,7 +19,7 @@ SEEDS = [0, 1, 2]
 
 @pytest.fixture(scope="module")
 def text():
-    return Exp03.checked(
+    return CharacterParameters.checked(
         {"corpus": "embedded", "train_chars": 2_500, "valid_chars": 1_000, "test_chars": 1_000}
     ).load()
 
@@ -50,6 +52,12 @@ def test_a_network_that_cannot_be_stacked_says_so(text):
     config = CharacterRun(text, HRMConfig(memory="input"), Segments(2), Training(epochs=1))
     with pytest.raises(CannotJoin, match="gate"):
         train_together(config, SEEDS, torch.device("cpu"))
+
+
+def test_seeds_that_drop_out_for_themselves_are_not_computed_as_one(text, tmp_path):
+    config = CharacterRun(text, TransformerConfig(dropout=0.1), Standard(), Training(epochs=1))
+    with pytest.raises(CannotJoin, match="each seed draws for itself"):
+        run_together(config, SEEDS, [Place(tmp_path / str(seed)) for seed in SEEDS])
 
 
 def test_an_accelerator_trains_the_seeds_of_a_variant_together(text, tmp_path, monkeypatch):

@@ -104,9 +104,14 @@ def test_an_identity_begins_where_the_stage_before_was_best(finish):
     assert grown["begin_val_ppl"] == pytest.approx(before["val_ppl"], rel=1e-4)
 
 
-def test_a_stage_goes_on_from_the_state_it_names(finish):
-    before = finish(path(Stage(1)))[0]
-    begun = {s: finish(path(Stage(1), Stage(1, start=s)))[0] for s in ("best", "last")}
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_stage_goes_on_from_the_state_it_names(finish, dropout):
+    def end(*stages):
+        config = path(*stages)
+        return finish(replace(config, model=replace(config.model, dropout=dropout)))[0]
+
+    before = end(Stage(1))
+    begun = {s: end(Stage(1), Stage(1, start=s)) for s in ("best", "last")}
     assert begun["best"]["begin_val_ppl"] == pytest.approx(before["val_ppl"], rel=1e-6)
     assert begun["last"]["begin_val_ppl"] == pytest.approx(before["last_val_ppl"], rel=1e-6)
 
@@ -176,11 +181,15 @@ def test_a_slower_rate_is_a_smaller_learning_rate_and_1_changes_nothing():
     assert counts[0] == 16 * 16**2 + 2 * 16 + slow.head.weight.numel()
 
 
-def test_an_unknown_word_in_a_stage_is_refused_and_so_is_an_empty_path():
+def test_a_stage_or_path_that_cannot_be_is_refused_before_anything_is_trained():
     with pytest.raises(ValueError, match="allowed: all, new"):
         Stage(1, trains="some")
     with pytest.raises(ValueError, match="at least one stage"):
         path()
+    with pytest.raises(ValueError, match="never gets shallower"):
+        path(Stage(4), Stage(3))
+    with pytest.raises(ValueError, match="nothing to be an identity on"):
+        path(Stage(1, identity=True))
 
 
 def test_a_frozen_embedding_begins_as_greedy_training_and_stays(finish):

@@ -1,10 +1,10 @@
-"""Blocks that run more than once: off is standard training, bit for bit."""
+"""Blocks that run more than once: in training, begun late, and in use."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from test_objectives import equal, trained
+from test_objectives import equal
 
 from lib.character import looping
 from lib.character.ensemble import run_together
@@ -18,11 +18,6 @@ from lib.runs.tensors import load_tensors
 from lib.training.loop import Training
 
 STATEFUL = TransformerConfig(initial_state=True)
-
-
-def test_every_block_once_is_standard_training(corpus):
-    assert equal(trained(corpus, Visits((0, 1)))[0], trained(corpus, Standard())[0])
-    assert not equal(trained(corpus, Visits((0, 1, 1)))[0], trained(corpus, Standard())[0])
 
 
 def test_blocks_run_in_the_order_that_is_asked_for():
@@ -52,11 +47,6 @@ def test_numbers_of_segments_are_drawn_in_training_only(monkeypatch):
     assert len(seen) == 4 and torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="under one joint loss only"):
         Segments(4, most=4)
-
-
-def test_at_most_one_segment_is_standard_training(corpus):
-    one = trained(corpus, Segments(1, joint=True, most=1))[0]
-    assert equal(one, trained(corpus, Standard())[0])
 
 
 @pytest.fixture
@@ -92,6 +82,17 @@ def test_what_is_continued_begins_at_the_best_weights(corpus, place, monkeypatch
     assert [equal(begun[0], load_tensors(path)[0]) for path in first_kept] == [True]
     assert config.then.objective == Visits((0, 1, 0, 1)) and config.then.model == first.model
     assert row["updates"] == 2 * -(-((len(corpus.train) - 1) // 64) // 16)
+
+
+def test_what_is_continued_draws_and_costs_the_same_whether_the_first_training_is_there(
+    corpus, place
+):
+    small = TransformerConfig(width=16, heads=2, dropout=0.5)
+    config = Continued(described(corpus, Standard(), small), Standard())
+    made, found = (looping.continued(config, 0, place("then")) for _ in range(2))
+    assert made.row["val_ppl"] == found.row["val_ppl"]
+    seconds = sum(epoch["epoch_seconds"] for epoch in made.tables["curve"])
+    assert made.row["seconds"] == round(seconds, 2), "the first training has seconds of its own"
 
 
 def test_a_network_used_as_it_was_trained_has_its_own_perplexity(corpus, place):

@@ -5,7 +5,14 @@ import torch
 
 from lib.character.models.lct import LCTConfig
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import Dispersion, LayerLosses, Segments, Standard, dispersion
+from lib.character.objectives import (
+    Dispersion,
+    LayerLosses,
+    Segments,
+    Standard,
+    Visits,
+    dispersion,
+)
 from lib.character.run import WindowWork
 from lib.text.windows import Windows
 from lib.training.loop import Training, train
@@ -27,12 +34,13 @@ def equal(one, other) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_one_segment_without_a_state_is_standard_training(corpus):
-    assert equal(trained(corpus, Segments(1))[0], trained(corpus, Standard())[0])
-
-
-def test_one_joint_segment_is_standard_training(corpus):
-    assert equal(trained(corpus, Segments(1, joint=True))[0], trained(corpus, Standard())[0])
+def test_what_is_off_is_standard_training_and_what_is_on_is_not(corpus):
+    off = [Segments(1), Segments(1, joint=True), Segments(1, joint=True, most=1)]
+    off += [LayerLosses((0, 1)), Visits((0, 1))]
+    on = [Segments(2), LayerLosses((1, 1)), Visits((0, 1, 1))]
+    standard = trained(corpus, Standard())[0]
+    found = [equal(trained(corpus, objective)[0], standard) for objective in (*off, *on)]
+    assert found == [True] * len(off) + [False] * len(on)
 
 
 def test_a_zero_state_changes_nothing():
@@ -42,14 +50,6 @@ def test_a_zero_state_changes_nothing():
         plain = model(symbols)
         zero = model.segment(symbols, torch.zeros(1, 64, 64))[0]
     assert torch.equal(plain, zero)
-
-
-def test_weight_on_the_last_layer_only_is_standard_training(corpus):
-    assert equal(trained(corpus, LayerLosses((0, 1)))[0], trained(corpus, Standard())[0])
-
-
-def test_layer_losses_differ_from_standard_training(corpus):
-    assert not equal(trained(corpus, LayerLosses((1, 1)))[0], trained(corpus, Standard())[0])
 
 
 def test_updates_are_counted(corpus):

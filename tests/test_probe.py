@@ -9,7 +9,6 @@ import torch
 
 from lib.character import probe_run, speed_run
 from lib.character.analysis import difficulty
-from lib.character.analysis.ngrams import bigram_perplexity
 from lib.character.claims import if_enough_exit, probed
 from lib.character.experiments import e08_layer_contribution as e08
 from lib.character.experiments import e09_early_exit as e09
@@ -17,6 +16,7 @@ from lib.character.experiments import e10_confidence_routing as e10
 from lib.character.experiments import e11_lpt_routing as e11
 from lib.character.experiments.e07_progressive_growing import at_equal_compute
 from lib.character.models.transformer import TransformerConfig
+from lib.character.ngrams import bigram_perplexity
 from lib.character.objectives import Routed, Standard
 from lib.character.probe_run import Probe, splits
 from lib.character.run import CharacterRun, load_state, mean_loss
@@ -309,6 +309,7 @@ def test_summaries_are_means_over_seeds_on_the_reported_split(written):
             "seed": seed,
             "exit_layer": 1,
             "always_last_ppl": value,
+            "chosen_exit_pct": value,
             "chosen_ppl": value,
             "chosen_threshold": 0.5,
             "chosen_exit_temperature": 1.0,
@@ -319,12 +320,12 @@ def test_summaries_are_means_over_seeds_on_the_reported_split(written):
         for split, seed, value in (("report", 0, 4.0), ("report", 1, 6.0), ("valid", 0, 50.0))
     ]
     results = written(summary=rows)
-    early = e09.summary_table(results)[("repeated", "a", "best")]
-    assert early["chosen_ppl"] == early["always_last_ppl"] == 5 and early["exit_ece_raw"] == 0.05
-    assert "exit_layer" not in early and "exit_overconfidence" not in early
-    routing = e11.summary_table(results).loc[("repeated", "a", "best")]
-    assert routing["chosen_ppl"] == 5 and routing["exit_overconfidence"] == 0.5
-    assert "always_last_ppl" not in routing
+    where = ("repeated", "a", "best")
+    chosen, calibration = (table.loc[where] for table in e09.summary_tables(results))
+    assert chosen["chosen_ppl"] == chosen["always_last_ppl"] == 5
+    assert calibration["exit_ece_raw"] == 0.05
+    calibration, chosen = (table.loc[where] for table in e11.summary_tables(results))
+    assert chosen["chosen_ppl"] == 5 and calibration["exit_overconfidence"] == 0.5
 
 
 def test_one_slow_second_does_not_move_the_clock_and_the_full_model_keeps_its_rows(written):
@@ -370,3 +371,13 @@ def test_a_measure_of_the_probe_reads_all_of_valid_on_the_repeated_text(written)
     assert results.used == {"b"}
     with pytest.raises(store.Absent):
         probed("b", "exit_pct", "best")(results)
+
+
+def test_what_exits_gain_is_measured_on_the_same_symbols(written):
+    place = {"corpus": "repeated", "variant": "standard", "state": "last", "seed": 0, "run_id": "b"}
+    rows = [
+        {**place, "split": split, "chosen_acc_pct": 50.0, "always_last_acc_pct": last,
+         "chosen_exit_pct": 40.0}
+        for split, last in (("valid", 52.0), ("report", 49.5))
+    ]  # fmt: skip
+    assert e09.gain("last")(written(summary=rows).on("repeated")).tolist() == [0.5]

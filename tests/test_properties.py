@@ -13,9 +13,9 @@ from lib.cascade.difficulty import CRITERIA, HARD_IS_HIGH, is_hard, threshold_fo
 from lib.cascade.gate import best_gate
 from lib.cascade.modeling import CascadeForCausalLM
 from lib.cascade.stage import new_stage
-from lib.character.analysis.ngrams import unigram_perplexity
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.transformer import TransformerConfig
+from lib.character.ngrams import unigram_perplexity
 from lib.character.objectives import Segments, Standard
 from lib.character.run import mean_loss
 from lib.depth import exit_gate

@@ -6,7 +6,9 @@ import torch
 from lib.character.models.generation import Decoder, generate, generate_uncached
 from lib.character.models.routed import compacted, confidence, routed
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import LayerLosses, Routed
+from lib.character.objectives import LayerLosses, Routed, Standard
+from lib.character.probe_run import Probe
+from lib.character.run import CharacterRun
 
 CONFIG = TransformerConfig(layers=4, width=32, heads=2, length=24)
 
@@ -128,5 +130,11 @@ def test_routing_changes_evaluation_only(model):
 
 @pytest.mark.parametrize("layer", [0, 4])
 def test_an_exit_layer_must_lie_below_the_last(model, layer):
-    with pytest.raises(ValueError, match="allowed: 1 to 3"):
-        routed(model, symbols(), layer, 0.5)
+    network = CharacterRun(None, CONFIG, Standard())
+    for use in (
+        lambda: routed(model, symbols(), layer, 0.5),
+        lambda: Decoder(model, layer, 0.5),
+        lambda: Probe(network, layer),
+    ):
+        with pytest.raises(ValueError, match="allowed: 1 to 3"):
+            use()

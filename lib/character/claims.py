@@ -34,16 +34,19 @@ def perplexity_change(treatment: str, baseline: str) -> Measure:
 
 
 def probed(
-    variant: str, column: str, state: str, split: str = "report", table: str = "summary", **where
+    variant: str, column: str, state: str, split: str = "", table: str = "summary", **where
 ) -> Measure:
     """A column of the probe's tables by seed, for one state and split; ``where`` selects rows.
 
-    On ``repeated`` the report's own split is all of valid; ``split`` counts for other texts.
+    Without a ``split`` it is that of the claim: ``report``, but on ``repeated`` all of valid, on
+    which R4 reported, unless the column is of what was ``chosen`` on the first half.
     """
 
     def measure(results: Results) -> np.ndarray:
         frame = results(table)
-        wanted = {"variant": variant, "state": state, "split": _split(results, split, column)}
+        whole = results.corpus == "repeated" and not column.startswith("chosen_")
+        own = split or ("valid" if whole else "report")
+        wanted = {"variant": variant, "state": state, "split": own}
         for name, value in {**wanted, **where}.items():
             frame = frame[frame[name] == value]
         values = filled(
@@ -55,12 +58,6 @@ def probed(
         return values.to_numpy(dtype=float)
 
     return measure
-
-
-def _split(results: Results, split: str, column: str) -> str:
-    if results.corpus == "repeated" and not column.startswith("chosen_"):
-        return "valid"
-    return split
 
 
 def at_threshold(variant: str, column: str, state: str, threshold: float = 0.8) -> Measure:

@@ -8,7 +8,6 @@ and early stopping, so that its numbers are those of a run of its own (to roundi
 """
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from lib.character.models.block import EPSILON, RMSNorm
 from lib.character.run import CharacterRun, WindowWork, held_out_loss, outcome, run
 from lib.runs.task import CannotJoin, Outcome, Place
-from lib.text.windows import Windows
 from lib.training.loop import Fit, Training, perplexity, train
 from lib.training.seeding import data_order, seed_weights
 
@@ -118,25 +116,22 @@ def unstacked(whole: nn.Module, single: nn.Module, seed: int) -> dict[str, Tenso
 class EnsembleWork(WindowWork):
     """Windows of symbols for several seeds at once; validation and best weights seed by seed."""
 
-    mid_epoch = False
-
     def __init__(self, config: CharacterRun, seeds: list[int], device: torch.device):
-        self.seeds, self.singles = seeds, []
+        self.seeds, singles = seeds, []
         for seed in seeds:
             seed_weights(seed)
-            self.singles.append(config.build())
-        whole = stack(self.singles).to(device)
+            singles.append(config.build())
+        whole = stack(singles).to(device)
         windows = config.windows("train"), config.windows("valid")
         super().__init__(whole, config.objective, windows, config.training, seeds[0])
         self.patience = config.training.patience
-        self.single = copy.deepcopy(self.singles[0]).to(device)
+        self.single = singles[0].to(device)
         self.fits = [Fit() for _ in seeds]
         self.updates = self.symbols = self.epoch = 0
-        self.totals, self.steps = torch.zeros(len(seeds)), 0
 
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
-        self.epoch, self.totals, self.steps = epoch, torch.zeros(len(self.seeds)), 0
+        self.epoch = epoch
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         device = next(self.model.parameters()).device
@@ -165,7 +160,7 @@ class EnsembleWork(WindowWork):
             g.mul_(factor.view(-1, *[1] * (g.dim() - 1)))
 
     def validate(self) -> dict[str, Any]:
-        losses = [self._scored(place, self.valid_windows) for place in range(len(self.seeds))]
+        losses = [self._scored(place) for place in range(len(self.seeds))]
         for place, (fit, loss) in enumerate(zip(self.fits, losses, strict=True)):
             if fit.stopped:
                 continue
@@ -179,13 +174,12 @@ class EnsembleWork(WindowWork):
             row = {"epoch": fit.epoch, "updates": fit.updates, "train_loss": None}
             fit.curve.append(row | {"valid_loss": loss, "val_ppl": perplexity(loss)})
             fit.stopped = bool(self.patience and fit.stale >= self.patience)
-        known = [loss for loss in losses if math.isfinite(loss)]
-        mean = sum(known) / len(known) if len(known) == len(losses) else math.nan
+        mean = sum(losses) / len(losses)  # one that is no finite number ends the training of all
         return {"valid_loss": mean, "stop": all(fit.stopped for fit in self.fits)}
 
-    def _scored(self, place: int, windows: Windows) -> float:
+    def _scored(self, place: int) -> float:
         self.single.load_state_dict(unstacked(self.model, self.single, place))
-        return held_out_loss(self.single.eval(), self.objective, windows)
+        return held_out_loss(self.single.eval(), self.objective, self.valid_windows)
 
 
 def train_together(config: CharacterRun, seeds: list[int], device: torch.device) -> list[Fit]:
@@ -204,6 +198,8 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
         raise CannotJoin("weights that are kept")
     if getattr(config.objective, "most", 0):
         raise CannotJoin("numbers of segments that each seed draws for itself")
+    if getattr(config.model, "dropout", 0):
+        raise CannotJoin("dropout, which each seed draws for itself")
     found = []
     for fit in train_together(config, seeds, places[0].device):
         model = config.build().to(places[0].device)

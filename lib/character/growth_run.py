@@ -21,7 +21,15 @@ from lib.character.models.compute import Shape, training_step
 from lib.character.models.growth import deepen
 from lib.character.models.transformer import Transformer, TransformerConfig
 from lib.character.objectives import LayerLosses, Objective, Standard
-from lib.character.run import KEPT, STATES, CharacterRun, WindowWork, held_out_loss, outcome
+from lib.character.run import (
+    KEPT,
+    STATES,
+    CharacterRun,
+    WindowWork,
+    held_out_loss,
+    outcome,
+    own_seconds,
+)
 from lib.results.schema import status
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -76,7 +84,7 @@ class GrowthRun:
     ``model`` gives width, heads and initialisation; depth is that of the stages.
     ``frozen_embedding`` keeps the embedding as it was drawn, whatever a stage trains: going on with
     the *same* block would otherwise train more than greedy training does. Raises ValueError for a
-    path without stages.
+    path without stages, one that gets shallower, and one whose first stage is an identity.
     """
 
     corpus: Corpus
@@ -88,6 +96,11 @@ class GrowthRun:
     def __post_init__(self):
         if not self.path:
             raise ValueError("a path has at least one stage")
+        depths = [stage.layers for stage in self.path]
+        if depths != sorted(depths):
+            raise ValueError(f"a path never gets shallower; its stages have {depths} layers")
+        if self.path[0].identity:
+            raise ValueError("the first stage of a path has nothing to be an identity on")
 
     @property
     def before(self) -> "GrowthRun | None":
@@ -125,7 +138,7 @@ def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
     before = config.before
     left = before and place.need(run, before, seed, *KEPT)
     stage, path = config.stage, config.path
-    model = _begin(config, left, seed).to(place.device)
+    model = _begin(config, left, seed).to(place.device).eval()
     windows = stage.windows("train"), stage.windows("valid")
     begin_loss = held_out_loss(model, stage.objective, windows[1])
     fit = train(
@@ -154,7 +167,7 @@ def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
         "last_test_ppl": _last_test(stage, model, fit),
         "operations": spent + each * len(fit.curve),
         "best_operations": spent + each * fit.best_epoch,
-        "seconds": round(sum(epoch["epoch_seconds"] for epoch in fit.curve), 2),
+        "seconds": own_seconds(fit.curve),
     }
     here = {"stage": len(path), "layers": path[-1].layers}
     rows = [
@@ -186,8 +199,6 @@ def _begin(config: GrowthRun, left: Place | None, seed: int) -> Transformer:
     stage, symbols = config.path[-1], len(config.corpus.alphabet)
     seed_weights(seed)
     if left is None:
-        if stage.identity:
-            raise ValueError("the first stage of a path has nothing to be an identity on")
         model = replace(config.model, layers=stage.layers).build(symbols)
     else:
         model = replace(config.model, layers=config.path[-2].layers).build(symbols)

@@ -5,18 +5,28 @@ A row that begins late goes on from the best weights of a training without loops
 optimiser; what goes on without loops, too, is its control.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from lib.character.objectives import Objective, Segments
 from lib.character.parameters import CharacterParameters
-from lib.character.run import KEPT, CharacterRun, held_out_loss, load_state, run, trained
+from lib.character.run import (
+    KEPT,
+    CharacterRun,
+    held_out_loss,
+    load_state,
+    own_seconds,
+    run,
+    trained,
+)
 from lib.character.variants import Variant
 from lib.experiment import Run
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.text.corpus import Corpus
 from lib.training.loop import perplexity
+from lib.training.seeding import seed_weights
 
 PASSES = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -36,10 +46,13 @@ class Continued:
 
 @run_function("continued")
 def continued(config: Continued, seed: int, place: Place) -> Outcome:
-    """The second training; the first is made if need be. The row is that of the second."""
+    """The second training; the first is made if need be. Row and seconds are the second's."""
     first = replace(config.first, keep=True)
     model = load_state(first, place.need(run, first, seed, *KEPT), "best")
-    return trained(config.then, model, seed, place)
+    seed_weights(seed)  # for what training draws, whatever was drawn before
+    found = trained(config.then, model, seed, place)
+    found.row["seconds"] = own_seconds(found.tables["curve"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,15 +89,14 @@ class Late(Variant):
     """
 
     then: Objective = field(kw_only=True)
+    function: ClassVar[Callable] = continued
 
     @property
-    def network(self):
+    def network(self) -> tuple[Any, Objective]:
         return self.model, self.then
 
-    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = Continued(self.config(parameters, corpus), self.then)
-        for seed in range(parameters.seeds):
-            yield Run(continued, config, seed)
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> Continued:
+        return Continued(super().config(parameters, corpus), self.then)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,6 @@ class Passed(Variant):
     """A network of one block that is used with other numbers of passes, too."""
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = self.config(parameters, corpus)
-        for seed in range(parameters.seeds):
-            yield Run(run, config, seed)
-            yield Run(passes, Passes(config), seed, side=True)
+        for main in super().runs(parameters, corpus):
+            yield main
+            yield Run(passes, Passes(main.config), main.seed, side=True)

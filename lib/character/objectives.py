@@ -122,9 +122,11 @@ class Segments(Objective):
     and HRM+Memory *carry*); they are dropped at each epoch and when the batch size changes.
     ``joint`` is the control of equal depth: one loss after the last segment, gradients through
     all of them, one update. ``most`` > 0 (only if ``joint``) draws for every training batch how
-    many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same.
+    many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same, and the
+    measure of a segment is what batches that end there add to the mean loss.
     Source: R4, Experiments 1-4; ``most``: this repository, Experiment 24. Raises ValueError for
-    ``most`` without ``joint``, whose updates would differ in number.
+    ``most`` without ``joint``, whose updates would differ in number, and for ``carry`` with a model
+    that has no memory.
     """
 
     segments: int = 2
@@ -160,15 +162,22 @@ class Segments(Objective):
             self._kept = state.kept
 
     def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
-        state = model.begin(symbols)
+        state = self.start(model, symbols)
         for _ in range(self.segments):
             logits, state = model.segment(symbols, state)
         return logits
 
+    def start(self, model: nn.Module, symbols: Tensor) -> Any:
+        """The state in which a prediction begins."""
+        return model.begin(symbols)
+
     def _begin(self, model: nn.Module, symbols: Tensor) -> Any:
         if self._kept and len(self._kept[0].matrix) == len(symbols):
             return model.begin(symbols, self._kept)
-        return model.begin(symbols)
+        state = model.begin(symbols)
+        if self.carry and not getattr(state, "kept", ()):
+            raise ValueError("the model has no memory that the next batch could inherit")
+        return state
 
 
 @dataclass

@@ -100,14 +100,9 @@ class TwoTexts(CharacterParameters):
     }
 
     def check(self) -> None:
-        least = 16 * WINDOW + 1
-        sentence = len(TRAIN_SENTENCE)
-        if self.train_chars // sentence * sentence < least:  # the repeated text is whole sentences
-            raise ParameterError(
-                f"parameter 'train_chars' is {self.train_chars}; allowed: at least "
-                f"{-(-least // sentence) * sentence}, one batch of 16 windows of 64 characters"
-            )
-        for name in ("train_chars", "valid_chars", "test_chars"):
+        batch, sentence = 16 * WINDOW + 1, len(TRAIN_SENTENCE)
+        copies = -(-batch // sentence) * sentence  # the repeated text is whole sentences
+        for name, least in (("train_chars", copies), ("valid_chars", batch), ("test_chars", batch)):
             if getattr(self, name) < least:
                 raise ParameterError(
                     f"parameter {name!r} is {getattr(self, name)}; allowed: at least {least}, "

@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lib.character.analysis import calibration
 from lib.character.analysis.difficulty import OTHER, OWN, by_reference, groups
-from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold, layer_logits
+from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold
 from lib.character.analysis.layer_contribution import by_group, residual_norms
+from lib.character.models.routed import check_exit
 from lib.character.run import KEPT, STATES, CharacterRun, load_state
 from lib.character.run import run as train
 from lib.runs.key import run_function
@@ -34,7 +36,8 @@ class Probe:
     """A network and the layer that symbols may exit after.
 
     ``reference`` is the random seed of another network of the same kind, which says what symbols
-    are hard; -1 leaves that control and the table ``references`` out.
+    are hard; -1 leaves that control and the table ``references`` out. Raises ValueError for an exit
+    layer that is not below the last.
     """
 
     network: CharacterRun
@@ -42,13 +45,16 @@ class Probe:
     reference: int = -1
     thresholds: tuple[float, ...] = THRESHOLDS
 
+    def __post_init__(self):
+        check_exit(self.exit_layer, self.network.model.layers)
+
 
 @dataclass(frozen=True)
 class Depths:
     """What a network says of some windows after every layer.
 
     ``logits`` (N, V) through the shared head a layer, ``states`` (N, d) before and after each
-    block, ``targets`` (N,).
+    block (the first is the embedding), ``targets`` (N,); all on the CPU.
     """
 
     logits: list[Tensor]
@@ -56,8 +62,13 @@ class Depths:
     targets: Tensor
 
     @classmethod
+    @torch.no_grad()
     def of(cls, model: nn.Module, windows: Windows) -> "Depths":
-        return cls(*layer_logits(model, windows))
+        device = next(model.parameters()).device
+        parts = [model.hidden_states(inputs.to(device)) for inputs, _ in windows.batches(64)]
+        states = [torch.cat(layer).flatten(0, 1) for layer in zip(*parts, strict=True)]
+        logits = [model.head(state).cpu() for state in states[1:]]
+        return cls(logits, [state.cpu() for state in states], windows.targets.flatten())
 
     @cached_property
     def losses(self) -> list[np.ndarray]:

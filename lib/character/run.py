@@ -167,6 +167,11 @@ def outcome(config: CharacterRun, model: nn.Module, fit: Fit) -> Outcome:
     return Outcome(row, {"curve": fit.curve})
 
 
+def own_seconds(curve: list[dict[str, Any]]) -> float:
+    """Seconds of a training that may have waited for another one, which has seconds of its own."""
+    return round(sum(epoch["epoch_seconds"] for epoch in curve), 2)
+
+
 @torch.no_grad()
 def symbol_losses(
     predict: Callable[[Tensor], Tensor], windows: Windows, batch_size: int = 64

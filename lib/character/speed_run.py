@@ -88,11 +88,7 @@ def batched(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
                 {
                     "threshold": threshold,
                     "keep": keep,
-                    "exit_pct": 100 * share,
-                    "full_seconds": full_seconds,
-                    "seconds": seconds,
-                    "speedup": full_seconds / seconds,
-                    "ideal_speedup": 1 / compute(share, depth),
+                    **_clock(full_seconds, seconds, share, depth),
                     "ppl": _perplexity(logits, windows.targets),
                     "exact_ppl": _perplexity(exact, windows.targets),
                     "full_ppl": _perplexity(model(symbols), windows.targets),
@@ -155,7 +151,7 @@ def generated(model: nn.Module, windows: Windows, config: Speed) -> list[dict]:
 @torch.no_grad()
 def wider(config: Speed, seed: int, device: torch.device) -> list[dict]:
     """Untrained models of growing width with exits drawn at random: how the overhead shrinks."""
-    rows, layers = [], config.network.model.layers
+    rows, depth = [], config.exit_layer / config.network.model.layers
     vocabulary, length = len(config.network.corpus.alphabet), config.network.length
     generator = torch.Generator().manual_seed(seed)
     symbols = torch.randint(vocabulary, (config.rows // 4, length), generator=generator).to(device)
@@ -173,17 +169,19 @@ def wider(config: Speed, seed: int, device: torch.device) -> list[dict]:
                 max(config.repeats // 2, 1),
                 device,
             )
-            rows.append(
-                {
-                    "width": width,
-                    "exit_pct": 100 * share,
-                    "full_seconds": full_seconds,
-                    "seconds": seconds,
-                    "speedup": full_seconds / seconds,
-                    "ideal_speedup": 1 / compute(share, config.exit_layer / layers),
-                }
-            )
+            rows.append({"width": width, **_clock(full_seconds, seconds, share, depth)})
     return rows
+
+
+def _clock(full_seconds: float, seconds: float, share: float, depth: float) -> dict[str, float]:
+    """What was timed, beside the ideal when a share of the symbols exits at a depth."""
+    return {
+        "exit_pct": 100 * share,
+        "full_seconds": full_seconds,
+        "seconds": seconds,
+        "speedup": full_seconds / seconds,
+        "ideal_speedup": 1 / compute(share, depth),
+    }
 
 
 def _perplexity(logits: Tensor, targets: Tensor) -> float:

@@ -4,11 +4,11 @@ A number of ``training`` may be a function of the parameters; numbers that are n
 of the parameters. ``factors`` are columns of the tables.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from lib.character import growth_run, ngram_run, probe_run, speed_run, two_phase_run
+from lib.character import growth_run, ngrams, probe_run, speed_run, two_phase_run
 from lib.character.growth_run import GrowthRun, Stages
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Dispersion, Objective, Segments
@@ -26,8 +26,28 @@ def evaluated(numbers: Mapping[str, Any], parameters: CharacterParameters) -> di
     return {k: v(parameters) if callable(v) else v for k, v in numbers.items()}
 
 
+class Trained:
+    """A row that is trained on a text by the declared ``function``, once a random seed."""
+
+    function: Callable
+
+    @property
+    def network(self) -> tuple[Any, Objective]:
+        """The model and how it is used once it is trained."""
+        raise NotImplementedError
+
+    def config(self, parameters: CharacterParameters, corpus: Corpus) -> Any:
+        """What is trained on a corpus."""
+        raise NotImplementedError
+
+    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
+        config = self.config(parameters, corpus)
+        for seed in range(parameters.seeds):
+            yield Run(type(self).function, config, seed)
+
+
 @dataclass(frozen=True)
-class Variant:
+class Variant(Trained):
     """A model, an objective, and the numbers of training that differ from the parameters'.
 
     ``settings`` go to CharacterRun.
@@ -39,25 +59,19 @@ class Variant:
     training: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    function: ClassVar[Callable] = run
 
     @property
     def network(self) -> tuple[Any, Objective]:
-        """The model and how it is used once it is trained."""
         return self.model, self.objective
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> CharacterRun:
-        """What is trained on a corpus."""
         training = parameters.training(**evaluated(self.training, parameters))
         return CharacterRun(corpus, self.model, self.objective, training, **self.settings)
 
-    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = self.config(parameters, corpus)
-        for seed in range(parameters.seeds):
-            yield Run(run, config, seed)
-
 
 @dataclass(frozen=True)
-class Shaped:
+class Shaped(Trained):
     """Blocks that OACD shapes without labels for ``epochs`` passes, then a head that reads them.
 
     ``training``: what differs for the head. 0 epochs leave the blocks at random.
@@ -69,28 +83,22 @@ class Shaped:
     training: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, Any] = field(default_factory=dict)
     segments: int = 4
+    function: ClassVar[Callable] = two_phase_run.run
 
     @property
     def network(self) -> tuple[Any, Objective]:
-        """The model and how it is used once it is trained."""
         return self.model, Segments(self.segments, joint=True)
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> TwoPhaseRun:
-        """What is trained on a corpus."""
         numbers = parameters.training(**evaluated(self.training, parameters))
         head = CharacterRun(corpus, *self.network, numbers)
         epochs = self.epochs(parameters) if callable(self.epochs) else self.epochs
         shaping = parameters.training(epochs=epochs) if epochs else None
         return TwoPhaseRun(head, Dispersion(self.segments), shaping)
 
-    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = self.config(parameters, corpus)
-        for seed in range(parameters.seeds):
-            yield Run(two_phase_run.run, config, seed)
-
 
 @dataclass(frozen=True)
-class Path:
+class Path(Trained):
     """A network that is trained in stages of growing depth, one row.
 
     ``model`` gives what stages share (initialisation B: that of R4, Experiments 5-9).
@@ -101,22 +109,16 @@ class Path:
     factors: Mapping[str, Any] = field(default_factory=dict)
     model: TransformerConfig = TransformerConfig(initialisation="B")
     frozen_embedding: bool = False
+    function: ClassVar[Callable] = growth_run.run
 
     @property
     def network(self) -> tuple[Any, Objective]:
-        """The model and how it is used once it is trained."""
         return replace(self.model, layers=self.path[-1].layers), self.path[-1].objective
 
     def config(self, parameters: CharacterParameters, corpus: Corpus) -> GrowthRun:
-        """What is trained on a corpus."""
         return GrowthRun(
             corpus, self.model, self.path, parameters.training(), self.frozen_embedding
         )
-
-    def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        config = self.config(parameters, corpus)
-        for seed in range(parameters.seeds):
-            yield Run(growth_run.run, config, seed)
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,9 @@ class NGram:
     factors: Mapping[str, Any] = field(default_factory=dict)
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        yield Run(ngram_run.run, ngram_run.NGramRun(corpus, self.model), 0)
+        yield Run(ngrams.run, ngrams.NGramRun(corpus, self.model), 0)
 
 
 def baselines() -> dict[str, NGram]:
     """Unigram and bigram: no network may miss them."""
-    return {name: NGram(name, name) for name in ngram_run.MODELS}
+    return {name: NGram(name, name) for name in ngrams.MODELS}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lib.character.analysis.ngrams import pairs
+from lib.character.ngrams import pairs
 from lib.text.windows import Windows
 
 GROUPS = ("easy", "medium", "hard")

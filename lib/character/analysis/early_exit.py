@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from lib.text.windows import Windows
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,6 @@ class Readings:
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.loss.mean()))
-
-
-@torch.no_grad()
-def layer_logits(model: nn.Module, windows: Windows) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """For every layer: logits (N, V) through the shared head; states (N, d); and targets (N,).
-
-    States include the embedding: one more than there are layers. All of it lies on the CPU.
-    """
-    device = next(model.parameters()).device
-    parts = [model.hidden_states(inputs.to(device)) for inputs, _ in windows.batches(64)]
-    states = [torch.cat(layer).flatten(0, 1) for layer in zip(*parts, strict=True)]
-    logits = [model.head(state).cpu() for state in states[1:]]
-    return logits, [state.cpu() for state in states], windows.targets.flatten()
 
 
 def at_threshold(shallow: Readings, deep: Readings, threshold: float, depth: float) -> dict:
@@ -87,7 +71,8 @@ def at_threshold(shallow: Readings, deep: Readings, threshold: float, depth: flo
 def compute(share: float, depth: float) -> float:
     """Share of the full model's block compute when ``share`` of the symbols exit at ``depth``.
 
-    The formula of R4: heads and the router are not counted, skipped keys and values are.
+    The formula of R4. It leaves out heads, the router, and the keys and values that an exited
+    symbol owes to later ones in the layers that it skips.
     """
     return share * depth + (1 - share)
 

@@ -19,15 +19,8 @@ class FilledMemory(Segments):
     looks at no later symbol is no news.
     """
 
-    def predict(self, model: nn.Module, symbols: Tensor) -> Tensor:
-        state = self.filled(model, symbols)
-        for _ in range(self.segments):
-            logits, state = model.segment(symbols, state)
-        return logits
-
-    def filled(self, model: nn.Module, symbols: Tensor) -> Any:
-        """The state before the first segment, its memories written by a text of equal shape that
-        does not depend on ``symbols``."""
+    def start(self, model: nn.Module, symbols: Tensor) -> Any:
+        """Memories written by a text of equal shape that does not depend on ``symbols``."""
         earlier = (31 * torch.arange(symbols.numel()) % model.vocabulary).view_as(symbols)
         _, state = model.segment(earlier, model.begin(earlier))
         return model.begin(symbols, state.kept)

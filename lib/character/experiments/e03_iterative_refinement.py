@@ -10,11 +10,6 @@ from lib.character.variants import Variant, baselines
 from lib.experiment import Experiment
 from lib.results.claims import change
 
-
-class Exp03(CharacterParameters):
-    """Nothing beyond the shared parameters."""
-
-
 PLAIN, STATEFUL = TransformerConfig(), TransformerConfig(initial_state=True)
 LOOPED = Segments(2, joint=True)
 
@@ -108,8 +103,8 @@ CLAIMS = (
 E03 = Experiment(
     slug="03_iterative_refinement",
     question="Does refining the same window twice help, and is it the refining that helps?",
-    parameters=Exp03,
-    texts=Exp03.texts,
+    parameters=CharacterParameters,
+    texts=CharacterParameters.texts,
     variants={**VARIANTS, **baselines()},
     baseline="standard",
     report="exp03",

@@ -1,7 +1,5 @@
 """Experiment 4: four layers -- does a loss at every layer help, and does refinement still?"""
 
-from collections.abc import Callable
-
 from matplotlib.figure import Figure
 
 from lib.character.claims import on_wikitext
@@ -16,13 +14,9 @@ from lib.figures.training import OVER_SEEDS, over_epochs
 from lib.results.claims import Measure, at_epoch, change, difference
 from lib.results.store import Results
 
-
-class Exp04(CharacterParameters):
-    """Nothing beyond the shared parameters."""
-
-
 PLAIN = TransformerConfig(layers=4)
 STATEFUL = TransformerConfig(layers=4, initial_state=True)
+LAYERS = (1, 2, 3, 4)
 
 # The report's four rows and controls of equal updates, equal depth and fewer losses.
 VARIANTS = {
@@ -41,36 +35,29 @@ def layer_loss(layer: int, epoch: int | str) -> Measure:
     return at_epoch("lpt", f"train_loss_layer_{layer}", epoch)
 
 
-def training_losses(variant: str, layers: int, title: str) -> Callable[[Results], Figure]:
-    """Draw the training loss of every layer through the shared head, a panel a text.
+def layer_losses(results: Results) -> Figure:
+    """Draw the training loss of LPT sum after every layer, through the shared head; a panel a text.
 
-    Mean over seeds against epochs; lines end with the first seed to stop. The curve of the variant
-    holds the columns ``train_loss_layer_1`` ...
+    Mean over seeds against epochs; lines end with the first seed to stop.
     """
-
-    def draw(results: Results) -> Figure:
-        curve = results("curve")
-        curve = curve[curve["variant"] == variant]
-        figure, axes = panels.grid_of_panels(panels.counted(results()), "", 3.8)
-        ends = {}
-        for panel, corpus in zip(axes, results.corpora, strict=True):
-            own = curve[curve["corpus"] == corpus]
-            for layer in range(1, layers + 1):
-                colour, column = style.COLOURS[layer - 1], f"train_loss_layer_{layer}"
-                over_epochs(panel, own, column, f"layer {layer}", color=colour)
-            last = own[own["epoch"] == own.groupby("seed")["epoch"].max().min()].mean(
-                numeric_only=True
-            )
-            first, deepest = (last[f"train_loss_layer_{layer}"] for layer in (1, layers))
-            ends[corpus] = f"{first:.2f} and {deepest:.2f}"
-            style.whole_numbers(panel.xaxis)
-            panel.set_xlabel("epoch")
-        panels.heading(figure, f"{title}: layers 1 and {layers} end at", ends)
-        axes[0].set_ylabel("training loss (nats per character)")
-        style.legend(figure, axes[0], OVER_SEEDS, layers)
-        return figure
-
-    return draw
+    curve = results("curve")
+    curve = curve[curve["variant"] == "lpt"]
+    figure, axes = panels.grid_of_panels(panels.counted(results()), "", 3.8)
+    ends = {}
+    for panel, corpus in zip(axes, results.corpora, strict=True):
+        own = curve[curve["corpus"] == corpus]
+        for layer in LAYERS:
+            colour, column = style.COLOURS[layer - 1], f"train_loss_layer_{layer}"
+            over_epochs(panel, own, column, f"layer {layer}", color=colour)
+        last = own[own["epoch"] == own.groupby("seed")["epoch"].max().min()].mean(numeric_only=True)
+        first, deepest = (last[f"train_loss_layer_{layer}"] for layer in (1, 4))
+        ends[corpus] = f"{first:.2f} and {deepest:.2f}"
+        style.whole_numbers(panel.xaxis)
+        panel.set_xlabel("epoch")
+    panels.heading(figure, "Training loss by layer, LPT: layers 1 and 4 end at", ends)
+    axes[0].set_ylabel("training loss (nats per character)")
+    style.legend(figure, axes[0], OVER_SEEDS, len(LAYERS))
+    return figure
 
 
 claim = on_wikitext("exp04", "R4, Experiment 4")
@@ -147,11 +134,10 @@ CLAIMS = (
     ),
 )
 
-EPOCHS, LAYERS = (1, 5, 10, 15), (1, 2, 3, 4)  # of the report's table of training losses
-
+# The report's table of training losses.
 BESIDE = {
     (f"LPT sum epoch {epoch} L{layer}", "train_loss"): layer_loss(layer, epoch)
-    for epoch in EPOCHS
+    for epoch in (1, 5, 10, 15)
     for layer in LAYERS
 }
 REMARKS = {"LPT sum epoch 15 *": "of the n seeds that early stopping lets train so long"}
@@ -159,8 +145,8 @@ REMARKS = {"LPT sum epoch 15 *": "of the n seeds that early stopping lets train 
 E04 = Experiment(
     slug="04_layerwise_progressive",
     question="Four layers: does a loss at every layer help, and does refinement still?",
-    parameters=Exp04,
-    texts=Exp04.texts,
+    parameters=CharacterParameters,
+    texts=CharacterParameters.texts,
     variants={**VARIANTS, **baselines()},
     baseline="standard",
     report="exp04",
@@ -169,7 +155,7 @@ E04 = Experiment(
             list(VARIANTS), ("lpt", "standard"), "exp04", counted=("bigram",)
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
-        "layer_losses": training_losses("lpt", 4, "Training loss by layer, LPT"),
+        "layer_losses": layer_losses,
     },
     claims=CLAIMS,
     beside=BESIDE,

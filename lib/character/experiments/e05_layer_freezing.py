@@ -10,11 +10,6 @@ from lib.experiment import Experiment
 from lib.results.claims import difference
 from lib.results.store import Results
 
-
-class Exp05(TwoTexts):
-    """Nothing beyond the shared parameters."""
-
-
 BASE, LPT_BASE = Stage(3), Stage(3, loss="sum")
 BEST = Stage(4, start="best")
 SLOW = Stage(4, start="best", identity=True, old_rate=0.1)
@@ -176,8 +171,8 @@ CLAIMS = (
 E05 = Experiment(
     slug="05_layer_freezing",
     question="Does adding a layer to a trained model destroy it, or does overfitting?",
-    parameters=Exp05,
-    texts=Exp05.texts,
+    parameters=TwoTexts,
+    texts=TwoTexts.texts,
     variants={**VARIANTS, **baselines()},
     baseline="base",
     report="exp05",

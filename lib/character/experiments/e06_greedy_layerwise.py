@@ -8,10 +8,6 @@ from lib.character.variants import Path, baselines
 from lib.experiment import Experiment
 
 
-class Exp06(TwoTexts):
-    """Nothing beyond the shared parameters."""
-
-
 def greedy(depth: int, start: str = "last", identity: bool = False) -> Stages:
     """One block at a time, everything below frozen, the embedding at random from the outset."""
     first = Stage(1, trains="new")
@@ -139,8 +135,8 @@ CLAIMS = (
 E06 = Experiment(
     slug="06_greedy_layerwise",
     question="Does greedy layer-wise training explode, and is greed the reason?",
-    parameters=Exp06,
-    texts=Exp06.texts,
+    parameters=TwoTexts,
+    texts=TwoTexts.texts,
     variants={**VARIANTS, **baselines()},
     baseline="greedy_1",
     report="exp06",

@@ -12,10 +12,6 @@ from lib.results.claims import Measure
 from lib.results.store import Absent, Results
 
 
-class Exp07(TwoTexts):
-    """Nothing beyond the shared parameters."""
-
-
 def grown(depth: int, loss: str, **changes) -> Stages:
     """One layer more a stage, everything trained; in one layer both losses are the same."""
     return (Stage(1), *(Stage(k, loss=loss, **changes) for k in range(2, depth + 1)))
@@ -189,8 +185,8 @@ CLAIMS = (
 E07 = Experiment(
     slug="07_progressive_growing",
     question="Does LPT keep a model intact while it grows, and is growing worth its compute?",
-    parameters=Exp07,
-    texts=Exp07.texts,
+    parameters=TwoTexts,
+    texts=TwoTexts.texts,
     variants={**VARIANTS, **baselines()},
     baseline="scratch_standard",
     report="exp07",

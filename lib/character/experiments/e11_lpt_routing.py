@@ -127,74 +127,65 @@ def scale_table(results: Results) -> pd.DataFrame:
     return frame.groupby(["corpus", "train_chars", "method"])[columns].mean().round(2)
 
 
-def summary_table(results: Results) -> pd.DataFrame:
-    """Calibration of the exit layer and the threshold chosen on other text, by corpus, network and
-    epoch; measured on the reported split, means over seeds."""
-    columns = [
+def summary_tables(results: Results) -> list[pd.DataFrame]:
+    """Calibration of the exit layer, and what was chosen on other text; a row a text, network and
+    epoch. Measured on the reported split, means over seeds."""
+    summary = exits.reported_split(results, "summary")
+    means = summary.groupby(["corpus", "variant", "state"])
+    return [tables.captioned(means[list(c)].mean().round(3), core(results)()) for c in SHOWN]
+
+
+SHOWN = (
+    (
         "exit_overconfidence",
         "exit_ece_raw",
         "exit_ece_tempered",
         "chosen_exit_temperature",
-        "chosen_threshold",
-        "chosen_ppl",
-    ]
-    summary = exits.reported_split(results, "summary")
-    return summary.groupby(["corpus", "variant", "state"])[columns].mean().round(3)
+    ),
+    ("chosen_ppl", "chosen_threshold"),
+)
 
 
-def summary_tables(results: Results) -> list[pd.DataFrame]:
-    """Calibration of the exit layer, and what was chosen on other text, as two tables."""
-    rows, chosen = summary_table(results), ["chosen_ppl", "chosen_threshold"]
-    parts = (rows.drop(columns=chosen), rows[chosen])
-    return [tables.captioned(part, core(results)()) for part in parts]
-
-
-def by_size(title: str, pair: tuple[str, str]):
+def by_size(results: Results) -> Figure:
     """Draw test perplexity against training characters, a line a method; 95 % intervals.
 
     Rows are those of the factors ``method`` and ``scale``; each text has a panel of its own. The
-    heading tells how the first method of the ``pair`` changes the second at the ends of the axis.
+    heading tells how LPT changes standard training at the smallest and the largest size.
     """
-
-    def draw(results: Results) -> Figure:
-        frame = results()
-        frame = frame[frame["scale"].notna()] if "scale" in frame else frame.iloc[:0]
-        texts = list(frame["corpus"].unique())
-        figure, panels = grid_of_panels(texts or [""], title, 3.6)
-        found = {}
-        for panel, text in zip(panels, texts, strict=False):
-            own = frame[frame["corpus"] == text]
-            colours = methods.colours(list(frame["method"].unique()))
-            for number, (method, colour) in enumerate(colours.items()):
-                rows, marker = own[own["method"] == method], style.MARKERS[number]
-                look = {"color": colour, "marker": marker, "label": method}
-                band(panel, rows, "train_chars", "test_ppl", **look)
-            style.plain_log(panel, "x")
-            style.plain_log(panel, "y")
-            sizes = sorted(own["train_chars"].unique())
-            panel.xaxis.set_major_locator(FixedLocator(sizes))
-            changes = [_change(own[own["train_chars"] == size], pair) for size in sizes]
-            if changes and all(changes):
-                found[text] = f"{changes[0]} and {changes[-1]} %"
-        if found:
-            ends = f"{' against '.join(pair)} at {sizes[0]:,.0f} and {sizes[-1]:,.0f} characters"
-            heading(figure, ends, found, f"{title}, {tables.seeds(frame)}")
-        if texts:
-            note = "line: mean over seeds; band: 95 % interval over seeds"
-            style.legend(figure, panels[0], note, 4)
-        for panel in panels:
-            panel.set_xlabel("training characters (logarithmic)")
-        panels[0].set_ylabel("test perplexity (logarithmic)")
-        return figure
-
-    return draw
+    frame = results()
+    frame = frame[frame["scale"].notna()] if "scale" in frame else frame.iloc[:0]
+    texts, sizes, found = list(frame["corpus"].unique()), sorted(frame["train_chars"].unique()), {}
+    title = "four layers on more text, with fewer passes over it"
+    figure, panels = grid_of_panels(texts or [""], title, 3.6)
+    for panel, text in zip(panels, texts, strict=False):
+        own = frame[frame["corpus"] == text]
+        colours = methods.colours(list(frame["method"].unique()))
+        for number, (method, colour) in enumerate(colours.items()):
+            look = {"color": colour, "marker": style.MARKERS[number], "label": method}
+            band(panel, own[own["method"] == method], "train_chars", "test_ppl", **look)
+        style.plain_log(panel, "x")
+        style.plain_log(panel, "y")
+        panel.xaxis.set_major_locator(FixedLocator(sorted(own["train_chars"].unique())))
+        ends = [_change(own[own["train_chars"] == size]) for size in (sizes[0], sizes[-1])]
+        if all(ends):
+            found[text] = f"{ends[0]} and {ends[1]} %"
+    if found:
+        ends = f"LPT against Standard at {sizes[0]:,.0f} and {sizes[-1]:,.0f} characters"
+        heading(figure, ends, found, f"{title}, {tables.seeds(frame)}")
+    if texts:
+        note = "line: mean over seeds; band: 95 % interval over seeds"
+        style.legend(figure, panels[0], note, 4)
+    for panel in panels:
+        panel.set_xlabel("training characters (logarithmic)")
+    panels[0].set_ylabel("test perplexity (logarithmic)")
+    return figure
 
 
-def _change(rows: pd.DataFrame, pair: tuple[str, str]) -> str:
-    """Percent change of test perplexity between two methods, seed by seed; '' without both."""
-    one, other = (rows[rows["method"] == name].set_index("seed")["test_ppl"] for name in pair)
-    both = pd.concat([one, other], axis=1).dropna().to_numpy().T
-    return str(percent_interval(percent_change(*both))) if both.size else ""
+def _change(rows: pd.DataFrame) -> str:
+    """Percent change of test perplexity by LPT, seed by seed; '' where a method is missing."""
+    methods = (rows[rows["method"] == name] for name in ("LPT", "Standard"))
+    both = pd.concat([own.set_index("seed")["test_ppl"] for own in methods], axis=1).dropna()
+    return str(percent_interval(percent_change(*both.to_numpy().T))) if len(both) else ""
 
 
 claim = on_repeated("exp11", "R4, Experiment 11")
@@ -328,9 +319,7 @@ E11 = Experiment(
         "pareto": exits.pareto(NAMES),
         "thresholds": exits.thresholds(NAMES, COLUMNS),
         "reliability": exits.reliability(NAMES),
-        "scale": by_size(
-            "four layers on more text, with fewer passes over it", ("LPT", "Standard")
-        ),
+        "scale": by_size,
     },
     claims=CLAIMS,
     beside=BESIDE,

@@ -20,11 +20,6 @@ from lib.results.claims import OWN, Measure, claim_maker, filled
 from lib.results.statistics import interval, percent_change, percent_interval
 from lib.results.store import Absent, Results
 
-
-class Exp24(CharacterParameters):
-    """Nothing beyond the shared parameters."""
-
-
 FOUR, ONE = TransformerConfig(layers=4), TransformerConfig(initial_state=True)
 KEEP = {"keep": True}
 MIDDLE = Visits((0, 1, 2, 1, 2, 3))
@@ -210,8 +205,8 @@ CLAIMS = (
 E24 = Experiment(
     slug="24_where_to_loop",
     question="Which blocks should a network loop, from when on, and how often?",
-    parameters=Exp24,
-    texts=Exp24.texts,
+    parameters=CharacterParameters,
+    texts=CharacterParameters.texts,
     variants={**LAYERED, **PASSED, **baselines()},
     baseline="standard",
     figures={

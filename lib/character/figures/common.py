@@ -47,9 +47,10 @@ def perplexity(
         metrics = {corpus: metric(corpus) for corpus in results.corpora}
         names = results.names((*variants, *counted))
         figure = panels.perplexities(frame, names, "", metrics, report)
-        pair_names = results.names(pair)
-        finding = " against ".join(pair_names) if len(pair_names) == 2 else "Perplexity"
-        found = changed(results, *pair) if len(pair_names) == 2 else {}
+        finding, found = "Perplexity", {}
+        if set(pair) <= results.labels.keys():
+            finding = " against ".join(results.labels[variant] for variant in pair)
+            found = changed(results, *pair)
         panels.heading(figure, finding, found, f"change of perplexity, {tables.seeds(frame)}")
         return figure
 

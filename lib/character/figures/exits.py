@@ -35,7 +35,7 @@ def compared(results: Results) -> pd.DataFrame:
     Each seed against its own network: ``ppl`` and ``random_ppl`` in %, ``acc_pct`` in points.
     """
     keys = ["variant", "corpus", "seed", "state"]
-    ends = ["always_last_ppl", "always_last_acc_pct"]
+    ends = ["always_last_ppl", "always_last_acc_pct", "exit_layer"]
     exits, summary = (reported_split(results, table) for table in ("exits", "summary"))
     exits = exits.merge(summary[[*keys, *ends]], on=keys, validate="many_to_one")
     changes = {c: percent_change(exits[c], exits[ends[0]]) for c in ("ppl", "random_ppl")}
@@ -52,7 +52,7 @@ def thresholds(variants: Sequence[str], columns: Sequence[str]):
     def draw(results: Results) -> Figure:
         table, names = compared(results), results.names(variants)
         table = table[table["variant"].isin(names)]
-        layer = int(results("summary")["exit_layer"].iloc[0])
+        layer = "/".join(f"{number:g}" for number in table["exit_layer"].unique())
         pairs = [(corpus, column) for corpus in corpora(table) for column in columns]
         headings = [f"{corpus}:\n{COLUMNS[column]}" for corpus, column in pairs]
         figure, axes = grid_of_panels(headings, "", 2.5, len(columns), sharex=True)
@@ -136,15 +136,15 @@ def pareto(variants: Sequence[str]):
     return draw
 
 
-def reliability(variants: Sequence[str], layer: str = "exit"):
-    """Draw accuracy against confidence, all seeds' symbols pooled: raw, and with temperature.
+def reliability(variants: Sequence[str]):
+    """Draw accuracy against confidence at the exit layer, all seeds' symbols pooled.
 
-    A row a text, a panel a network.
+    A row a text, a panel a network: as trained, and with the fitted temperature.
     """
 
     def draw(results: Results) -> Figure:
         bins, names = reported_split(results, "reliability"), results.names(variants)
-        own = bins[(bins["layer"] == layer) & (bins["state"] == "last")]
+        own = bins[(bins["layer"] == "exit") & (bins["state"] == "last")]
         names = [name for name in names if (own["variant"] == name).any()]
         pairs = [(corpus, name) for corpus in corpora(own) for name in names]
         headings = [f"{corpus}:\n{name}" for corpus, name in pairs]

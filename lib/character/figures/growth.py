@@ -90,13 +90,18 @@ def against_compute(variants: Sequence[str]):
         best = {}
         for panel, corpus in zip(axes, corpora(curve), strict=True):
             here = curve[curve["corpus"] == corpus]
-            found = {name: best_so_far(here[here["variant"] == name]) for name in names}
+            rows = {name: here[here["variant"] == name] for name in names}
+            found = {name: best_so_far(own) for name, own in rows.items() if len(own)}
+            if not found:
+                continue
             top = CUT * min(values.min() for _, values in found.values())
             ends = {name: values[:, -1].mean() for name, (_, values) in found.items()}
             lowest = min(ends, key=ends.get)
             best[corpus] = f"{lowest} ({ends[lowest]:.1f})"
             shown = np.concatenate([grid[values.min(0) <= top] for grid, values in found.values()])
             for number, (name, look) in enumerate(methods.looks(names).items()):
+                if name not in found:  # not trained on this text yet
+                    continue
                 (grid, values), colour = found[name], look["color"]
                 low, mean, high = values.min(0), values.mean(0), values.max(0)
                 line = style.LINES[number % len(style.LINES)]  # coinciding lines stay visible

@@ -76,18 +76,10 @@ def _bar(axes: Axes, y: float, found: Interval, colour: str) -> None:
 
 
 def _key() -> list[Line2D]:
+    dot = {"marker": "o", "linestyle": "none", "color": "black"}
     return [
-        Line2D([], [], marker="o", linestyle="none", color="black", label="mean of a slice"),
-        Line2D(
-            [],
-            [],
-            marker="o",
-            markersize=3,
-            alpha=0.5,
-            linestyle="none",
-            color="black",
-            label="one seed",
-        ),
+        Line2D([], [], label="mean of a slice", **dot),
+        Line2D([], [], label="one seed", markersize=3, alpha=0.5, **dot),
         Line2D([], [], color="black", label="95 % interval over slices", **PALE),
         Line2D([], [], color=methods.GREY, label="95 % interval over seeds alone", **PALE),
     ]

@@ -27,15 +27,11 @@ class Shape:
         return 2 * self.width * self.vocabulary
 
 
-def forward(shape: Shape, layers: int, reads: int = 1) -> int:
-    """Forward pass per symbol; ``reads`` is how many layers the head reads (LPT: all)."""
-    return layers * shape.block() + reads * shape.head()
-
-
 def training_step(shape: Shape, layers: int, reads: int = 1, trained: int | None = None) -> int:
-    """Forward and backward per symbol; ``trained`` counts the top blocks that get a gradient.
+    """Forward and backward per symbol; ``reads`` is how many layers the head reads (LPT: all).
 
-    Backward costs twice the forward pass of what is trained; frozen blocks below cost none.
+    Backward costs twice the forward pass of what is trained: the ``trained`` topmost blocks (None:
+    all) and the head; frozen blocks below cost none.
     """
     top = layers if trained is None else trained
-    return forward(shape, layers, reads) + 2 * (top * shape.block() + reads * shape.head())
+    return (layers + 2 * top) * shape.block() + 3 * reads * shape.head()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.character.models.block import Block, rotary_tables, rotate
-from lib.character.models.routed import KEEPS, confidence, heads
+from lib.character.models.routed import KEEPS, check_exit, confidence, heads
 from lib.character.models.transformer import Transformer
 
 
@@ -31,6 +31,7 @@ class Decoder:
         keep: str = "propagate",
         length: int = 64,
     ):
+        check_exit(exit_layer, len(model.blocks))
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}; allowed: {', '.join(KEEPS)}")
         self.model, self.exit_layer, self.threshold, self.keep = model, exit_layer, threshold, keep

@@ -33,8 +33,8 @@ class HRMConfig:
     168,452 parameters); ``hidden`` gives each module a compressive memory of its own
     (HRM+Memory, 193,024 parameters; reconstructed, see ``MemoryCell``).
     ``memory_off`` keeps those parameters but empties the memory before every read.
-    ``causal_memory`` keeps what a window wrote from being read by its own later segments: in the
-    R4, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
+    ``causal_memory`` keeps what a window wrote from being read by its own later segments: as R4 ran
+    it, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
     """
 
     width: int = 64

@@ -112,5 +112,10 @@ def heads(attention: CausalSelfAttention, x: Tensor) -> Tensor:
 
 
 def _check(model: Transformer, exit_layer: int) -> None:
-    if not 1 <= exit_layer < len(model.blocks):
-        raise ValueError(f"exit layer {exit_layer}; allowed: 1 to {len(model.blocks) - 1}")
+    check_exit(exit_layer, len(model.blocks))
+
+
+def check_exit(exit_layer: int, layers: int) -> None:
+    """Raises ValueError for an exit layer that is not below the last; layers count from 1."""
+    if not 1 <= exit_layer < layers:
+        raise ValueError(f"exit layer {exit_layer}; allowed: 1 to {layers - 1}")
