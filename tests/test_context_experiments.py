@@ -385,6 +385,11 @@ def test_the_clock_runs_alone_beside_the_sequential_row(own_cache):
     }
     assert all(task.alone and task.config.names[-1] == "lanes" for task in clocks)
     assert not any(task.alone for task in tasks if not task.side)
+    # a text that holds fewer tokens than are asked for: shorter documents, no lanes
+    for task in e17.E17.tasks(p, [dataclasses.replace(p.load(), available=400)]):
+        if task.side:
+            names, documents = task.config.names, task.config.choices[1].document
+            assert (names[-1], documents) == ("table", 50)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)

@@ -13,6 +13,7 @@ from lib.context import figures as contexts
 from lib.context.agreement_run import AgreementRun
 from lib.context.claims import disagreement, on_ultrachat, remembered
 from lib.context.collection_clock import CollectionClock
+from lib.context.contexts import BURN, LANES
 from lib.context.language_run import LanguageRun
 from lib.context.parameters import (
     LAYOUTS,
@@ -39,7 +40,7 @@ WAYS = {
     "parallel": "parallel sweeps",
     "table": "Phase 1 table",
 }
-LANES = "lanes"  # timed beside the others: contexts as those of the sequential way
+BY_LANES = "lanes"  # timed beside the others: contexts as those of the sequential way
 
 
 class Exp17(ContextParameters):
@@ -61,11 +62,6 @@ class Exp17(ContextParameters):
         **ContextParameters.LADDER,
         "small": {**SMALL_TEXT, "tokens": 3_000, "width": 192},
     }
-
-    @property
-    def document(self) -> int:
-        """Tokens of a document when documents are batched: at least eight documents."""
-        return min(256, self.tokens // 8)
 
 
 # --------------------------------------------------------------------------- variants
@@ -109,7 +105,7 @@ class Collection:
 
     def runs(self, parameters: Exp17, text: ContextText) -> Iterator[Run]:
         data = text.choose(parameters)
-        choices = ways(self.layout, text.width(parameters), parameters)
+        choices = ways(self.layout, parameters, text.width(parameters), data.tokens)
         config = LanguageRun(data, choices[self.way], parameters.phase_two())
         clock = CollectionClock(data, tuple(choices.values()), tuple(choices))
         for seed in range(parameters.seeds):
@@ -118,13 +114,16 @@ class Collection:
                 yield Run(collection_clock.run, clock, seed, side=True, alone=True)
 
 
-def ways(layout: str, width: int, parameters: Exp17) -> dict[str, Recurrent]:
-    """One choice of contexts a way, all with the same block and Phase 1."""
+def ways(layout: str, parameters: Exp17, width: int, tokens: int) -> dict[str, Recurrent]:
+    """One choice of contexts a way, all with the same block and Phase 1.
+
+    A text of so many ``tokens`` is cut into at least eight documents; one too short for lanes of
+    BURN tokens has none.
+    """
     block = _block(layout, parameters.layers, width, True)
-    changes = {"sweeps": parameters.sweeps, "document": parameters.document}
+    changes = {"sweeps": parameters.sweeps, "document": min(256, tokens // 8)}
     found = {way: replace(block, way=way, **changes) for way in WAYS}
-    enough = parameters.tokens >= 64 * 40  # lanes shorter than what a cell remembers are refused
-    return found | ({LANES: replace(block, way=LANES)} if enough else {})
+    return found | ({BY_LANES: replace(block, way=BY_LANES)} if tokens >= BURN * LANES else {})
 
 
 def agreement_id(layout: str, depth: int, learning: bool = True) -> str:
@@ -205,7 +204,7 @@ def cache_table(results: Results) -> pd.DataFrame:
     frame, rows = results(), {}
     for layout, label in LAYOUTS.items():
         slow = seconds(results, layout, "sequential")
-        for way, name in {**WAYS, LANES: "sequential, by lanes"}.items():
+        for way, name in {**WAYS, BY_LANES: "sequential, by lanes"}.items():
             try:
                 own_seconds = seconds(results, layout, way)
             except store.Absent:
@@ -367,7 +366,7 @@ CLAIMS = (
     cache_claim(
         "lanes-faster",
         "Checked lanes are at least 3 times faster, with the contexts of the exact recurrence",
-        speed("every_layer", LANES),
+        speed("every_layer", BY_LANES),
         "64 lanes begun 40 tokens early, borders checked; one thread, timed alone",
         threshold=3.0,
         kind="own",
