@@ -1,7 +1,7 @@
 """Experiment 17: when do parallel contexts equal sequential ones, and what do caches cost?"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,11 @@ from lib.context.parameters import (
     report_phase_one,
 )
 from lib.context.sources import Recurrent
-from lib.context.variants import layout_factors
 from lib.experiment import Experiment, Run
 from lib.parameters import whole, wholes
 from lib.results import store, tables
 from lib.results.claims import Measure, by_seed, change, difference, filled, level, times
+from lib.results.schema import THEIRS
 from lib.results.store import Results
 
 REPORT, CACHE = "context_parallel", "context_cache"
@@ -80,7 +80,11 @@ class Agreement:
     depth: int
     learning: bool
     label: str = ""
-    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> Mapping[str, Any]:
+        rate = "report" if self.learning else "0"
+        return {"layout": self.layout, "layers": self.depth, "rate": rate}
 
     def runs(self, parameters: Exp17, text: ContextText) -> Iterator[Run]:
         if self.depth not in parameters.numbers("depths"):
@@ -101,7 +105,10 @@ class Collection:
     layout: str
     way: str
     label: str = ""
-    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> Mapping[str, Any]:
+        return {"layout": self.layout, "way": self.way}
 
     def runs(self, parameters: Exp17, text: ContextText) -> Iterator[Run]:
         data = text.choose(parameters)
@@ -126,29 +133,14 @@ def ways(layout: str, parameters: Exp17, width: int, tokens: int) -> dict[str, R
     return found | ({BY_LANES: replace(block, way=BY_LANES)} if tokens >= BURN * LANES else {})
 
 
-def agreement_id(layout: str, depth: int, learning: bool = True) -> str:
-    """The id of the row that compares parallel and sequential contexts of a block."""
-    return f"{layout}_{depth}" + ("" if learning else "_rate_0")
-
-
-def _agreement(layout: str, depth: int, learning: bool) -> Agreement:
-    label = f"{LAYOUTS[layout]}, {depth} layer{'s' if depth > 1 else ''}"
-    label += "" if learning else ", rate 0"
-    factors = layout_factors(layout, layers=depth, rate="report" if learning else "0")
-    return Agreement(layout, depth, learning, label, factors)
-
-
-VARIANTS = {}
-for _layout in LAYOUTS:
+VARIANTS: dict[str, Agreement | Collection] = {}
+for _layout, _label in LAYOUTS.items():
     for _depth in range(1, DEEPEST + 1):
-        for _learning in (True, False):
-            _id = agreement_id(_layout, _depth, _learning)
-            VARIANTS[_id] = _agreement(_layout, _depth, _learning)
+        _id, _name = f"{_layout}_{_depth}", f"{_label}, {_depth} layer{'s' * (_depth > 1)}"
+        VARIANTS[_id] = Agreement(_layout, _depth, True, _name)
+        VARIANTS[f"{_id}_rate_0"] = Agreement(_layout, _depth, False, f"{_name}, rate 0")
     for _way, _name in WAYS.items():
-        _factors = layout_factors(_layout, way=_way)
-        VARIANTS[f"{_layout}_{_way}"] = Collection(
-            _layout, _way, f"{LAYOUTS[_layout]}: {_name}", _factors
-        )
+        VARIANTS[f"{_layout}_{_way}"] = Collection(_layout, _way, f"{_label}: {_name}")
 
 # --------------------------------------------------------------------------- tables
 
@@ -167,12 +159,8 @@ def trained(results: Results) -> pd.DataFrame:
 
 def agreement_table(results: Results) -> pd.DataFrame:
     """Ours by layout and depth beside the report's comparison (6 layers, every layer)."""
-    metrics = {
-        "cos_mean": "cosine",
-        "cos_min": "lowest",
-        "rel_err": "relative error",
-        "iterations": "iterations",
-    }
+    metrics = {"cos_mean": "cosine", "cos_min": "lowest", "rel_err": "relative error"}
+    metrics["iterations"] = "iterations"
     frame, rows, memory = compared(results), {}, {}
     for variant in frame["variant"].unique():
         own, name = frame[frame["variant"] == variant], results.labels[variant]
@@ -200,26 +188,28 @@ def positions_table(results: Results) -> pd.DataFrame:
 
 
 def cache_table(results: Results) -> pd.DataFrame:
-    """Seconds (alone, median of the repeats) and quality of the ways to fill the training cache."""
+    """Seconds (alone, median of the repeats) and quality of the ways to fill the training cache.
+
+    Rows of what was timed; a layout whose sequential way was not has none.
+    """
     frame, rows = results(), {}
     for layout, label in LAYOUTS.items():
-        slow = seconds(results, layout, "sequential")
         for way, name in {**WAYS, BY_LANES: "sequential, by lanes"}.items():
             try:
+                slow = seconds(results, layout, "sequential")
                 own_seconds = seconds(results, layout, way)
             except store.Absent:
                 continue
             own = frame[frame["variant"] == f"{layout}_{way}"]
-            sweeps = own["sweeps"] if len(own) and "sweeps" in own else pd.Series(dtype=float)
-            trained_here = len(own) > 0
-            ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")
+            sweeps = own.get("sweeps", pd.Series(dtype=float))
+            ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")  # lanes: none
             rows[f"{label}: {name}"] = {
                 "times faster": f"{(slow / own_seconds).mean():.1f}",
                 "n": len(own_seconds),
                 "test PPL": str(ppl or ""),
                 "seconds": f"{own_seconds.mean():.2f}",
                 "sweeps": f"{sweeps.mean():.1f}" if sweeps.notna().any() else "",
-                "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if trained_here else "",
+                "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if len(own) else "",
             }
     return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: way"), frame)
 
@@ -240,11 +230,16 @@ def seconds(results: Results, layout: str, way: str) -> pd.Series:
 
 
 def draw_agreement(results: Results) -> Figure:
-    """Mean cosine of Phase 1 table and exact recurrence by layout and depth, and the report's."""
+    """1 - mean cosine of Phase 1 table and exact recurrence by layout and depth, and the report's.
+
+    Each variant of a reader has a line of its own.
+    """
     frame = compared(results)
     groups: dict[str, dict[int, str]] = {}
     for row in frame.drop_duplicates("variant").itertuples():
-        name = LAYOUTS[row.layout] + (", rate 0" if str(row.rate) == "0" else "")
+        name = row.label
+        if not name.endswith(THEIRS):
+            name = LAYOUTS[row.layout] + (", rate 0" if str(row.rate) == "0" else "")
         groups.setdefault(name, {})[int(row.layers)] = row.variant
     reported = store.reported_value(REPORT, "parallel vs sequential", "cos_mean")
     title = f"parallel tables lie within 0.01 of the exact recurrence\n({tables.corpora(frame)})"
