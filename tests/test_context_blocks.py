@@ -14,7 +14,7 @@ from lib.context.block import (
     matched_context_dim,
     parameter_count,
 )
-from lib.context.head import NextTokenModel, UntiedHead, represented_parameters
+from lib.context.head import NextTokenModel, UntiedHead
 
 
 def count(module):
@@ -61,12 +61,6 @@ def test_forward_is_the_written_equation(layout):
     assert (block.layers[0].residual is not None) == (layout == "first_layer")
 
 
-def test_token_reaches_later_layers_only_where_the_layout_says_so():
-    for layout, expected in (("every_layer", True), ("first_layer_flat", False)):
-        later = ContextBlock(4, 3, 2, layout).layers[1].token_half(torch.randn(2, 3))
-        assert (later.dim() == 2) is expected
-
-
 def test_same_seed_same_block_and_other_seed_other_block():
     first, again, other = (ContextBlock(4, 4, 2, seed=s) for s in (3, 3, 4))
     assert torch.equal(first.layers[0].linear.weight, again.layers[0].linear.weight)
@@ -91,13 +85,7 @@ def test_unknown_layout_names_the_allowed_ones():
         ContextBlock(4, 4, 1, "sideways")
 
 
-def test_untied_head_starts_uniform():
-    head = UntiedHead(4, 7)
-    assert torch.equal(head(torch.randn(3, 4)), torch.zeros(3, 7))
-    assert represented_parameters(head) == 4 * 7 + 7
-
-
-def test_model_takes_one_context_per_layer():
+def test_model_takes_one_context_per_layer_and_predicts_uniformly_before_training():
     model = NextTokenModel(TokenBlock(4, 4, [6, 5]), UntiedHead(4, 3))
     targets = torch.tensor([0, 2])
     both = [torch.randn(2, 6), torch.randn(2, 5)]

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ from lib.context.experiments import e16_token_input as e16
 from lib.context.experiments import e17_parallel_contexts as e17
 from lib.context.experiments import e18_scaling as e18
 from lib.context.forgetting import noise_gain
-from lib.context.parameters import REPORT_TOKENS, report_phase_one
+from lib.context.parameters import REPORT_TOKENS, ContextParameters, report_phase_one
 from lib.context.phase_two import recipe
 from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
@@ -52,7 +53,8 @@ def tiny(experiment, **changes):
 
 def results(rows, **tables):
     frames = {name: pd.DataFrame(own) for name, own in tables.items()}
-    frame = pd.DataFrame([{"run_id": "x", "label": row["variant"], **row} for row in rows])
+    shared = {"run_id": "x", "status": "ok"}
+    frame = pd.DataFrame([{**shared, "label": row["variant"], **row} for row in rows])
     return Results("18_scaling", {"": frame, **frames})
 
 
@@ -138,6 +140,49 @@ def test_a_text_that_is_too_short_gives_all_it_has(own_cache):
     sizes = {task.labels["size_place"]: task.config.data.tokens for task in tasks}
     assert sizes == {1: 150, 2: 300, 3: 450}
     assert {task.config.data.vocabulary_tokens for task in tasks} == {450}
+
+
+def test_sizes_that_a_short_text_would_make_equal_are_refused(own_cache, monkeypatch):
+    p = tiny(e18.E18, text_sizes="150,300,600")
+    text = p.load()
+    for available, refused in ((301, False), (300, True)):
+        short = dataclasses.replace(text, available=available)
+        monkeypatch.setattr(ContextParameters, "load", lambda self, short=short: short)
+        with pytest.raises(ParameterError, match="holds 300") if refused else nullcontext():
+            assert p.load() is short
+
+
+def test_a_readers_comparison_has_a_line_of_its_own():
+    table = [{"variant": "every_layer_2", "label": "ours", "layout": "every_layer", "rate": "0"}]
+    table.append({"variant": "mine", "label": "mine (yours)", "layout": "first_layer_flat"})
+    common = {"layers": 2, "seed": 0, "cos_mean": 0.99, "corpus": "embedded", "size": "tiny"}
+    figure = e17.draw_agreement(results([{**common, **row} for row in table]))
+    told = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"token at every layer, rate 0", "mine (yours)"} <= told
+    own = e17.Agreement("first_layer_flat", 2, True)
+    assert own.factors == {"layout": "first_layer_flat", "layers": 2, "rate": "report"}
+    plt.close("all")
+
+
+def test_a_diverged_run_is_in_no_mean_of_the_tables():
+    rows = sized({"test_ppl": lambda t: 1e4 * t**-0.5, "er_pct": lambda t: 9.0})
+    for row in rows:
+        lost = row["variant"] == "first_layer_size_1" and row["seed"] == 1
+        row |= dict.fromkeys((*e18.SCHEDULES.values(), "unigram_test_ppl"), row["test_ppl"])
+        row["test_acc_pct"] = 5.0
+        row |= {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+        row |= {"status": "diverged", "test_ppl": 9e6, "run_id": "lost"} if lost else {}
+    found = results(rows)
+    assert e18.sizes_table(found)["n"].tolist() == [1, 2, 2]
+    assert e18.controls_table(found).iloc[0, 0] == pytest.approx(1e4 * 1000**-0.5, abs=0.1)
+    law = e18.scaling_table(found).filter(like="fixed epochs, 3", axis=0).iloc[0]
+    assert law["exponent"].startswith("-0.500") and law["sizes, n"] == "3, 1"
+
+
+def test_the_plan_of_another_study_or_size_is_refused_in_one_sentence():
+    for given, sentence in ((("03",), "allowed: 16, 17, 18"), (("18", "huge"), "allowed: full")):
+        with pytest.raises(SystemExit, match=sentence):
+            cost_plan.main(*given)
 
 
 def test_rows_that_are_equal_in_two_experiments_are_computed_once(own_cache):
@@ -385,6 +430,11 @@ def test_the_clock_runs_alone_beside_the_sequential_row(own_cache):
     }
     assert all(task.alone and task.config.names[-1] == "lanes" for task in clocks)
     assert not any(task.alone for task in tasks if not task.side)
+    # a text that holds fewer tokens than are asked for: shorter documents, no lanes
+    for task in e17.E17.tasks(p, [dataclasses.replace(p.load(), available=400)]):
+        if task.side:
+            names, documents = task.config.names, task.config.choices[1].document
+            assert (names[-1], documents) == ("table", 50)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.slug)

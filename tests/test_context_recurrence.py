@@ -31,6 +31,7 @@ from lib.context.phase_one import (
     phase_one_loss,
     run_phase_one,
 )
+from lib.context.sources import Recurrent, collect
 from lib.training import loop
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -128,6 +129,11 @@ def test_a_cell_that_does_not_forget_is_walked_token_by_token(monkeypatch):
     assert [exact(block, x)[1] for block in (forgets, keeps)] == ["lanes", "steps"]
     torch.testing.assert_close(exact(keeps, x)[0], steps(keeps, x), rtol=0, atol=0)
     assert exact(forgets, x[:-1])[1] == "steps"  # too short to be worth it
+    asked = Recurrent(LAYOUTS[1], 6, 8, None, way="lanes")
+    for block, how in ((forgets, "lanes"), (keeps, "steps")):
+        found = collect(asked, block, x[: BURN * 4])
+        assert found.measured == {"exact_by": how}
+        torch.testing.assert_close(found.final, steps(block, x[: BURN * 4]), rtol=1e-3, atol=1e-4)
 
 
 def test_contexts_made_when_they_are_read_are_those_held_in_memory():

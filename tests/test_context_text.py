@@ -6,7 +6,10 @@ import types
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2Model
 
+from lib.base.pretrained import BaseUnavailable
 from lib.context import block_run, features, language_run, ultrachat
 from lib.context.agreement_run import AgreementRun
 from lib.context.agreement_run import run as agree
@@ -140,11 +143,43 @@ def test_every_source_makes_a_row_and_repeats(name, scoring, tmp_path):
     assert ("held_test_ppl" in outcome.row) == (scoring == "full")
 
 
-def test_where_every_type_is_held_both_scorings_learn_the_same():
-    """Each type of the tokenizer in the training text: then nothing is shared or left out."""
-    streams = load_streams(choice(scoring="full"))
-    assert streams.vocabulary.size == load_embedding("tiny").table.shape[0]
-    assert int((streams.test.outputs < 0).sum()) == 0
+def test_every_type_of_the_tokenizer_is_scored_or_only_those_of_the_text():
+    full, held = (load_streams(choice(scoring=scoring)) for scoring in ("full", "held"))
+    assert full.vocabulary.size == load_embedding("tiny").table.shape[0] > held.vocabulary.size
+    assert int((full.test.outputs == UNSCORED).sum()) == 0
+    left_out = int((held.test.outputs == UNSCORED).sum())
+    assert left_out == round(120 * full.vocabulary.unscored_share(full.test.ids)) > 0
+
+
+def saved_gpt2(folder):
+    config = GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=1, n_positions=16)
+    GPT2Model(config).save_pretrained(folder)
+    load_embedding("tiny").tokenizer.save_pretrained(folder)
+    return folder / "model.safetensors"
+
+
+def without_table(weights):
+    kept = {name: t for name, t in load_file(weights).items() if "wte" not in name}
+    save_file(kept, weights, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda weights: weights.unlink(), "cannot be read"),
+        (lambda weights: weights.write_bytes(weights.read_bytes()[:-100]), "cannot be read"),
+        (without_table, "no input embedding"),
+        (lambda weights: [p.unlink() for p in weights.parent.glob("*token*")], "belong together"),
+    ],
+)
+def test_a_folder_without_its_embedding_is_refused_in_one_sentence(tmp_path, spoil, sentence):
+    weights = saved_gpt2(tmp_path)
+    load_embedding.cache_clear()
+    assert load_embedding(str(tmp_path)).table.shape == (300, 16)
+    spoil(weights)
+    load_embedding.cache_clear()
+    with pytest.raises(BaseUnavailable, match=sentence):
+        load_embedding(str(tmp_path))
 
 
 def test_contexts_in_memory_and_contexts_made_when_read_train_alike(tmp_path, monkeypatch):
@@ -184,7 +219,7 @@ def test_a_killed_run_reads_its_contexts_and_leaves_nothing_behind(tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(language_run, "fit_phase_two", stop)
+        patched.setattr(language_run, "phase_two", stop)
         with pytest.raises(KeyboardInterrupt):
             run_one(job, runs, task.CPU)
         cache = folder / "checkpoint_contexts.safetensors"

@@ -157,9 +157,10 @@ def matched_context_dim(target: int, token_dim: int, layers: int, layout: str) -
     width = 1
     while parameter_count(width + 1, token_dim, layers, layout) <= target:
         width += 1
-    low = target - parameter_count(width, token_dim, layers, layout)
-    high = parameter_count(width + 1, token_dim, layers, layout) - target
-    return width if abs(low) <= high else width + 1
+    return min(
+        (width, width + 1),
+        key=lambda w: abs(parameter_count(w, token_dim, layers, layout) - target),
+    )
 
 
 class TokenBlock(nn.Module):

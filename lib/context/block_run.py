@@ -71,15 +71,11 @@ def trained_block(choice: Recurrent, data: TrainingText, seed: int, place: Place
     block = choice.block(width, seed)
     if choice.phase_one is None:
         return TrainedBlock(block, {"iterations": 0, "phase_one_seconds": 0.0}, [])
-    config = BlockRun(data, choice.cell())
-    there = place.need(run, config, seed, KEPT)
-    try:
-        tensors, _ = load_tensors(there.folder / KEPT)
-    except files.Damaged as damage:
-        aside = files.set_aside(there.folder / KEPT)
-        print(f"{damage}; it is kept as {aside.name} and Phase 1 is made again", flush=True)
+    config, kept = BlockRun(data, choice.cell()), None
+    while not kept:
         there = place.need(run, config, seed, KEPT)
-        tensors, _ = load_tensors(there.folder / KEPT)
+        kept = files.kept(there.folder / KEPT, load_tensors)
+    tensors = kept[0]
     table, start = tensors.pop("table").clone(), tensors.pop("start").clone()  # aligned
     block.load_state_dict({name.removeprefix("block/"): t for name, t in tensors.items()})
     record = there.record()

@@ -13,7 +13,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,15 +21,8 @@ from lib.context.block import ContextBlock
 
 CHUNK = 4096  # tokens per batched pass: bounds the memory of one sweep
 LANES, BURN = 64, 40
+WORTH = 4 * BURN  # tokens a lane from which lanes are worth their early begin
 LANE_ERROR = 1e-5  # largest relative error at a border; rounding alone makes about 1e-6
-
-
-@dataclass(frozen=True)
-class Contexts:
-    """Final-layer contexts [N, D] and the relative change of each sweep (parallel only)."""
-
-    final: Tensor
-    changes: list[float] = field(default_factory=list)
 
 
 def zero_start(block: ContextBlock, x: Tensor) -> Tensor:
@@ -121,9 +113,15 @@ def lanes(
     return final.flatten(0, 1)[:n], gap.max().item() if count > 1 else 0.0
 
 
-def exact(block: ContextBlock, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, str]:
-    """The exact recurrence [N, D], and how: "lanes" where they pass their check, else "steps"."""
-    if x.shape[0] >= 4 * BURN * LANES:
+def exact(
+    block: ContextBlock, x: Tensor, start: Tensor | None = None, least: int = WORTH
+) -> tuple[Tensor, str]:
+    """The exact recurrence [N, D], and how it was found.
+
+    "lanes" where each would hold `least` tokens (BURN or more) and they pass their check, else
+    "steps".
+    """
+    if x.shape[0] >= least * LANES:
         final, error = lanes(block, x, start, LANES)
         if error <= LANE_ERROR:
             return final, "lanes"

@@ -33,6 +33,7 @@ ITERATIONS = {"every_layer": 7}  # of Phase 1 in the report, and
 OTHER_ITERATIONS = 22
 BACKWARD = 3  # forward and backward together, times forward
 HOUR = 3600
+STUDY = ".context."  # in the name of the module of an experiment that is planned here
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Cost:
         return self.phase_one + self.contexts + self.phase_two
 
 
+def untrained(data: StreamChoice, choice: Recurrent | TruncatedBptt) -> ContextBlock:
+    """A block of the size of a choice."""
+    return ContextBlock(choice.width, data.token_width, choice.layers, choice.layout)
+
+
 def block_products(block: ContextBlock) -> int:
     """Multiply-adds of a block for one token."""
     return sum(p.numel() for p in block.parameters() if p.dim() == 2)
@@ -99,7 +105,7 @@ class Planner:
     def cost(self, config: object, seed: int) -> Cost | None:
         """The cost of a configuration; None for what takes no time to speak of."""
         if isinstance(config, AgreementRun):
-            block = self._block(config.data, config.contexts)
+            block = untrained(config.data, config.contexts)
             sweeps = (config.sweeps + 2) * config.data.tokens * block_products(block)
             return Cost(
                 self._phase_one(config.data, config.contexts, seed),
@@ -113,9 +119,6 @@ class Planner:
             return self._trained(config.data, config.contexts, trainings, seed)
         return None
 
-    def _block(self, data: StreamChoice, choice: Recurrent) -> ContextBlock:
-        return choice.block(data.token_width, 0)
-
     def _phase_one(self, data: StreamChoice, choice: Recurrent, seed: int) -> float:
         if choice.phase_one is None:
             return 0.0
@@ -126,7 +129,7 @@ class Planner:
         iterations = min(
             ITERATIONS.get(choice.layout, OTHER_ITERATIONS), choice.phase_one.max_iterations
         )
-        work = BACKWARD * (iterations - 1) * data.tokens * block_products(self._block(data, choice))
+        work = BACKWARD * (iterations - 1) * data.tokens * block_products(untrained(data, choice))
         return work / self.rates.products / HOUR
 
     def _steps(self, block: ContextBlock, tokens: int) -> float:
@@ -148,13 +151,7 @@ class Planner:
         if isinstance(choice, Window):
             widths = [(choice.count - 1) * d] * choice.layers
         else:
-            layout = choice.layout
-            cell = (
-                choice
-                if isinstance(choice, Recurrent)
-                else Recurrent(layout, choice.layers, choice.width, None)
-            )
-            block = self._block(data, cell)
+            block = untrained(data, choice)
             widths, products = block.widths, block_products(block)
             if isinstance(choice, TruncatedBptt):
                 trained = products
@@ -216,11 +213,15 @@ def report(rows: Sequence[dict], rates: Rates) -> str:
 
 
 def main(number: str, size: str = "full") -> None:
-    """Print the plan of an experiment at a size."""
+    """Print the plan of an experiment at a size. Exits for one of another study."""
     from lib import registry
 
-    slug = next(name for name in registry.module_names() if name.startswith(number))
-    experiment = registry.experiment(slug)
+    slugs = {slug[:2]: slug for slug, name in registry.module_names().items() if STUDY in name}
+    if number not in slugs:
+        sys.exit(f"no context experiment {number!r}; allowed: {', '.join(slugs)}")
+    experiment = registry.experiment(slugs[number])
+    if size not in (sizes := experiment.parameters.sizes()):
+        sys.exit(f"no size {size!r}; allowed: {', '.join(sizes)}")
     parameters = experiment.parameters.at(size)
     torch.set_num_threads(1)
     rates = measured_rates()

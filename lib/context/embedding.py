@@ -72,15 +72,35 @@ def _fetched(name: str, revision: str) -> Path:
 
 
 def _from_auto(folder: Path, name: str) -> Embedding:
-    """A saved model of any architecture; safetensors only, no remote code."""
+    """A saved model of any architecture; safetensors only, no remote code.
+
+    Raises BaseUnavailable for a folder that cannot be read, that lacks the table (transformers
+    would draw it at random), or whose tokenizer is empty or does not fit the table.
+    """
     from transformers import AutoModel, AutoTokenizer
 
-    model = AutoModel.from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
-    )
-    table = model.get_input_embeddings().weight.detach().clone()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return _embedding(table, tokenizer, name)
+    from lib.base.pretrained import BaseUnavailable
+
+    options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    try:
+        model, found = AutoModel.from_pretrained(folder, local_files_only=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever of its many libraries raises
+        reason = " ".join(str(error).split())[:150]
+        raise BaseUnavailable(
+            f"The model in {folder} cannot be read ({type(error).__name__}: {reason})."
+        ) from error
+    weight = model.get_input_embeddings().weight
+    named = dict(model.named_parameters())
+    if any(named.get(key) is weight for key in found["missing_keys"]):
+        raise BaseUnavailable(f"The weights in {folder} hold no input embedding.")
+    rows, types = len(weight), len(tokenizer.get_vocab())
+    if not len(tokenizer.all_special_ids) < types <= rows:
+        raise BaseUnavailable(
+            f"The tokenizer in {folder} has {types:,} tokens, its table {rows:,} rows: they do not "
+            "belong together."
+        )
+    return _embedding(weight.detach().clone(), tokenizer, name)
 
 
 def narrowed(table: Tensor, width: int) -> Tensor:

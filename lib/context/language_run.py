@@ -47,20 +47,26 @@ class LanguageRun:
 @run_function("context_language")
 def run(config: LanguageRun, seed: int, place: Place) -> Outcome:
     """Train and measure one row. Raises Diverged when any loss is not finite."""
-    streams = load_streams(config.data)
-    if isinstance(config.contexts, TruncatedBptt):
+    streams, choice = load_streams(config.data), config.contexts
+    if isinstance(choice, TruncatedBptt):
         return _end_to_end(config, streams, seed, place)
-    if isinstance(config.contexts, Window):
-        parts = [_window(config.contexts, streams, split, place) for split in SPLITS]
-        return _phase_two(config, streams, parts, seed, place, {"context_params": 0}, {})
-    parts, about, tables = recurrent_parts(config.data, config.contexts, streams, seed, place)
-    return _phase_two(config, streams, parts, seed, place, about, tables)
+    about, tables, std = {"context_params": 0}, {}, None
+    if isinstance(choice, Window):
+        embedded = [getattr(streams, split).embedded for split in SPLITS]
+        made = [WindowContexts(x, choice.count, choice.layers) for x in embedded]
+        parts = features(made, streams, place)
+        # wider inputs, equal size of pre-activations
+        std = gain_matched_std(parts[0].contexts.widths[0] + embedded[0].shape[1])
+    else:
+        parts, about, tables = recurrent_parts(config.data, choice, streams, seed, place)
+    model, fit = phase_two(config.data, streams, parts, config.training, seed, place, std=std)
+    return _outcome(config, streams, model, fit, about, tables)
 
 
-def _window(choice: Window, streams: Streams, split: str, place: Place) -> Features:
-    stream = getattr(streams, split)
-    contexts = WindowContexts(stream.embedded, choice.count, choice.layers)
-    return Features(contexts, stream.embedded, stream.outputs, place.device)
+def features(made: list[Contexts], streams: Streams, place: Place) -> list[Features]:
+    """Features of train, valid and test from their contexts."""
+    parts = zip(made, (getattr(streams, split) for split in SPLITS), strict=True)
+    return [Features(c, part.embedded, part.outputs, place.device) for c, part in parts]
 
 
 def recurrent_parts(
@@ -70,16 +76,12 @@ def recurrent_parts(
     trained = trained_block(choice, data.training(), seed, place)
     block = trained.block
     collected, held_out = collected_contexts(choice, trained, streams, place.folder)
-    train_contexts = layer_contexts(
-        block, collected.final, streams.train.embedded, collected.starts
-    )
-    parts = [_features(train_contexts, streams, "train", place)]
-    for split, final in held_out.items():
-        contexts = layer_contexts(block, final, getattr(streams, split).embedded)
-        parts.append(_features(contexts, streams, split, place))
     x = streams.train.embedded
+    made = [layer_contexts(block, collected.final, x, collected.starts)]
+    for split, final in held_out.items():
+        made.append(layer_contexts(block, final, getattr(streams, split).embedded))
     curve = forgetting_curve(block, x)
-    last = parts[2].contexts.rows(0, len(streams.test))[-1]  # the last layer's test contexts
+    last = made[2].rows(0, len(streams.test))[-1]  # the last layer's test contexts
     about = trained.row | {
         **collected.measured,
         "cache_bytes": 4 * len(x) * sum(block.widths),
@@ -88,12 +90,8 @@ def recurrent_parts(
         "memory_tokens": memory_tokens(curve),
         "context_params": sum(p.numel() for p in block.parameters()),
     }
-    return parts, about, {"phase_one": trained.curve, "forgetting": curve}
-
-
-def _features(contexts: Contexts, streams: Streams, split: str, place: Place) -> Features:
-    stream = getattr(streams, split)
-    return Features(contexts, stream.embedded, stream.outputs, place.device)
+    tables = {"phase_one": trained.curve, "forgetting": curve}
+    return features(made, streams, place), about, tables
 
 
 def collected_contexts(
@@ -136,35 +134,24 @@ def next_token_model(
     return NextTokenModel(token_block, build_head(d, streams.vocabulary))
 
 
-def fit_phase_two(
-    parts: list[Features],
-    model: NextTokenModel,
-    training: Training,
-    path: Path,
-    identity: str,
-) -> Fit:
-    """Train a model on the features of train; valid chooses the epoch, test is written beside."""
-    work = PhaseTwoWork(model, parts[0], parts[1], training, {"test": parts[2]})
-    return train(work, training, path=path, identity=identity)
-
-
-def _phase_two(
-    config: LanguageRun,
+def phase_two(
+    data: StreamChoice,
     streams: Streams,
     parts: list[Features],
+    training: Training,
     seed: int,
     place: Place,
-    about: dict,
-    tables: dict,
-) -> Outcome:
-    widths, std = parts[0].contexts.widths, None
-    if isinstance(config.contexts, Window):  # wider inputs, equal size of pre-activations
-        std = gain_matched_std(widths[0] + parts[0].tokens.shape[1])
-    model = next_token_model(streams, widths, seed, std).to(place.device)
-    path = place.folder / "checkpoint.safetensors"
-    identity = f"{seed} {config.data.corpus.sha256}"
-    fit = fit_phase_two(parts, model, config.training, path, identity)
-    return _outcome(config, streams, model, fit, about, tables)
+    name: str = "checkpoint",
+    std: float | None = None,
+) -> tuple[NextTokenModel, Fit]:
+    """A fresh model trained on the features of train; ``name``: of its checkpoint.
+
+    Valid chooses the epoch, test is written beside.
+    """
+    model = next_token_model(streams, parts[0].contexts.widths, seed, std).to(place.device)
+    work = PhaseTwoWork(model, parts[0], parts[1], training, {"test": parts[2]})
+    path, identity = place.folder / f"{name}.safetensors", f"{seed} {data.corpus.sha256}"
+    return model, train(work, training, path=path, identity=identity)
 
 
 def _outcome(
@@ -204,6 +191,8 @@ def corpus_columns(data: StreamChoice, streams: Streams) -> dict[str, Any]:
 
 
 def _end_to_end(config: LanguageRun, streams: Streams, seed: int, place: Place) -> Outcome:
+    """All epochs are trained, whatever the patience of ``config.training``, and the one that is
+    best on valid is reported; the rank and the noise gain are those of the last weights."""
     choice, schedule = config.contexts, config.training
     width = streams.train.embedded.shape[1]
     block = Recurrent(choice.layout, choice.layers, choice.width).block(width, seed)

@@ -13,8 +13,7 @@ from lib.context.head import represented_parameters
 from lib.context.language_run import (
     chosen_metrics,
     corpus_columns,
-    fit_phase_two,
-    next_token_model,
+    phase_two,
     recurrent_parts,
 )
 from lib.context.sources import Recurrent
@@ -78,11 +77,9 @@ def run(config: ScalingRun, seed: int, place: Place) -> Outcome:
     parts, about, tables = recurrent_parts(config.data, config.contexts, streams, seed, place)
     row = corpus_columns(config.data, streams) | about
     curves: list[dict[str, Any]] = []
-    identity = f"{seed} {config.data.corpus.sha256}"
     for recipe in config.recipes:
-        model = next_token_model(streams, parts[0].contexts.widths, seed).to(place.device)
-        path = place.folder / f"checkpoint_{recipe.name}.safetensors"
-        fit = fit_phase_two(parts, model, recipe.training, path, identity)
+        name = f"checkpoint_{recipe.name}"
+        model, fit = phase_two(config.data, streams, parts, recipe.training, seed, place, name)
         row |= chosen_columns(recipe, fit.curve)
         curves += [{"recipe": recipe.name, **entry} for entry in fit.curve]
     first = config.recipes[0].name

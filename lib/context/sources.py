@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lib.context.block import ContextBlock
 from lib.context.contexts import (
+    BURN,
+    WORTH,
     cut_contexts,
     document_starts,
     documents,
     exact,
-    lanes,
     parallel,
     steps,
 )
@@ -111,7 +112,8 @@ def collect(
     """Contexts of a training stream x [N, m*d] by the chosen way.
 
     ``table``: the last one of Phase 1. ``by_steps`` walks the sequential way token after token
-    even where lanes would give the same, which is what a clock has to time.
+    even where lanes would give the same, which is what a clock has to time. The way "lanes" tries
+    them on shorter texts too; where they fail their check it walks token after token as well.
     """
     if choice.way == "table":
         return Collected(table)
@@ -124,12 +126,9 @@ def collect(
     if choice.way == "parallel":
         final, changes = parallel(block, x, choice.sweeps, CHANGE)
         return Collected(final, measured={"sweeps": len(changes)})
-    if choice.way == "lanes":
-        final, error = lanes(block, x)
-        return Collected(final, measured={"border_error": error})
-    if by_steps:
+    if by_steps and choice.way == "sequential":
         return Collected(steps(block, x))
-    final, how = exact(block, x)
+    final, how = exact(block, x, least=BURN if choice.way == "lanes" else WORTH)
     return Collected(final, measured={"exact_by": how})
 
 

@@ -87,8 +87,3 @@ class Unigram:
     def runs(self, parameters: ContextParameters, text: ContextText) -> Iterator[Run]:
         data = text.choose(parameters, **self.data(parameters))
         yield Run(language_run.run_unigram, UnigramRun(data), 0)
-
-
-def layout_factors(layout: str, **more: Any) -> dict[str, Any]:
-    """Factors of a row: where its tokens enter, and what else tells it from the others."""
-    return {"layout": layout, **more}

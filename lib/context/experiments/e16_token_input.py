@@ -10,16 +10,7 @@ from lib.context import figures as contexts
 from lib.context.claims import on_ultrachat, remembered, valid_accuracy
 from lib.context.parameters import LAYOUTS, QUICK_TEXT, SMALL_TEXT, ContextParameters
 from lib.context.sources import Recurrent
-from lib.context.variants import (
-    Language,
-    Sources,
-    Unigram,
-    block,
-    end_to_end,
-    layout_factors,
-    matched,
-    window,
-)
+from lib.context.variants import Language, Sources, Unigram, block, end_to_end, matched, window
 from lib.experiment import Experiment
 from lib.figures import training
 from lib.parameters import ParameterError, whole
@@ -111,7 +102,7 @@ def wide(parameters: Exp16) -> dict | None:
 
 def row(label: str, sources: Sources, layout: str, contexts: str, **more) -> Language:
     """A row of the experiment and its factors."""
-    factors = layout_factors(layout, contexts=contexts, k=more.pop("k", None))
+    factors = {"layout": layout, "contexts": contexts, "k": more.pop("k", None)}
     return Language(label, sources, factors, **{"data": held_vocabulary, **more})
 
 
@@ -163,6 +154,7 @@ VARIANTS = {**LAYERS, **WINDOWS, **MEMORIES, "unigram": Unigram(data=held_vocabu
 def properties(results: Results) -> pd.DataFrame:
     """What the contexts of one text are like: rank by two definitions, contraction, memory,
     Phase 1."""
+    results = results.sound()
     frame = results()
     columns = {
         "er_pct": "effective rank %",
@@ -190,10 +182,11 @@ def properties(results: Results) -> pd.DataFrame:
 def draw_perplexity(results: Results) -> Figure:
     """Test perplexity of the layouts and their controls."""
     pair = results.names(("every_layer", "first_layer"))
-    title = f"{' against '.join(pair)} ({tables.corpora(results())})"
+    title, text = " against ".join(pair), f"({tables.corpora(results())})"
     if len(pair) == 2:
-        found = percent_interval(change("every_layer", "first_layer")(results))
-        title = f"{' against '.join(pair)}: {found} %\n({tables.corpora(results())})"
+        title += f": {percent_interval(change('every_layer', 'first_layer')(results))} %\n{text}"
+    else:
+        title += f" {text}"
     levels = _unigram(results, "test_ppl")
     return training.intervals(results.named(), results.names(list(LAYERS)), title, floors=levels)
 

@@ -1,7 +1,7 @@
 """Experiment 17: when do parallel contexts equal sequential ones, and what do caches cost?"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lib.context import figures as contexts
 from lib.context.agreement_run import AgreementRun
 from lib.context.claims import disagreement, on_ultrachat, remembered
 from lib.context.collection_clock import CollectionClock
+from lib.context.contexts import BURN, LANES
 from lib.context.language_run import LanguageRun
 from lib.context.parameters import (
     LAYOUTS,
@@ -23,11 +24,11 @@ from lib.context.parameters import (
     report_phase_one,
 )
 from lib.context.sources import Recurrent
-from lib.context.variants import layout_factors
 from lib.experiment import Experiment, Run
 from lib.parameters import whole, wholes
 from lib.results import store, tables
 from lib.results.claims import Measure, by_seed, change, difference, filled, level, times
+from lib.results.schema import THEIRS
 from lib.results.store import Results
 
 REPORT, CACHE = "context_parallel", "context_cache"
@@ -39,7 +40,7 @@ WAYS = {
     "parallel": "parallel sweeps",
     "table": "Phase 1 table",
 }
-LANES = "lanes"  # timed beside the others: contexts as those of the sequential way
+BY_LANES = "lanes"  # timed beside the others: contexts as those of the sequential way
 
 
 class Exp17(ContextParameters):
@@ -62,11 +63,6 @@ class Exp17(ContextParameters):
         "small": {**SMALL_TEXT, "tokens": 3_000, "width": 192},
     }
 
-    @property
-    def document(self) -> int:
-        """Tokens of a document when documents are batched: at least eight documents."""
-        return min(256, self.tokens // 8)
-
 
 # --------------------------------------------------------------------------- variants
 
@@ -84,7 +80,11 @@ class Agreement:
     depth: int
     learning: bool
     label: str = ""
-    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> Mapping[str, Any]:
+        rate = "report" if self.learning else "0"
+        return {"layout": self.layout, "layers": self.depth, "rate": rate}
 
     def runs(self, parameters: Exp17, text: ContextText) -> Iterator[Run]:
         if self.depth not in parameters.numbers("depths"):
@@ -105,11 +105,14 @@ class Collection:
     layout: str
     way: str
     label: str = ""
-    factors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> Mapping[str, Any]:
+        return {"layout": self.layout, "way": self.way}
 
     def runs(self, parameters: Exp17, text: ContextText) -> Iterator[Run]:
         data = text.choose(parameters)
-        choices = ways(self.layout, text.width(parameters), parameters)
+        choices = ways(self.layout, parameters, text.width(parameters), data.tokens)
         config = LanguageRun(data, choices[self.way], parameters.phase_two())
         clock = CollectionClock(data, tuple(choices.values()), tuple(choices))
         for seed in range(parameters.seeds):
@@ -118,38 +121,26 @@ class Collection:
                 yield Run(collection_clock.run, clock, seed, side=True, alone=True)
 
 
-def ways(layout: str, width: int, parameters: Exp17) -> dict[str, Recurrent]:
-    """One choice of contexts a way, all with the same block and Phase 1."""
+def ways(layout: str, parameters: Exp17, width: int, tokens: int) -> dict[str, Recurrent]:
+    """One choice of contexts a way, all with the same block and Phase 1.
+
+    A text of so many ``tokens`` is cut into at least eight documents; one too short for lanes of
+    BURN tokens has none.
+    """
     block = _block(layout, parameters.layers, width, True)
-    changes = {"sweeps": parameters.sweeps, "document": parameters.document}
+    changes = {"sweeps": parameters.sweeps, "document": min(256, tokens // 8)}
     found = {way: replace(block, way=way, **changes) for way in WAYS}
-    enough = parameters.tokens >= 64 * 40  # lanes shorter than what a cell remembers are refused
-    return found | ({LANES: replace(block, way=LANES)} if enough else {})
+    return found | ({BY_LANES: replace(block, way=BY_LANES)} if tokens >= BURN * LANES else {})
 
 
-def agreement_id(layout: str, depth: int, learning: bool = True) -> str:
-    """The id of the row that compares parallel and sequential contexts of a block."""
-    return f"{layout}_{depth}" + ("" if learning else "_rate_0")
-
-
-def _agreement(layout: str, depth: int, learning: bool) -> Agreement:
-    label = f"{LAYOUTS[layout]}, {depth} layer{'s' if depth > 1 else ''}"
-    label += "" if learning else ", rate 0"
-    factors = layout_factors(layout, layers=depth, rate="report" if learning else "0")
-    return Agreement(layout, depth, learning, label, factors)
-
-
-VARIANTS = {}
-for _layout in LAYOUTS:
+VARIANTS: dict[str, Agreement | Collection] = {}
+for _layout, _label in LAYOUTS.items():
     for _depth in range(1, DEEPEST + 1):
-        for _learning in (True, False):
-            _id = agreement_id(_layout, _depth, _learning)
-            VARIANTS[_id] = _agreement(_layout, _depth, _learning)
+        _id, _name = f"{_layout}_{_depth}", f"{_label}, {_depth} layer{'s' * (_depth > 1)}"
+        VARIANTS[_id] = Agreement(_layout, _depth, True, _name)
+        VARIANTS[f"{_id}_rate_0"] = Agreement(_layout, _depth, False, f"{_name}, rate 0")
     for _way, _name in WAYS.items():
-        _factors = layout_factors(_layout, way=_way)
-        VARIANTS[f"{_layout}_{_way}"] = Collection(
-            _layout, _way, f"{LAYOUTS[_layout]}: {_name}", _factors
-        )
+        VARIANTS[f"{_layout}_{_way}"] = Collection(_layout, _way, f"{_label}: {_name}")
 
 # --------------------------------------------------------------------------- tables
 
@@ -168,12 +159,8 @@ def trained(results: Results) -> pd.DataFrame:
 
 def agreement_table(results: Results) -> pd.DataFrame:
     """Ours by layout and depth beside the report's comparison (6 layers, every layer)."""
-    metrics = {
-        "cos_mean": "cosine",
-        "cos_min": "lowest",
-        "rel_err": "relative error",
-        "iterations": "iterations",
-    }
+    metrics = {"cos_mean": "cosine", "cos_min": "lowest", "rel_err": "relative error"}
+    metrics["iterations"] = "iterations"
     frame, rows, memory = compared(results), {}, {}
     for variant in frame["variant"].unique():
         own, name = frame[frame["variant"] == variant], results.labels[variant]
@@ -201,26 +188,28 @@ def positions_table(results: Results) -> pd.DataFrame:
 
 
 def cache_table(results: Results) -> pd.DataFrame:
-    """Seconds (alone, median of the repeats) and quality of the ways to fill the training cache."""
+    """Seconds (alone, median of the repeats) and quality of the ways to fill the training cache.
+
+    Rows of what was timed; a layout whose sequential way was not has none.
+    """
     frame, rows = results(), {}
     for layout, label in LAYOUTS.items():
-        slow = seconds(results, layout, "sequential")
-        for way, name in {**WAYS, LANES: "sequential, by lanes"}.items():
+        for way, name in {**WAYS, BY_LANES: "sequential, by lanes"}.items():
             try:
+                slow = seconds(results, layout, "sequential")
                 own_seconds = seconds(results, layout, way)
             except store.Absent:
                 continue
             own = frame[frame["variant"] == f"{layout}_{way}"]
-            sweeps = own["sweeps"] if len(own) and "sweeps" in own else pd.Series(dtype=float)
-            trained_here = len(own) > 0
-            ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")
+            sweeps = own.get("sweeps", pd.Series(dtype=float))
+            ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")  # lanes: none
             rows[f"{label}: {name}"] = {
                 "times faster": f"{(slow / own_seconds).mean():.1f}",
                 "n": len(own_seconds),
                 "test PPL": str(ppl or ""),
                 "seconds": f"{own_seconds.mean():.2f}",
                 "sweeps": f"{sweeps.mean():.1f}" if sweeps.notna().any() else "",
-                "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if trained_here else "",
+                "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if len(own) else "",
             }
     return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: way"), frame)
 
@@ -241,11 +230,16 @@ def seconds(results: Results, layout: str, way: str) -> pd.Series:
 
 
 def draw_agreement(results: Results) -> Figure:
-    """Mean cosine of Phase 1 table and exact recurrence by layout and depth, and the report's."""
+    """1 - mean cosine of Phase 1 table and exact recurrence by layout and depth, and the report's.
+
+    Each variant of a reader has a line of its own.
+    """
     frame = compared(results)
     groups: dict[str, dict[int, str]] = {}
     for row in frame.drop_duplicates("variant").itertuples():
-        name = LAYOUTS[row.layout] + (", rate 0" if str(row.rate) == "0" else "")
+        name = row.label
+        if not name.endswith(THEIRS):
+            name = LAYOUTS[row.layout] + (", rate 0" if str(row.rate) == "0" else "")
         groups.setdefault(name, {})[int(row.layers)] = row.variant
     reported = store.reported_value(REPORT, "parallel vs sequential", "cos_mean")
     title = f"parallel tables lie within 0.01 of the exact recurrence\n({tables.corpora(frame)})"
@@ -367,7 +361,7 @@ CLAIMS = (
     cache_claim(
         "lanes-faster",
         "Checked lanes are at least 3 times faster, with the contexts of the exact recurrence",
-        speed("every_layer", LANES),
+        speed("every_layer", BY_LANES),
         "64 lanes begun 40 tokens early, borders checked; one thread, timed alone",
         threshold=3.0,
         kind="own",

@@ -26,7 +26,7 @@ from lib.context.parameters import (
 from lib.context.phase_two import recipe
 from lib.context.scaling import PowerLaw, fit_power_law, fit_with_floor, residual_interval
 from lib.context.scaling_run import Recipe, ScalingRun, column, last_column
-from lib.context.variants import Language, Sources, block, layout_factors, matched, window
+from lib.context.variants import Language, Sources, block, matched, window
 from lib.experiment import Experiment, Run
 from lib.parameters import ParameterError, whole, wholes
 from lib.results import store, tables
@@ -35,6 +35,7 @@ from lib.results.statistics import interval
 from lib.results.store import Results
 
 REPORT = "context_scaling"
+SAMPLES = (50, 100, 200, 500)  # conversations of the report's four sizes
 FIXED, OWN, EQUAL = "fixed", "report", "equal_updates"
 # the stopping rules (patience; 0: none) that are read off the curve of each recipe
 RULES = {FIXED: (0, 1, 3), OWN: (1,), EQUAL: (0,)}
@@ -128,6 +129,16 @@ class Exp18(ContextParameters):
                 f"{sizes[0]:g}"
             )
 
+    def load(self) -> ContextText:
+        """Text and embedding. Raises ParameterError where two sizes become all of the text."""
+        text, second = super().load(), self.numbers("text_sizes")[-2]
+        if text.available <= second:
+            raise ParameterError(
+                f"parameter 'text_sizes' is {self.text_sizes!r}; the text holds {text.available:,} "
+                "tokens; allowed: all sizes but the largest below that"
+            )
+        return text
+
     def size_at(self, place: int) -> int | None:
         """Tokens asked for at a place of ``text_sizes``, counted from 1; None beyond the last."""
         sizes = self.numbers("text_sizes")
@@ -201,7 +212,7 @@ def _control(label: str, sources: Sources, place: int, layout: str, contexts: st
     def seeds(parameters: Exp18) -> int:
         return min(parameters.controls, parameters.seeds_at(place))
 
-    factors = layout_factors(layout, contexts=contexts, size_place=place, k=k)
+    factors = {"layout": layout, "contexts": contexts, "size_place": place, "k": k}
     return Language(f"{label}, size {place}", sources, factors, data, seeds)
 
 
@@ -211,7 +222,7 @@ MAIN = {
         layout,
         place,
         f"{label}, size {place}",
-        layout_factors(layout, contexts="phase 1", size_place=place, k=None),
+        {"layout": layout, "contexts": "phase 1", "size_place": place, "k": None},
     )
     for place in PLACES
     for layout, label in LAYOUTS.items()
@@ -264,10 +275,14 @@ def laws(results: Results, layout: str, metric: str) -> dict[str, PowerLaw]:
     return {"no floor": fit_power_law(tokens, values), "floor": fit_with_floor(tokens, values)}
 
 
+def reported_ppl() -> list[float]:
+    """The report's validation perplexities at its four sizes."""
+    return [store.reported_value(REPORT, f"{n} samples", "val_ppl") for n in SAMPLES]
+
+
 def scaling_table(results: Results) -> pd.DataFrame:
     """Exponent by layout and schedule with interval over seeds, and the report's own fit."""
-    rows = {}
-    ppl = [store.reported_value(REPORT, f"{n} samples", "val_ppl") for n in (50, 100, 200, 500)]
+    results, rows, ppl = results.sound(), {}, reported_ppl()
     low, high = residual_interval(REPORT_TOKENS, ppl)
     law, floored = fit_power_law(REPORT_TOKENS, ppl), fit_with_floor(REPORT_TOKENS, ppl)
     rows["report: first layer, one run"] = _row(
@@ -322,7 +337,7 @@ def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n
 
 def sizes_table(results: Results) -> pd.DataFrame:
     """Every layout and number of tokens: perplexity, that with patience 1, accuracy, rank."""
-    frame, rows = results(), {}
+    frame, rows = results.sound()(), {}
     for variant in frame.loc[frame["contexts"] == "phase 1", "variant"].unique():
         own = frame[frame["variant"] == variant]
         name = re.sub(r", size \d+$", "", results.labels[variant])
@@ -339,7 +354,7 @@ def sizes_table(results: Results) -> pd.DataFrame:
 
 def controls_table(results: Results) -> pd.DataFrame:
     """Test perplexity of the controls and of the main rows, contexts by training tokens."""
-    frame = results()
+    frame = results.sound()()
     names = frame["label"].str.replace(r", size \d+$", "", regex=True)
     found = frame.assign(contexts=names).pivot_table(
         index="contexts", columns="tokens", values="test_ppl", sort=False
@@ -376,7 +391,7 @@ def draw_schedules(results: Results) -> Figure:
         wide = grid(results, "first_layer", metric)
         if len(wide) and len(wide.columns) > 2:
             found[name] = [fit_power_law(wide.columns, row).alpha for row in wide.to_numpy()]
-    ppl = [store.reported_value(REPORT, f"{n} samples", "val_ppl") for n in (50, 100, 200, 500)]
+    ppl = reported_ppl()
     alpha = fit_power_law(REPORT_TOKENS, ppl).alpha
     reported = (alpha, *residual_interval(REPORT_TOKENS, ppl))
     means = sorted(np.mean(values) for values in found.values())
@@ -430,13 +445,10 @@ def _compare(row: pd.Series, expected: dict[str, float], where: str) -> None:
 # --------------------------------------------------------------------------- claims
 
 
-def exponents(layout: str, metric: str = "test_ppl", whole_range: bool = True) -> Measure:
-    """Exponent of the law without floor, one a seed."""
-    return of_law("alpha", layout, metric, whole_range)
-
-
-def of_law(part: str, layout: str, metric: str, whole_range: bool = True) -> Measure:
-    """``alpha`` or ``r2`` of the law without floor, one a seed."""
+def exponents(
+    layout: str, metric: str = "test_ppl", whole_range: bool = True, part: str = "alpha"
+) -> Measure:
+    """Exponent of the law without floor, or another ``part`` of it (``r2``), one a seed."""
 
     def measure(results: Results) -> np.ndarray:
         wide = grid(results, layout, metric, whole_range)
@@ -604,10 +616,10 @@ def beside_size(place: int) -> dict[str, Measure]:
 
 BESIDE = {
     (f"{samples} samples", metric): measure
-    for place, samples in enumerate((50, 100, 200, 500), start=1)
+    for place, samples in enumerate(SAMPLES, start=1)
     for metric, measure in beside_size(place).items()
 } | {
-    ("fit", part): of_law(part, "first_layer", column(OWN, 1, "val_ppl"))
+    ("fit", part): exponents("first_layer", column(OWN, 1, "val_ppl"), part=part)
     for part in ("alpha", "r2")
 }
 REMARKS = {
