@@ -572,11 +572,11 @@ def test_rivals_that_are_outstanding_are_said_to_be():
 def test_rates_are_not_refused_while_a_study_is_outstanding(capsys):
     frame = pd.DataFrame(
         {"variant": [e19.study_id("low_rank", rate) for rate in e19.STUDY_RATES],
-         "val_ppl": [4.0, 3.0, 2.0, 3.0]}
+         "val_ppl": [4.0, 3.0, 2.0, 3.0, 9.0]}
     )  # fmt: skip
     e19.check_rates(Results("slug", {"": frame}), Exp19())
     printed = capsys.readouterr().out
-    assert "LoRA: learning rate 0.001, best of 4" in printed
+    assert "LoRA: learning rate 0.001, best of 5" in printed
     assert "Second pass: its study of learning rates is outstanding" in printed
 
 
@@ -629,3 +629,26 @@ def test_rivals_do_not_enter_the_choice_of_the_routed_stage():
 
 def test_every_further_mark_of_the_figure_has_a_shape():
     assert len(pareto.FURTHER) == len(e19.MARKS)
+
+
+def test_a_share_beyond_what_was_measured_is_not_made_up():
+    with pytest.raises(Absent, match="not measured at a share of 0.25"):
+        at_share(routes_of([(0.1, 0.08, 8.0), (0.25, 0.2, 4.0)]), "s", "gate", 0.25)
+
+
+def test_seeds_of_an_unfinished_sweep_are_paired():
+    main = pd.DataFrame(
+        {"variant": name, "seed": seed, "test_ppl": ppl, "base_test_ppl": 10.0, "flops": 1.0,
+         "val_ppl": 1.0, "rate": 0.25, "run_id": f"{name}{seed}"}
+        for name, seed, ppl in (("all_1", 0, 6.0), ("all_1", 2, 9.0), ("routed", 1, 5.0),
+                                ("routed", 2, 10.0), ("tuned", 0, 8.0), ("tuned", 1, 8.0))
+    )  # fmt: skip
+    routes = pd.DataFrame(
+        {"variant": "all_1", "seed": seed, "rule": rule, "wanted_rate": 0.25, "test_rate": 0.25,
+         "val_flops": 1.0, "val_ppl": 1.0, "test_ppl": ppl, "run_id": f"all_1{seed}"}
+        for rule in ("gate", "entropy") for seed, ppl in ((0, 6.0), (2, 9.0))
+    )  # fmt: skip
+    results = Results("slug", {"": main, "routes": routes})
+    assert e19.all_against_routed(results) == pytest.approx([-10.0]), "seed 2, which both have"
+    alone = Results("slug", {"": main[main["variant"] != "all_1"], "routes": routes})
+    assert e19.gate_against_unrouted(alone) == pytest.approx([-25.0]), "seed 0"
