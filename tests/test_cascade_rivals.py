@@ -627,6 +627,14 @@ def test_rivals_do_not_enter_the_choice_of_the_routed_stage():
         e19.best_pass(pd.DataFrame({"variant": ["all_1"], "val_ppl": [1.0]}))
 
 
+def test_the_heading_names_the_lowest_point_of_lines_too():
+    mean = pd.DataFrame(
+        {"test_ppl": [9.0, 8.0, 8.5], "flops": [1.1, 1.2, 1.3]}, index=[0.1, 0.5, 1]
+    )
+    assert pareto._lowest("Stage", mean) == ("Stage, 50 % routed", 8.0, 1.2)
+    assert pareto._lowest("Stage", mean.tail(1)) == ("Stage", 8.5, 1.3)
+
+
 def test_every_further_mark_of_the_figure_has_a_shape():
     assert len(pareto.FURTHER) == len(e19.MARKS)
 
