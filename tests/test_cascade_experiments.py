@@ -242,7 +242,10 @@ def test_the_plan_is_printed(kept, capsys, monkeypatch):
     monkeypatch.setattr(cost_plan, "calibration", lambda base: flat)
     cost_plan.main(["13", "--size", "tiny"])
     printed = capsys.readouterr().out
-    assert "core-hours of training are left" in printed or "hours" in printed
+    assert "core-hours of training are left" in printed and "Hard tokens" in printed
+    with pytest.raises(SystemExit):
+        cost_plan.main(["19"])
+    assert "allowed: 12, 13, 14" in capsys.readouterr().err
 
 
 def test_a_stage_that_kept_its_start_has_no_gain_to_share():

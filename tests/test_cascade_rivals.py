@@ -319,6 +319,8 @@ def test_a_stage_stands_behind_an_adapted_base(every, adapter, tmp_path):
     assert {line["rule"] for line in outcome.tables["routes"]} == set(rules)
     with pytest.raises(ValueError, match="another base"):
         RoutedForCausalLM.assemble(data.base, tmp_path / "stage", "gate", 0.0)
+    with pytest.raises(ValueError, match="are not those of this adaptation"):
+        adapted_tail(replace(adapter, layers=2), data, 1, made)
     again = run_in(tmp_path / "again", routed_stage_run.run, config, 1)
     assert again.row == row and again.tables == outcome.tables
 
@@ -578,6 +580,11 @@ def test_rates_are_not_refused_while_a_study_is_outstanding(capsys):
     printed = capsys.readouterr().out
     assert "LoRA: learning rate 0.001, best of 5" in printed
     assert "Second pass: its study of learning rates is outstanding" in printed
+    for size in ("tiny", "large"):
+        e19.check_rates(Results("slug", {"": frame}), Exp19.at(size))
+        assert (
+            capsys.readouterr().out.strip() == "learning rates are checked at the full size alone"
+        )
 
 
 def routes_of(lines) -> Results:

@@ -309,6 +309,8 @@ def test_the_finished_model_serves_and_loads(dataset, plan, place, tmp_path):
         assert model(ids).logits.isfinite().all()
     with pytest.raises(ValueError, match="allowed"):
         RoutedConfig(rule="loss")
+    with pytest.raises(ValueError, match="left no joint_gate"):
+        RoutedForCausalLM.assemble(base, tmp_path, "joint_gate", 0.0)
 
 
 def test_the_clock_counts_every_rate(dataset, place):

@@ -83,12 +83,14 @@ def adapted_tail(
     config: BaselineRun, data: OpenDataset, seed: int, kept: Place
 ) -> tuple[Tail, str]:
     """The trained last layers of a finished run that kept its weights, and the SHA-256 of base and
-    run together. Raises ``ValueError`` if the run had another base."""
+    run together. Raises ``ValueError`` if the run had another base or other weights."""
     weights, about = load_tensors(kept.folder / ADAPTER_FILE)
     if about["base_sha256"] != data.base.sha256:
         raise ValueError(f"the weights in {kept.folder.name} were trained on another base")
     tail = _tail(config, data.base, seed)
-    tail.load_state_dict(weights, strict=False)
+    if weights.keys() != {name for name, p in tail.named_parameters() if p.requires_grad}:
+        raise ValueError(f"the weights in {kept.folder.name} are not those of this adaptation")
+    tail.load_state_dict(weights, strict=False)  # the frozen ones are the base's
     digest = hashlib.sha256(f"{data.base.sha256} {kept.folder.name}".encode())
     return tail.requires_grad_(False).to(kept.device), digest.hexdigest()
 

@@ -44,6 +44,7 @@ from lib.training.loop import Training, train
 
 EXPECTED_EPOCHS = 3  # of a stage that stops early: R1's stopped after 2 to 4
 LENGTH = 128
+PLANNED = ("12", "13", "14")  # experiments that it knows the runs of
 WEIGHTS = {REPORTED: 3, EXPLANATION: 2}
 REPEATS = 3
 
@@ -292,6 +293,10 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("experiments", nargs="*", default=["13", "12", "14"])
     parser.add_argument("--size", default="full", choices=SIZES)
     chosen = parser.parse_args(given)
+    if unknown := set(chosen.experiments) - set(PLANNED):
+        parser.error(
+            f"{', '.join(sorted(unknown))} cannot be planned; allowed: {', '.join(PLANNED)}"
+        )
     torch.set_num_threads(1)
     table = report(chosen.experiments, chosen.size)
     print(table.drop(columns="weight").round(2).to_string(index=False))

@@ -684,7 +684,7 @@ def check_rates(results: Results, parameters: Exp19) -> None:
     best on valid; a run without a study, or of another size than full, is not checked, nor is a
     condition whose study is outstanding."""
     if not parameters.study_windows or parameters.size != FULL:
-        print("no study of learning rates at this size: the full size's rates are used")
+        print("learning rates are checked at the full size alone")
         return
     frame, p = results(), parameters
     depths = (ALL[depth] for depth in p.numbers("depths"))
