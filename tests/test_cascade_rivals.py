@@ -24,13 +24,12 @@ from lib.cascade.experiments import e19_cascade_that_works as e19
 from lib.cascade.experiments.e19_cascade_that_works import E19, Exp19
 from lib.cascade.features import COSINES, TokenFeatures
 from lib.cascade.figures import pareto
-from lib.cascade.joint_gate import JointGate, joint_loss
+from lib.cascade.gate import FREQUENCY, SEEN, JointGate, best_wide_gate, joint_loss, with_frequency
 from lib.cascade.query_stage import query_stage
 from lib.cascade.routed import RoutedForCausalLM
 from lib.cascade.routed_stage_run import RoutedStageRun
 from lib.cascade.second_pass import SecondPass
 from lib.cascade.second_pass_run import SecondPassRun
-from lib.cascade.wide_gate import FREQUENCY, SEEN, best_wide_gate, with_frequency
 from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.claims import NOT_MEASURABLE, decide

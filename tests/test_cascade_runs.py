@@ -124,7 +124,7 @@ def test_the_base_applied_twice_is_really_that(dataset, place):
     data = dataset.open()
     features = data.features("test")
     index = torch.arange(256).view(2, 128)
-    found = applied_twice(data.base, features, [Packs(index, torch.ones(2, 128).bool())])
+    found = applied_twice(data.base, features, [Packs.whole(index)])
     with torch.no_grad():
         logits = data.base.model(inputs_embeds=features.final[index]).logits
     loss = torch.nn.functional.cross_entropy(

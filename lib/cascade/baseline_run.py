@@ -11,11 +11,10 @@ import torch
 from lib.base.head import head_statistics, summed_loss
 from lib.base.pretrained import Base
 from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
-from lib.cascade.all_tokens import Answers, template_mask
+from lib.cascade.all_tokens import Answers, scored, template_mask
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss
-from lib.cascade.scored import scored
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -90,7 +89,8 @@ def adapted_tail(
     tail = _tail(config, data.base, seed)
     if weights.keys() != {name for name, p in tail.named_parameters() if p.requires_grad}:
         raise ValueError(f"the weights in {kept.folder.name} are not those of this adaptation")
-    tail.load_state_dict(weights, strict=False)  # the frozen ones are the base's
+    # the frozen ones are the base's
+    tail.load_state_dict(weights, strict=False)
     digest = hashlib.sha256(f"{data.base.sha256} {kept.folder.name}".encode())
     return tail.requires_grad_(False).to(kept.device), digest.hexdigest()
 

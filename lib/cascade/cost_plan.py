@@ -109,9 +109,8 @@ def calibration(base: Base) -> Calibration:
         low, high = seconds(few), seconds(many)
         each = max(0.0, (high - low) / (many - few))
         scored_stage = stage()
-        whole = [Packs(index, torch.ones_like(index, dtype=torch.bool))]
         started = time.perf_counter()
-        stage_scores(scored_stage, states, labels, whole, head)
+        stage_scores(scored_stage, states, labels, [Packs.whole(index)], head)
         scored = (time.perf_counter() - started) / index.numel()
         return Rate(max(0.0, low - few * each), each, scored)
 
