@@ -10,6 +10,7 @@ from figure_checks import collisions, painted
 
 from lib.base.pretrained import BaseUnavailable, load_base
 from lib.cascade import cost_plan, tables
+from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
 from lib.cascade.cost_plan import Rate, plan, variants_of
 from lib.cascade.dataset import TokenDataset, _opened
 from lib.cascade.experiments import (
@@ -241,7 +242,10 @@ def test_the_plan_is_printed(kept, capsys, monkeypatch):
     monkeypatch.setattr(cost_plan, "calibration", lambda base: flat)
     cost_plan.main(["13", "--size", "tiny"])
     printed = capsys.readouterr().out
-    assert "core-hours of training are left" in printed or "hours" in printed
+    assert "core-hours of training are left" in printed and "Hard tokens" in printed
+    with pytest.raises(SystemExit):
+        cost_plan.main(["19"])
+    assert "allowed: 12, 13, 14" in capsys.readouterr().err
 
 
 def test_a_stage_that_kept_its_start_has_no_gain_to_share():
@@ -335,3 +339,39 @@ def test_stages_are_divided_by_the_base_of_their_own_seed():
     frame = pd.DataFrame(rows, columns=["variant", "seed", "stage", "all_ppl"])
     assert by_stage._over_base(frame, ["all_ppl"])["all_ppl"].tolist() == [1.0, 2.0, 1.0, 2.0]
     assert by_stage._ends(frame, "all_ppl") == "a 2"
+
+
+def test_a_stage_is_set_against_the_base_on_the_same_tokens():
+    rows = [("a", 0, 0, 10.0, 10.0), ("a", 0, 1, 60.0, 20.0)]
+    columns = ["variant", "seed", "stage", "test_ppl", "base_ppl"]
+    frame = pd.DataFrame(rows, columns=columns).assign(
+        label="a", corpus="text", size="full", corpus_sha256="0"
+    )
+    figure = E14.figures["own"](Results("slug", {"": frame, "stages": frame}))
+    assert "over the base on the same tokens: a 3" in figure.get_suptitle()
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "given"),
+    [
+        (E14, {"criterion": "input_to_output"}),  # of a stage: the base has none
+        (E15, {"criterion": "input_to_output"}),
+        (E15, {"criterion": "loss"}),  # a served model sees no label
+        (E15, {"arrangement": "full"}),  # nor tokens that did not reach a stage
+    ],
+)
+def test_what_cannot_be_trained_or_served_is_refused_before_training(experiment, given):
+    (name,) = given
+    with pytest.raises(ParameterError, match=f"parameter '{name}' .*; allowed: .*(single|margin)"):
+        experiment.parameters.checked(given)
+
+
+@pytest.mark.parametrize(
+    "change", [{"selection": "random"}, {"arrangement": "full"}, {"criterion": "loss"}]
+)
+def test_a_cascade_that_no_model_can_serve_is_refused(change):
+    cascade = replace(configs(E14)["ratio_06"].cascade, **change)
+    for kind in (lambda whole: ServedRun(whole, 1), CascadeSpeed):
+        with pytest.raises(ValueError, match="cannot be served"):
+            kind(CascadeRun(cascade, 1))

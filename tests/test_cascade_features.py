@@ -47,6 +47,7 @@ def test_features_are_those_of_the_whole_model(base, windows, tmp_path):
     assert torch.equal(part.final, found.final[96:160]) and part.tokens == 64
     for name in ("loss", "last_layer"):
         assert torch.equal(part.scalars[name], found.scalars[name][96:160])
+        assert torch.equal(part.windows(1, 9).scalars[name], found.scalars[name][128:160])
 
 
 def test_the_head_is_asked_only_where_something_needs_it(base, windows, tmp_path, monkeypatch):

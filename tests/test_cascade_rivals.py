@@ -24,13 +24,12 @@ from lib.cascade.experiments import e19_cascade_that_works as e19
 from lib.cascade.experiments.e19_cascade_that_works import E19, Exp19
 from lib.cascade.features import COSINES, TokenFeatures
 from lib.cascade.figures import pareto
-from lib.cascade.joint_gate import JointGate, joint_loss
+from lib.cascade.gate import FREQUENCY, SEEN, JointGate, best_wide_gate, joint_loss, with_frequency
 from lib.cascade.query_stage import query_stage
 from lib.cascade.routed import RoutedForCausalLM
 from lib.cascade.routed_stage_run import RoutedStageRun
 from lib.cascade.second_pass import SecondPass
 from lib.cascade.second_pass_run import SecondPassRun
-from lib.cascade.wide_gate import FREQUENCY, SEEN, best_wide_gate, with_frequency
 from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.claims import NOT_MEASURABLE, decide
@@ -319,6 +318,8 @@ def test_a_stage_stands_behind_an_adapted_base(every, adapter, tmp_path):
     assert {line["rule"] for line in outcome.tables["routes"]} == set(rules)
     with pytest.raises(ValueError, match="another base"):
         RoutedForCausalLM.assemble(data.base, tmp_path / "stage", "gate", 0.0)
+    with pytest.raises(ValueError, match="are not those of this adaptation"):
+        adapted_tail(replace(adapter, layers=2), data, 1, made)
     again = run_in(tmp_path / "again", routed_stage_run.run, config, 1)
     assert again.row == row and again.tables == outcome.tables
 
@@ -572,12 +573,17 @@ def test_rivals_that_are_outstanding_are_said_to_be():
 def test_rates_are_not_refused_while_a_study_is_outstanding(capsys):
     frame = pd.DataFrame(
         {"variant": [e19.study_id("low_rank", rate) for rate in e19.STUDY_RATES],
-         "val_ppl": [4.0, 3.0, 2.0, 3.0]}
+         "val_ppl": [4.0, 3.0, 2.0, 3.0, 9.0]}
     )  # fmt: skip
     e19.check_rates(Results("slug", {"": frame}), Exp19())
     printed = capsys.readouterr().out
-    assert "LoRA: learning rate 0.001, best of 4" in printed
+    assert "LoRA: learning rate 0.001, best of 5" in printed
     assert "Second pass: its study of learning rates is outstanding" in printed
+    for size in ("tiny", "large"):
+        e19.check_rates(Results("slug", {"": frame}), Exp19.at(size))
+        assert (
+            capsys.readouterr().out.strip() == "learning rates are checked at the full size alone"
+        )
 
 
 def routes_of(lines) -> Results:
@@ -627,5 +633,36 @@ def test_rivals_do_not_enter_the_choice_of_the_routed_stage():
         e19.best_pass(pd.DataFrame({"variant": ["all_1"], "val_ppl": [1.0]}))
 
 
+def test_the_heading_names_the_lowest_point_of_lines_too():
+    mean = pd.DataFrame(
+        {"test_ppl": [9.0, 8.0, 8.5], "flops": [1.1, 1.2, 1.3]}, index=[0.1, 0.5, 1]
+    )
+    assert pareto._lowest("Stage", mean) == ("Stage, 50 % routed", 8.0, 1.2)
+    assert pareto._lowest("Stage", mean.tail(1)) == ("Stage", 8.5, 1.3)
+
+
 def test_every_further_mark_of_the_figure_has_a_shape():
     assert len(pareto.FURTHER) == len(e19.MARKS)
+
+
+def test_a_share_beyond_what_was_measured_is_not_made_up():
+    with pytest.raises(Absent, match="not measured at a share of 0.25"):
+        at_share(routes_of([(0.1, 0.08, 8.0), (0.25, 0.2, 4.0)]), "s", "gate", 0.25)
+
+
+def test_seeds_of_an_unfinished_sweep_are_paired():
+    main = pd.DataFrame(
+        {"variant": name, "seed": seed, "test_ppl": ppl, "base_test_ppl": 10.0, "flops": 1.0,
+         "val_ppl": 1.0, "rate": 0.25, "run_id": f"{name}{seed}"}
+        for name, seed, ppl in (("all_1", 0, 6.0), ("all_1", 2, 9.0), ("routed", 1, 5.0),
+                                ("routed", 2, 10.0), ("tuned", 0, 8.0), ("tuned", 1, 8.0))
+    )  # fmt: skip
+    routes = pd.DataFrame(
+        {"variant": "all_1", "seed": seed, "rule": rule, "wanted_rate": 0.25, "test_rate": 0.25,
+         "val_flops": 1.0, "val_ppl": 1.0, "test_ppl": ppl, "run_id": f"all_1{seed}"}
+        for rule in ("gate", "entropy") for seed, ppl in ((0, 6.0), (2, 9.0))
+    )  # fmt: skip
+    results = Results("slug", {"": main, "routes": routes})
+    assert e19.all_against_routed(results) == pytest.approx([-10.0]), "seed 2, which both have"
+    alone = Results("slug", {"": main[main["variant"] != "all_1"], "routes": routes})
+    assert e19.gate_against_unrouted(alone) == pytest.approx([-25.0]), "seed 0"

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from lib.cascade import baseline_run, routed_stage_run, speed_run
-from lib.cascade.adaptation_text import TextPlan, first_windows, text_parts
+from lib.cascade.adaptation_text import TextPlan, text_parts
 from lib.cascade.all_tokens import RULES, rule_mask, template_mask
 from lib.cascade.baseline_run import BaselineRun
 from lib.cascade.baselines import Tail, states_under, trained_weights
@@ -23,10 +23,9 @@ from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
 from lib.cascade.routed_stage_run import RoutedStageRun
 from lib.cascade.routes import cut
 from lib.cascade.speed_run import SpeedRun
-from lib.cascade.work import SequenceWork
 from lib.results.store import Absent
 from lib.runs.task import Place
-from lib.training.loop import Training, train
+from lib.training.loop import Training
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}
 PLAN = TextPlan(train=12, valid=4, look=2, scored=4)
@@ -193,25 +192,6 @@ def test_tail_is_the_upper_part_of_the_base(base, dataset):
         states_under(base, windows, 5)
 
 
-def test_the_untrained_weights_are_kept_where_learning_does_harm_unless_the_last_are_asked_for():
-    def trained(**more) -> float:
-        model = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.zeros_(model.weight)
-
-        def valid() -> dict:  # downhill in training is uphill in validation
-            return {"valid_loss": 2 + model.weight.item()}
-
-        work = SequenceWork(
-            model, 8, 1, 0, lambda rows: ((model.weight.sum() - 1) ** 2, len(rows)), valid
-        )
-        fit = train(work, replace(TRAINING, learning_rate=0.1, batch_size=1, **more))
-        assert [row["updates"] for row in fit.curve] == [0, 4, 8]
-        return model.weight.item()
-
-    assert trained() == 0
-    assert trained(restore="last") > 0.1
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -240,7 +220,7 @@ def test_every_condition_trains_and_repeats(plan, change, tmp_path):
 
 
 def _look(config: RoutedStageRun) -> TokenFeatures:
-    return first_windows(config.dataset.open(), config.text, "valid", config.text.look)
+    return config.dataset.open().features("valid").windows(0, config.text.look)
 
 
 def test_conditions_that_cannot_be_are_refused(plan):
@@ -309,6 +289,8 @@ def test_the_finished_model_serves_and_loads(dataset, plan, place, tmp_path):
         assert model(ids).logits.isfinite().all()
     with pytest.raises(ValueError, match="allowed"):
         RoutedConfig(rule="loss")
+    with pytest.raises(ValueError, match="left no joint_gate"):
+        RoutedForCausalLM.assemble(base, tmp_path, "joint_gate", 0.0)
 
 
 def test_the_clock_counts_every_rate(dataset, place):

@@ -11,7 +11,7 @@ from lib.cascade.base_twice_run import BaseTwice
 from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
 from lib.cascade.cascade_stage import Cascade, CascadeStage, TooFewTokens
 from lib.cascade.cost import cascade_flops
-from lib.cascade.dataset import instruction_windows, wikitext_windows
+from lib.cascade.dataset import TokenDataset, instruction_windows, wikitext_windows
 from lib.cascade.difficulty import threshold_for
 from lib.cascade.evaluation import applied_twice, hard_mask
 from lib.cascade.packing import Packs
@@ -114,7 +114,7 @@ def test_without_ends_no_end_of_a_record_is_trained_on(plan):
     data = plan.dataset.open()
     ids, eos = data.features("train").ids, data.base.tokenizer.eos_token_id
     own = replace(plan, arrangement="single", selection="loss")
-    with_ends, without = (chosen_packs(c, 0) for c in (own, replace(own, without_ends=True)))
+    with_ends, without = (chosen_packs(c, data, 0) for c in (own, replace(own, without_ends=True)))
     assert (ids[with_ends.index] == eos).any()
     assert not (ids[without.index] == eos).any()
     assert len(without) == len(with_ends), "others take their places"
@@ -124,7 +124,7 @@ def test_the_base_applied_twice_is_really_that(dataset, place):
     data = dataset.open()
     features = data.features("test")
     index = torch.arange(256).view(2, 128)
-    found = applied_twice(data.base, features, [Packs(index, torch.ones(2, 128).bool())])
+    found = applied_twice(data.base, features, [Packs.whole(index)])
     with torch.no_grad():
         logits = data.base.model(inputs_embeds=features.final[index]).logits
     loss = torch.nn.functional.cross_entropy(
@@ -288,3 +288,12 @@ def test_a_dataset_says_what_is_missing(monkeypatch):
         instruction_windows(base, "stream", {"train": 9999, "valid": 1, "test": 1}, "embedded")
     with pytest.raises(ValueError, match="allowed"):
         instruction_windows(base, "rows", COUNTS, "embedded")
+
+
+def test_a_run_keeps_the_base_on_its_own_device(plan, tmp_path, monkeypatch):
+    opened, real = [], TokenDataset.open
+    monkeypatch.setattr(
+        TokenDataset, "open", lambda self, device=None: opened.append(device) or real(self)
+    )
+    stage_run.run(plan, 0, Place(tmp_path, torch.device("cpu:0")))
+    assert set(opened) == {torch.device("cpu:0")}

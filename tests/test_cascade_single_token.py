@@ -20,8 +20,7 @@ TRAINING = Training(
 def tokens(count=100):
     generator = torch.Generator().manual_seed(3)
     states = torch.randn(count, 32, generator=generator)
-    index = torch.arange(count)[:, None]
-    packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
+    packs = Packs.whole(torch.arange(count)[:, None])
     return states, torch.randint(280, (count,), generator=generator), packs
 
 

@@ -33,8 +33,7 @@ def tokens(count=256, width=32, vocabulary=280):
 
 
 def packs(count=8, length=16):
-    index = torch.arange(count * length).view(count, length)
-    return Packs(index, torch.ones_like(index, dtype=torch.bool))
+    return Packs.whole(torch.arange(count * length).view(count, length))
 
 
 def trained(path=None, own=None, labels=None, seed=4):

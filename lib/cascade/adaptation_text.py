@@ -76,9 +76,3 @@ def text_parts(data: OpenDataset, plan: TextPlan) -> dict[str, TextPart]:
             TokenWindows(windows.inputs[rows], windows.labels[rows], windows.name),
         )
     return found
-
-
-def first_windows(data: OpenDataset, plan: TextPlan, part: str, count: int) -> TokenFeatures:
-    """The first ``count`` windows of a part of a plan, at most what the part has."""
-    source, first, held = plan.spans()[part]
-    return data.features(source).windows(first, min(count, held))

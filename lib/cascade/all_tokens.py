@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib.cascade.dataset import OpenDataset
 from lib.cascade.difficulty import CRITERIA, is_hard, threshold_for
 from lib.cascade.evaluation import perplexity
 from lib.cascade.features import TokenFeatures
@@ -37,6 +38,28 @@ class Answers:
         """Perplexity of all tokens and of those outside the template, stage answering ``mask``."""
         loss = torch.where(mask, self.stage, self.features.scalars["loss"])
         return {"ppl": perplexity(loss), "content_ppl": perplexity(loss[~self.template])}
+
+
+def scored(data: OpenDataset, answers: dict[str, Answers], masks: dict[str, Tensor]) -> dict:
+    """The columns that every row of Experiment 19 has: ours and the base's, on all tokens, on those
+    outside the template, and on the routed ones. ``masks``: who is routed, by part."""
+    row = {**data.identity(), "rate": masks["test"].float().mean().item()}
+    for part, found in answers.items():
+        ours = masks[part]
+        alone, own = found.perplexities(torch.zeros_like(ours)), found.perplexities(ours)
+        name = "val" if part == "valid" else part
+        row |= {
+            f"{name}_ppl": own["ppl"],
+            f"{name}_content_ppl": own["content_ppl"],
+            f"base_{name}_ppl": alone["ppl"],
+            f"base_{name}_content_ppl": alone["content_ppl"],
+        }
+        if part == "test" and ours.any():
+            row |= {
+                "routed_ppl": perplexity(found.stage[ours]),
+                "base_routed_ppl": perplexity(found.features.scalars["loss"][ours]),
+            }
+    return row
 
 
 def template_mask(features: TokenFeatures, tokenizer: Any) -> Tensor:

@@ -43,7 +43,7 @@ def run(config: BaseTwice, seed: int, place: Place) -> Outcome:
     ends = boundary_mask(features, eos)
     inner = ~ends[chosen]
     index = torch.arange(config.natural_windows * features.length).view(-1, features.length)
-    whole = applied_twice(data.base, features, [Packs(index, torch.ones_like(index).bool())])
+    whole = applied_twice(data.base, features, [Packs.whole(index)])
     exits = whole["last_two_layers"] >= threshold
     row = {
         **data.identity(),

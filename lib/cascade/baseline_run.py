@@ -11,11 +11,10 @@ import torch
 from lib.base.head import head_statistics, summed_loss
 from lib.base.pretrained import Base
 from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
-from lib.cascade.all_tokens import Answers, template_mask
+from lib.cascade.all_tokens import Answers, scored, template_mask
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss
-from lib.cascade.scored import scored
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -83,11 +82,14 @@ def adapted_tail(
     config: BaselineRun, data: OpenDataset, seed: int, kept: Place
 ) -> tuple[Tail, str]:
     """The trained last layers of a finished run that kept its weights, and the SHA-256 of base and
-    run together. Raises ``ValueError`` if the run had another base."""
+    run together. Raises ``ValueError`` if the run had another base or other weights."""
     weights, about = load_tensors(kept.folder / ADAPTER_FILE)
     if about["base_sha256"] != data.base.sha256:
         raise ValueError(f"the weights in {kept.folder.name} were trained on another base")
     tail = _tail(config, data.base, seed)
+    if weights.keys() != {name for name, p in tail.named_parameters() if p.requires_grad}:
+        raise ValueError(f"the weights in {kept.folder.name} are not those of this adaptation")
+    # the frozen ones are the base's
     tail.load_state_dict(weights, strict=False)
     digest = hashlib.sha256(f"{data.base.sha256} {kept.folder.name}".encode())
     return tail.requires_grad_(False).to(kept.device), digest.hexdigest()

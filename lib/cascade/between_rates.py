@@ -35,13 +35,14 @@ def at_rate(results: Results, variant: str, rule: str, rate: float, column: str)
 
 def at_share(results: Results, variant: str, rule: str, share: float) -> pd.Series:
     """Test perplexity where a rule routes exactly this share of test, by seed; nothing routed is
-    what the stage stands behind."""
-    own = routed(results, variant, rule)
+    what the stage stands behind. Raises Absent for a larger share than was measured."""
+    own, found = routed(results, variant, rule), {}
     behind = _behind(results, variant)
-    found = {
-        seed: _between([0.0, *rows["test_rate"]], [behind[seed], *rows["test_ppl"]], share)
-        for seed, rows in own.groupby("seed")
-    }
+    for seed, rows in own.groupby("seed"):
+        if rows["test_rate"].max() < share:
+            raise Absent(f"{variant!r} by {rule!r} was not measured at a share of {share:g}")
+        points = [0.0, *rows["test_rate"]], [behind[seed], *rows["test_ppl"]]
+        found[seed] = _between(*points, share)
     return pd.Series(found, dtype=float)
 
 

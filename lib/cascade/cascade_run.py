@@ -70,12 +70,26 @@ def _stages(config: CascadeRun, seed: int, place: Place) -> list[tuple[CascadeSt
     return found
 
 
+def _servable(cascade: Cascade) -> None:
+    """Raises ValueError for a cascade that a model cannot serve as it was trained: that sees no
+    label, draws no tokens, and gives a stage only those that reach it."""
+    own = {cascade.selection, cascade.criterion, cascade.arrangement}
+    if refused := own & {"random", "loss", "full"}:
+        raise ValueError(
+            f"a cascade with {', '.join(sorted(refused))} cannot be served; allowed: selection "
+            "hard, a criterion without labels, packed or single tokens"
+        )
+
+
 @dataclass(frozen=True)
 class ServedRun:
     """A cascade that scores the first ``windows`` test windows with real early exit."""
 
     cascade: CascadeRun
     windows: int
+
+    def __post_init__(self):
+        _servable(self.cascade.cascade)
 
 
 @run_function("served-cascade")
@@ -145,6 +159,9 @@ class CascadeSpeed:
     batches: tuple[int, ...] = (1, 8)
     new_tokens: int = 128
     repeats: int = 3
+
+    def __post_init__(self):
+        _servable(self.cascade.cascade)
 
 
 @run_function("cascade-speed")

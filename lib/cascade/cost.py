@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import LlamaForCausalLM
 
+from lib.cascade.gate import SEEN
 from lib.cascade.stage import Stage
-from lib.cascade.wide_gate import SEEN
 
 NEEDS_LOGITS = ("confidence", "entropy", "margin", "wide_gate")
 
@@ -37,21 +37,8 @@ def relative_flops(
     token) or ``packed`` (of routed ones alone).
     Raises ``ValueError`` for a rate outside 0..1.
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate {rate} is not between 0 and 1")
-    head = base.lm_head.weight.numel()
-    alone = matrix_weights(base.model.layers) + head
-    routed = matrix_weights(stage.layers)
-    waiting = 0
-    if context == "full":
-        waiting = sum(
-            matrix_weights(part)
-            for layer in stage.layers
-            for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
-        )
-    gate = _gate(base, criterion)
-    again = head if criterion in NEEDS_LOGITS else 0
-    return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone
+    waiting = _keys(stage.layers) if context == "full" else 0
+    return _over_base(base, rate, criterion, matrix_weights(stage.layers), waiting)
 
 
 def second_pass_flops(
@@ -64,25 +51,32 @@ def second_pass_flops(
     lead the first pass back, which chosen tokens alone pass. Tokens that are not chosen give keys
     and values to each layer of the second pass. Raises ``ValueError`` for a rate outside 0..1.
     """
+    last = base.model.layers[-layers:]
+    return _over_base(base, rate, criterion, matrix_weights(last) + feedback, _keys(last))
+
+
+def _keys(layers: nn.ModuleList) -> int:
+    """Multiply-adds of the keys and values of a token in all layers."""
+    return sum(
+        matrix_weights(part)
+        for layer in layers
+        for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
+    )
+
+
+def _over_base(
+    base: LlamaForCausalLM, rate: float, criterion: str, routed: int, waiting: int
+) -> float:
+    """A token's multiply-adds over the base's, ``routed`` more where it is chosen, ``waiting`` more
+    where not."""
     if not 0 <= rate <= 1:
         raise ValueError(f"rate {rate} is not between 0 and 1")
     head = base.lm_head.weight.numel()
     alone = matrix_weights(base.model.layers) + head
-    last = base.model.layers[-layers:]
     again = head if criterion in NEEDS_LOGITS else 0
-    routed = matrix_weights(last) + feedback + again
-    waiting = sum(
-        matrix_weights(part)
-        for layer in last
-        for part in (layer.self_attn.k_proj, layer.self_attn.v_proj)
-    )
-    return (alone + rate * routed + (1 - rate) * waiting + _gate(base, criterion)) / alone
-
-
-def _gate(base: LlamaForCausalLM, criterion: str) -> int:
-    """Multiply-adds a token of the gate that a rule is, 0 for another rule."""
-    further = {"gate": 0, "joint_gate": 0, "wide_gate": len(SEEN)}
-    return base.config.hidden_size + further[criterion] if criterion in further else 0
+    further = {"gate": 0, "joint_gate": 0, "wide_gate": len(SEEN)}  # numbers beside the state
+    gate = base.config.hidden_size + further[criterion] if criterion in further else 0
+    return (alone + rate * (routed + again) + (1 - rate) * waiting + gate) / alone
 
 
 def cascade_flops(

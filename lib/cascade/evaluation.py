@@ -138,8 +138,8 @@ def natural_perplexity(
     """The stage's perplexity on *all* tokens of the first windows in their natural order: what R2
     compared with the base's figure on hard tokens."""
     index = torch.arange(windows * features.length).view(windows, features.length)
-    packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
-    scores, _ = stage_scores(stage, features.final, features.labels, [packs], base_head)
+    packs = [Packs.whole(index)]
+    scores, _ = stage_scores(stage, features.final, features.labels, packs, base_head)
     return perplexity(scores["loss"])
 
 

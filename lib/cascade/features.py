@@ -39,18 +39,13 @@ SCALARS = COSINES + HEAD
 class Scalars(Mapping):
     """Name -> float32 [N]. What the head says is computed when one of its names is asked for."""
 
-    def __init__(
-        self,
-        cosines: dict[str, Tensor],
-        head: Callable[[], dict[str, Tensor]],
-        rows: slice = slice(None),
-    ):
-        self._cosines, self._head, self._rows = cosines, head, rows
+    def __init__(self, cosines: dict[str, Tensor], head: Callable[[], dict[str, Tensor]]):
+        self._cosines, self._head = cosines, head
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in SCALARS:
             raise KeyError(name)
-        return (self._cosines if name in COSINES else self._head())[name][self._rows]
+        return (self._cosines if name in COSINES else self._head())[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(SCALARS)
@@ -59,10 +54,12 @@ class Scalars(Mapping):
         return len(SCALARS)
 
     def cut(self, rows: slice) -> Scalars:
-        """The tokens ``rows`` of an uncut mapping. Raises ValueError for one that is cut."""
-        if self._rows != slice(None):
-            raise ValueError("features that are cut are not cut again")
-        return Scalars(self._cosines, self._head, rows)
+        """Those of the tokens ``rows``."""
+        return Scalars(_cut(self._cosines, rows), lambda: _cut(self._head(), rows))
+
+
+def _cut(values: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: own[rows] for name, own in values.items()}
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,8 @@ class TokenFeatures:
     def windows(self, first: int, count: int) -> TokenFeatures:
         """``count`` windows from window ``first`` on, at most what is there."""
         rows = slice(first * self.length, (first + count) * self.length)
-        scalars = self.scalars
-        if isinstance(scalars, Scalars):
-            scalars = scalars.cut(rows)
-        else:
-            scalars = {name: values[rows] for name, values in scalars.items()}
+        held = self.scalars
+        scalars = held.cut(rows) if isinstance(held, Scalars) else _cut(held, rows)
         return TokenFeatures(
             self.final[rows], scalars, self.ids[rows], self.labels[rows], self.length
         )

@@ -31,6 +31,11 @@ class Packs:
     index: Tensor
     counted: Tensor
 
+    @classmethod
+    def whole(cls, index: Tensor) -> Packs:
+        """Sequences of which every token counts."""
+        return cls(index, torch.ones_like(index, dtype=torch.bool))
+
     def __len__(self) -> int:
         return self.index.shape[0]
 
@@ -81,10 +86,9 @@ def arrange(chosen: Tensor, arrangement: str, tokens: int, length: int = 128) ->
     """Sequences for training. ``packed`` drops the remainder; ``full`` drops windows without any
     chosen token. ``tokens`` is the size of the stream. Raises ``ValueError`` if none is left."""
     if arrangement == "packed":
-        index = chosen[: len(chosen) // length * length].view(-1, length)
-        packs = Packs(index, torch.ones_like(index, dtype=torch.bool))
+        packs = Packs.whole(chosen[: len(chosen) // length * length].view(-1, length))
     elif arrangement == "single":
-        packs = Packs(chosen[:, None], torch.ones(len(chosen), 1, dtype=torch.bool))
+        packs = Packs.whole(chosen[:, None])
     elif arrangement == "full":
         counted = torch.zeros(tokens, dtype=torch.bool)
         counted[chosen] = True
@@ -106,4 +110,4 @@ def arrange_all(chosen: Tensor, arrangement: str, tokens: int, length: int = 128
     whole = len(chosen) // length * length if arrangement == "packed" else len(chosen)
     packs = [arrange(chosen[:whole], arrangement, tokens, length)] if whole else []
     rest = chosen[whole:][None]
-    return packs + ([Packs(rest, torch.ones_like(rest, dtype=torch.bool))] if rest.numel() else [])
+    return packs + ([Packs.whole(rest)] if rest.numel() else [])

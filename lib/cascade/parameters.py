@@ -122,6 +122,18 @@ class StagedParameters(CascadeParameters):
         "tenth": {"train_windows": 100, "valid_windows": 10, "test_windows": 10},
     }
 
+    def check(self) -> None:
+        """Raises ParameterError for a criterion that the base has no value of."""
+        self.refuse("criterion", CRITERIA, "input_to_output")
+
+    def refuse(self, name: str, options: tuple[str, ...], *refused: str) -> None:
+        """Raises ParameterError if a parameter is one of the options that are of no use here."""
+        if getattr(self, name) in refused:
+            others = ", ".join(option for option in options if option not in refused)
+            raise ParameterError(
+                f"parameter {name!r} is {getattr(self, name)!r}; allowed: {others}"
+            )
+
     @property
     def cut(self) -> str:
         return self.cuts

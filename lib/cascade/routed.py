@@ -71,7 +71,7 @@ class RoutedForCausalLM(AroundBase):
         """The model of a finished run: base, and stage and gate from the run's ``folder``.
 
         ``rule`` may also be ``joint_gate``, where the gate was trained with the stage: it is served
-        as ``gate``. Raises ``ValueError`` if the run had another base.
+        as ``gate``. Raises ``ValueError`` if the run had another base, or left no such gate.
         """
         tensors, about = load_tensors(folder / STAGE_FILE)
         if about["base_sha256"] != base.sha256:
@@ -80,6 +80,8 @@ class RoutedForCausalLM(AroundBase):
             int(name.split(".")[2]) for name in tensors if name.startswith("stage.layers.")
         )
         gate = "joint_gate" if rule == "joint_gate" else "gate"
+        if f"{gate}.weight" not in tensors:
+            raise ValueError(f"the run in {folder.name} left no {gate}")
         config = RoutedConfig(
             base.model.config.to_dict(),
             layers,

@@ -11,22 +11,20 @@ from torch import Tensor, nn
 
 from lib.base.head import head_statistics, loss_by_token, summed_loss
 from lib.cascade import baseline_run
-from lib.cascade.adaptation_text import TextPart, TextPlan, first_windows, text_parts
+from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
 from lib.cascade.adapted import adapted_part, beside_base
-from lib.cascade.all_tokens import RULES, Answers, rule_mask, template_mask
+from lib.cascade.all_tokens import RULES, Answers, rule_mask, scored, template_mask
 from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun
 from lib.cascade.baselines import trained_weights
 from lib.cascade.cost import relative_flops
 from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.evaluation import mean_loss
 from lib.cascade.features import TokenFeatures
-from lib.cascade.joint_gate import JointGate, joint_loss
+from lib.cascade.gate import JointGate, joint_loss, with_frequency
 from lib.cascade.packing import arrange, arrange_all, select
 from lib.cascade.query_stage import query_stage, stream_scale
 from lib.cascade.routes import cut, routes
-from lib.cascade.scored import scored
 from lib.cascade.stage import new_stage
-from lib.cascade.wide_gate import with_frequency
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -106,11 +104,6 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
         adapter = _Adapter(config.behind, data, seed, place)
         parts = {name: adapter.features(part) for name, part in plain.items()}
 
-    def first(part: str, count: int) -> TokenFeatures:
-        if adapter is None:
-            return first_windows(data, config.text, part, count)
-        return parts[part].windows(0, count)
-
     scale = stream_scale(base, data.windows["train"].inputs[:2].to(place.device))
     stage = _stage(config, base, seed, scale).to(place.device)
     head = base.lm_head.weight if getattr(stage, "head", None) is None else None
@@ -124,7 +117,7 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
             return _above(gate, features, text, config.rate)
         return rule_mask(features, config.rule, config.rate, text, draw)
 
-    look = first("valid", config.text.look)
+    look = parts["valid"].windows(0, config.text.look)
     fixed = None if gate is not None else routed(look, seed)
 
     def valid() -> dict[str, Any]:
@@ -166,7 +159,7 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
         untouched = {part: plain[part].features for part in held_out}
         row |= beside_base(row, answers, untouched, masks["test"])
     if config.rates:
-        fitted = first("train", GATE_LOOKS * config.text.look)
+        fitted = text.windows(0, GATE_LOOKS * config.text.look)
         own = Answers(
             fitted,
             answer.losses(fitted, torch.ones(fitted.tokens).bool()),

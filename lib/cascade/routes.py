@@ -11,8 +11,7 @@ from lib.base.pretrained import Base
 from lib.cascade.all_tokens import RULES, Answers, Values, route_values
 from lib.cascade.cost import relative_flops
 from lib.cascade.evaluation import perplexity
-from lib.cascade.gate import Gate, best_gate
-from lib.cascade.wide_gate import best_wide_gate
+from lib.cascade.gate import Gate, best_gate, best_wide_gate
 from lib.runs.tensors import save_tensors
 
 GATE_RATE = 0.25  # the share of validation tokens by which the gate's penalty is chosen

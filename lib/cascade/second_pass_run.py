@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lib.base.head import head_statistics, summed_loss
-from lib.cascade.adaptation_text import TextPlan, first_windows, text_parts
-from lib.cascade.all_tokens import Answers, rule_mask, template_mask
+from lib.cascade.adaptation_text import TextPlan, text_parts
+from lib.cascade.all_tokens import Answers, rule_mask, scored, template_mask
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.cost import second_pass_flops
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.evaluation import mean_loss
 from lib.cascade.features import TokenFeatures
-from lib.cascade.scored import scored
 from lib.cascade.second_pass import FEEDBACKS, SecondPass
 from lib.cascade.work import SequenceWork
 from lib.runs.key import run_function
@@ -95,7 +94,7 @@ def run(config: SecondPassRun, seed: int, place: Place) -> Outcome:
         final, labels = answered("train", rows, learnt)
         return summed_loss(final, head, labels), len(labels)
 
-    look = first_windows(data, config.text, "valid", config.text.look)
+    look = parts["valid"].features.windows(0, config.text.look)
     look_mask = chosen(look, 0)
 
     def valid() -> dict[str, Any]:

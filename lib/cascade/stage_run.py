@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib.cascade.dataset import TokenDataset
+from lib.cascade.dataset import OpenDataset, TokenDataset
 from lib.cascade.difficulty import threshold_for
 from lib.cascade.evaluation import (
     boundary_mask,
@@ -69,7 +69,7 @@ def run(config: StageRun, seed: int, place: Place) -> Outcome:
     data = config.dataset.open(place.device)
     base_head, eos = data.base.model.lm_head.weight, data.base.tokenizer.eos_token_id
     features = {part: data.features(part) for part in ("train", "valid", "test")}
-    packs = chosen_packs(config, seed)
+    packs = chosen_packs(config, data, seed)
     values = features["train"].scalars[config.criterion]
     threshold = threshold_for(values, config.hard_ratio, config.criterion)
     stage = new_stage(
@@ -128,9 +128,8 @@ def run(config: StageRun, seed: int, place: Place) -> Outcome:
     return Outcome(row, {"curve": fit.curve})
 
 
-def chosen_packs(config: StageRun, seed: int) -> Packs:
-    """The sequences that a run trains on, as positions in the training text."""
-    data = config.dataset.open()
+def chosen_packs(config: StageRun, data: OpenDataset, seed: int) -> Packs:
+    """The sequences that a run trains on, as positions in the training text of ``data``."""
     whole = data.features("train")
     text = whole.windows(0, config.text_windows) if config.text_windows else whole
     ends: Tensor | None = None

@@ -25,7 +25,6 @@ class Variant:
     seeds: int | tuple[str, ...] = ("seeds",)
     beside: Callable[[Any, TokenDataset], list[Run]] | None = None
     factors: Mapping[str, Any] = field(default_factory=dict)
-    alone: bool = False
 
     def runs(self, parameters: CascadeParameters, dataset: TokenDataset) -> Iterator[Run]:
         config = self.config(parameters, dataset)
@@ -35,7 +34,7 @@ class Variant:
         if not isinstance(count, int):
             count = min(getattr(parameters, name) for name in count)
         for seed in range(count):
-            yield Run(self.function, config, seed, alone=self.alone)
+            yield Run(self.function, config, seed)
         yield from self.beside(parameters, dataset) if self.beside else ()
 
 

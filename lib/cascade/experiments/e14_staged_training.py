@@ -65,6 +65,7 @@ class Exp14(StagedParameters):
 
     def check(self) -> None:
         """Raises ParameterError if a packed stage finds no sequence of tokens."""
+        super().check()
         if self.arrangement == "packed":
             self.check_pack(0.6, self.train_tokens)
 
@@ -272,6 +273,7 @@ E14 = Experiment(
         "own": by_stage(
             {"test_ppl": "stage", "base_ppl": "base, same tokens"},
             "Each stage on the tokens that reach it (different tokens each time)",
+            against="base_ppl",
         ),
         "all": by_stage({"all_ppl": "all tokens"}, "All test tokens, by the number of stages"),
         "epochs": overfitting("Further epochs"),

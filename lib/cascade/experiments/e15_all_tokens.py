@@ -12,7 +12,9 @@ import pandas as pd
 from lib.cascade import cascade_run
 from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
 from lib.cascade.claims import against_base, on_alpaca
+from lib.cascade.difficulty import CRITERIA
 from lib.cascade.figures.by_stage import by_stage
+from lib.cascade.packing import ARRANGEMENTS
 from lib.cascade.parameters import (
     QUICK_WINDOWS,
     TINY_WINDOWS,
@@ -69,7 +71,9 @@ class Exp15(StagedParameters):
     TINY = {**SMALL, **TINY_WINDOWS, **SHORT, "new_tokens": 4}
 
     def check(self) -> None:
-        """Raises ParameterError if a packed stage finds no sequence, or there is less to serve."""
+        """Raises ParameterError for what cannot be served and a pack that is not filled."""
+        self.refuse("criterion", CRITERIA, "input_to_output", "loss")
+        self.refuse("arrangement", ARRANGEMENTS, "full")
         self.at_most("served_windows", "test_windows")
         if self.arrangement == "packed":
             self.check_pack(self.hard_ratio, self.train_tokens)

@@ -545,54 +545,41 @@ def best_unrouted(frame: pd.DataFrame, budget: float) -> str:
     return means["val_ppl"].idxmin()
 
 
-def routed_column(
-    results: Results, column: str, variant: str, rate: float, rule: str = "gate"
-) -> np.ndarray:
-    """A column of ``routes`` by seed. Raises Absent if there is none."""
-    frame = results("routes")
-    own = frame[
-        (frame["variant"] == variant) & (frame["rule"] == rule) & (frame["wanted_rate"] == rate)
-    ].sort_values("seed")
-    if own.empty:
-        raise Absent(f"no routes of {variant!r} by {rule!r} at {rate}")
-    results.used.update(own["run_id"])
-    return own[column].to_numpy(dtype=float)
-
-
-def _chosen(results: Results, column: str) -> np.ndarray:
-    return routed_column(results, column, *best_routed(results("routes"), BUDGET))
+def chosen(results: Results, column: str) -> pd.Series:
+    """A column of ``routes`` of the best gate-routed stage within the budget, by seed."""
+    variant, rate = best_routed(results("routes"), BUDGET)
+    return at_rate(results, variant, "gate", rate, column)
 
 
 def gate_against_base(column: str) -> Measure:
     """Percent change of the best gate-routed stage within the budget against the base."""
 
     def measure(results: Results) -> np.ndarray:
-        variant, rate = best_routed(results("routes"), BUDGET)
-        base = by_seed(results, variant, f"base_{column}").to_numpy()
-        return percent_change(routed_column(results, column, variant, rate), base)
+        variant, _ = best_routed(results("routes"), BUDGET)
+        return paired_change(chosen(results, column), by_seed(results, variant, f"base_{column}"))
 
     return measure
 
 
 def gate_cost(results: Results) -> np.ndarray:
     """Percent of FLOPs per token that the best gate-routed stage adds to the base."""
-    return 100 * (_chosen(results, "flops") - 1)
+    return 100 * (chosen(results, "flops").to_numpy() - 1)
 
 
 def gate_against_chance(results: Results) -> np.ndarray:
     """Percent change of the best gate-routed stage against as many tokens drawn at random."""
-    return percent_change(_chosen(results, "test_ppl"), _chosen(results, "test_chance_ppl"))
+    return paired_change(chosen(results, "test_ppl"), chosen(results, "test_chance_ppl"))
 
 
-def rule_against_chance(rule: str, rate: float) -> Measure:
-    """Percent change of a rule against random routing of exactly as many tokens."""
+def rule_against_chance(rule: str, variant: str = "all_1", corpus: str = "test") -> Measure:
+    """Percent change of a rule against random routing of exactly as many tokens, a quarter."""
 
     def measure(results: Results) -> np.ndarray:
         ours, chance = (
-            routed_column(results, column, "all_1", rate, rule)
-            for column in ("test_ppl", "test_chance_ppl")
+            at_rate(results, variant, rule, 0.25, f"{corpus}_{column}")
+            for column in ("ppl", "chance_ppl")
         )
-        return percent_change(ours, chance)
+        return paired_change(ours, chance)
 
     return measure
 
@@ -600,18 +587,14 @@ def rule_against_chance(rule: str, rate: float) -> Measure:
 def gate_against_unrouted(results: Results) -> np.ndarray:
     """Percent change of the best gate-routed stage against the best adaptation without routing
     that costs no more FLOPs than it."""
-    variant, rate = best_routed(results("routes"), BUDGET)
-    cost = routed_column(results, "val_flops", variant, rate).mean()
-    baseline = best_unrouted(results(), cost)
-    ours = routed_column(results, "test_ppl", variant, rate)
-    return percent_change(ours, by_seed(results, baseline, "test_ppl").to_numpy())
+    baseline = best_unrouted(results(), chosen(results, "val_flops").mean())
+    return paired_change(chosen(results, "test_ppl"), by_seed(results, baseline, "test_ppl"))
 
 
 def gate_against_itself(results: Results) -> np.ndarray:
     """Percent change of the best gate-routed stage against the same stage given to all tokens."""
-    variant, rate = best_routed(results("routes"), BUDGET)
-    ours = routed_column(results, "test_ppl", variant, rate)
-    return percent_change(ours, by_seed(results, variant, "test_ppl").to_numpy())
+    variant, _ = best_routed(results("routes"), BUDGET)
+    return paired_change(chosen(results, "test_ppl"), by_seed(results, variant, "test_ppl"))
 
 
 def deep_against_shallow(deep: int, shallow: int) -> Measure:
@@ -622,8 +605,8 @@ def deep_against_shallow(deep: int, shallow: int) -> Measure:
         baseline = ALL[shallow]
         cost = by_seed(results, baseline, "flops").mean()
         variant, rate = best_routed(results("routes"), cost, (ALL[deep],))
-        ours = routed_column(results, "test_ppl", variant, rate)
-        return percent_change(ours, by_seed(results, baseline, "test_ppl").to_numpy())
+        ours = at_rate(results, variant, "gate", rate, "test_ppl")
+        return paired_change(ours, by_seed(results, baseline, "test_ppl"))
 
     return measure
 
@@ -631,14 +614,10 @@ def deep_against_shallow(deep: int, shallow: int) -> Measure:
 def all_against_routed(results: Results) -> np.ndarray:
     """Percent change of the stage trained on all tokens against the one trained on routed ones,
     both then routed by entropy at the same rate: of those measured, the nearest on test."""
-    frame = results("routes")
-    own = frame[(frame["variant"] == "all_1") & (frame["rule"] == "entropy")]
-    share = by_seed(results, "routed", "rate").mean()
-    apart = (own.groupby("wanted_rate")["test_rate"].mean() - share).abs()
-    if apart.empty:
-        raise Absent("no routes of 'all_1' by 'entropy'")
-    ours = routed_column(results, "test_ppl", "all_1", apart.idxmin(), "entropy")
-    return percent_change(ours, by_seed(results, "routed", "test_ppl").to_numpy())
+    rates = routed(results, "all_1", "entropy").groupby("wanted_rate")["test_rate"].mean()
+    nearest = (rates - by_seed(results, "routed", "rate").mean()).abs().idxmin()
+    ours = at_rate(results, "all_1", "entropy", nearest, "test_ppl")
+    return paired_change(ours, by_seed(results, "routed", "test_ppl"))
 
 
 def rule_against_gate(variant: str, rule: str) -> Measure:
@@ -705,7 +684,7 @@ def check_rates(results: Results, parameters: Exp19) -> None:
     best on valid; a run without a study, or of another size than full, is not checked, nor is a
     condition whose study is outstanding."""
     if not parameters.study_windows or parameters.size != FULL:
-        print("no study of learning rates at this size: the full size's rates are used")
+        print("learning rates are checked at the full size alone")
         return
     frame, p = results(), parameters
     depths = (ALL[depth] for depth in p.numbers("depths"))
@@ -981,32 +960,25 @@ CLAIMS = (
     claim(
         "entropy-order",
         "Entropy chooses better tokens than chance for one and the same stage",
-        rule_against_chance("entropy", 0.25),
+        rule_against_chance("entropy"),
         "one stage, a quarter routed, equal numbers",
     ),
     claim(
         "cosine-order",
         "The reports' cosine chooses better tokens than chance",
-        rule_against_chance("last_two_layers", 0.25),
+        rule_against_chance("last_two_layers"),
         "one stage, a quarter routed",
     ),
     claim(
         "gate-order",
         "A learned gate chooses better tokens than chance",
-        rule_against_chance("gate", 0.25),
+        rule_against_chance("gate"),
         "one stage, a quarter routed",
     ),
     claim(
         "gate-order-reversed",
         "A gate that learnt from WikiText-2 chooses better tokens than chance (scored on it)",
-        on_wikitext(
-            lambda results: percent_change(
-                *(
-                    routed_column(results, column, "all_1_reversed", 0.25)
-                    for column in ("wikitext_ppl", "wikitext_chance_ppl")
-                )
-            )
-        ),
+        on_wikitext(rule_against_chance("gate", "all_1_reversed", "wikitext")),
         "one stage, a quarter routed",
     ),
     claim(

@@ -24,12 +24,15 @@ def by_stage(
     label: str = "perplexity",
     logarithmic: bool = True,
     over_base: bool = False,
+    against: str = "",
 ) -> Callable[[Results], Figure]:
     """Draw the mean over seeds against the stage, with the band from lowest to highest seed.
 
     One colour a variant, one line style a metric (``metrics``: column -> words); a single metric
     has a line style a variant, so that equal lines stay visible. ``over_base``: each seed over its
-    value at stage 0. Raises ValueError for more metrics than there are line styles.
+    value at stage 0. The heading says where the first metric ends: over its value at stage 0, or
+    over the column ``against`` at the same stage, where each stage has tokens of its own. Raises
+    ValueError for more metrics than there are line styles.
     """
     if len(metrics) > len(style.LINES):
         raise ValueError(f"{len(metrics)} metrics for {len(style.LINES)} line styles")
@@ -38,7 +41,7 @@ def by_stage(
         frame = one(results).named(table)
         if over_base:
             frame = _over_base(frame, list(metrics))
-        return _draw(frame, metrics, title, label, logarithmic)
+        return _draw(frame, metrics, title, label, logarithmic, against)
 
     return draw
 
@@ -78,12 +81,14 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
     return draw
 
 
-def _ends(frame: pd.DataFrame, metric: str) -> str:
-    """Where every variant is after its last stage, over what it is with none."""
+def _ends(frame: pd.DataFrame, metric: str, against: str = "") -> str:
+    """Where every variant is after its last stage, over what it is with none, or over the column
+    ``against`` there."""
     found = []
     for name, own in frame.groupby("variant", sort=False):
-        means = own.groupby("stage")[metric].mean()
-        found.append(f"{name} {alternative.short(means.iloc[-1] / means.iloc[0])}")
+        means = own.groupby("stage")[[metric, against or metric]].mean()
+        base = means.iloc[-1, 1] if against else means.iloc[0, 1]
+        found.append(f"{name} {alternative.short(means.iloc[-1, 0] / base)}")
     return "; ".join(found)
 
 
@@ -95,7 +100,9 @@ def _over_base(frame: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     return own.assign(**{m: own[m] / base[m].reindex(own.index) for m in metrics}).reset_index()
 
 
-def _draw(frame, metrics: dict[str, str], title: str, label: str, logarithmic: bool) -> Figure:
+def _draw(
+    frame, metrics: dict[str, str], title: str, label: str, logarithmic: bool, against: str
+) -> Figure:
     variants = list(dict.fromkeys(frame["variant"]))
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for number, (variant, colour) in enumerate(methods.colours(variants).items()):
@@ -116,8 +123,8 @@ def _draw(frame, metrics: dict[str, str], title: str, label: str, logarithmic: b
     axes.set_xticks(sorted(frame["stage"].unique()))
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
-    over = ", over the base" if logarithmic else ""
-    found = f"after the last stage{over}: {_ends(frame, next(iter(metrics)))}"
+    over = f", over the base{' on the same tokens' * bool(against)}" if logarithmic else ""
+    found = f"after the last stage{over}: {_ends(frame, next(iter(metrics)), against)}"
     lines = textwrap.wrap(found, HEADING, break_on_hyphens=False)
     figure.suptitle("\n".join([title, *lines, f"({tables.corpora(frame)})"]))
     note = "mean over seeds; band: lowest to highest seed"

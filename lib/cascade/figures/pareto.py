@@ -53,6 +53,8 @@ def _front(results: Results, stages, routed, baselines, base: str, lines, marks)
     figure, panels = plt.subplots(1, 2, figsize=(style.WIDE, 5.2), sharey=True)
     times: dict[str, float] = {}
     colours = dict(zip(stages, style.COLOURS, strict=False))
+    means = frame[frame["variant"].isin((*baselines, *routed, *marks))].groupby("variant")
+    points = [(labels[name], *own) for name, own in means[["test_ppl", "flops"]].mean().iterrows()]
     for stage in stages:
         own = routes[(routes["variant"] == stage) & (routes["rule"] == "gate")]
         if own.empty:
@@ -64,36 +66,34 @@ def _front(results: Results, stages, routed, baselines, base: str, lines, marks)
         look = {"color": colours[stage], "marker": ".", "label": labels[stage]}
         panels[0].plot(mean["flops"], mean["test_ppl"], **look)
         panels[1].plot(seconds, mean["test_ppl"], **{**look, "linestyle": "none"})
+        points.append(_lowest(labels[stage], mean))
     for name, marker in zip((*baselines, *routed), style.MARKERS, strict=False):
         own = frame[frame["variant"] == name]
         if own.empty:
             continue
-        found = interval(own["test_ppl"])
-        bar = [[found.mean - found.low], [found.high - found.mean]]
         look = {
             "color": colours.get(name, "black"),
             "mfc": "black" if name in routed else "white",
+            "ms": 6.5,
             "label": None if name in times else labels[name],  # its line has the name
-            "capsize": 3,
         }
         for axes, x in zip(panels, (own["flops"].mean(), _time(name, times, routed)), strict=True):
             if x is None:
                 continue  # the clock times gates, not the second pass that entropy needs
-            axes.errorbar(x, found.mean, bar, fmt=marker, ms=6.5, zorder=4, **look)
-    further = _lines(panels[0], routes, labels, lines) + _marks(panels[0], frame, labels, marks)
+            _mark(axes, x, own["test_ppl"], marker, look)
+    dashed = _lines(panels[0], routes, labels, lines)
+    points += dashed
+    further = len(dashed) + _marks(panels[0], frame, labels, marks)
     alone = frame.loc[frame["variant"] == base, "test_ppl"].iloc[0]
     panels[0].axhline(alone, color=style.QUIET, linewidth=1, linestyle=":")
     style.level(panels[1], "base alone", alone)
     panels[0].set_xlabel("FLOPs per token (base = 1)")
     panels[1].set_xlabel("measured time per token (base = 1)")
     panels[0].set_ylabel("perplexity of all test tokens (lower is better)")
-    means = frame[frame["variant"].isin((*baselines, *routed, *marks))].groupby("variant")
-    means = means[["test_ppl", "flops"]].mean()
-    best = means["test_ppl"].idxmin() if len(means) else ""
     found = "All held-out tokens against cost"
-    if best:
-        ppl, cost = means.loc[best]
-        found = f"Lowest: {labels[best]} ({ppl:.2f} at {cost:.3g} times the base's FLOPs)"
+    if points:
+        name, ppl, cost = min(points, key=lambda point: point[1])
+        found = f"Lowest: {name} ({ppl:.2f} at {cost:.3g} times the base's FLOPs)"
     figure.suptitle(f"{found}; base alone {alone:.2f}\n({_stands_on(frame, routes)})")
     note = (
         "line, dots: a stage routed by the gate, mean over seeds; end mark: every token\n"
@@ -106,9 +106,21 @@ def _front(results: Results, stages, routed, baselines, base: str, lines, marks)
     return figure
 
 
-def _lines(axes: Axes, routes: pd.DataFrame, labels, lines: tuple[tuple[str, str], ...]) -> int:
-    """Draw further stages by a rule of their own at every rate; how many there are."""
-    drawn = 0
+Point = tuple[str, float, float]  # name, perplexity, FLOPs
+
+
+def _lowest(name: str, mean: pd.DataFrame) -> Point:
+    """Where a line is lowest. ``mean``: perplexity and FLOPs by share routed."""
+    rate = mean["test_ppl"].idxmin()
+    shown = name if rate == 1 else f"{name}, {100 * rate:g} % routed"
+    return shown, mean.loc[rate, "test_ppl"], mean.loc[rate, "flops"]
+
+
+def _lines(
+    axes: Axes, routes: pd.DataFrame, labels, lines: tuple[tuple[str, str], ...]
+) -> list[Point]:
+    """Draw further stages by a rule of their own at every rate; where each is lowest."""
+    drawn = []
     for (variant, rule), colour in zip(lines, style.COLOURS[2:], strict=False):
         own = routes[(routes["variant"] == variant) & (routes["rule"] == rule)]
         if own.empty:
@@ -116,7 +128,7 @@ def _lines(axes: Axes, routes: pd.DataFrame, labels, lines: tuple[tuple[str, str
         mean = own.groupby("wanted_rate")[["flops", "test_ppl"]].mean()
         look = {"color": colour, "linestyle": "--", "marker": ".", "label": labels[variant]}
         axes.plot(mean["flops"], mean["test_ppl"], **look)
-        drawn += 1
+        drawn.append(_lowest(labels[variant], mean))
     return drawn
 
 
@@ -127,19 +139,19 @@ def _marks(axes: Axes, frame: pd.DataFrame, labels, marks: tuple[str, ...]) -> i
         own = frame[frame["variant"] == name]
         if own.empty:
             continue
-        found = interval(own["test_ppl"])
-        bar = [[found.mean - found.low], [found.high - found.mean]]
         colour = style.COLOURS[5]
-        look = {
-            "color": colour,
-            "mfc": colour if own["rate"].mean() < 1 else "white",
-            "ms": 7.5,
-            "capsize": 3,
-            "label": labels[name],
-        }
-        axes.errorbar(own["flops"].mean(), found.mean, bar, fmt=marker, zorder=4, **look)
+        filling = colour if own["rate"].mean() < 1 else "white"
+        look = {"color": colour, "mfc": filling, "ms": 7.5, "label": labels[name]}
+        _mark(axes, own["flops"].mean(), own["test_ppl"], marker, look)
         drawn += 1
     return drawn
+
+
+def _mark(axes: Axes, x: float, values: pd.Series, marker: str, look: dict) -> None:
+    """The mean over seeds at a cost, with its interval."""
+    found = interval(values)
+    bar = [[found.mean - found.low], [found.high - found.mean]]
+    axes.errorbar(x, found.mean, bar, fmt=marker, zorder=4, capsize=3, **look)
 
 
 def _time(name: str, times: dict[str, float], routed: tuple[str, ...]) -> float | None:
