@@ -240,6 +240,7 @@ def test_the_calibration_times_every_kind_of_stage(base):
 
 def test_the_plan_is_printed(kept, capsys, monkeypatch):
     monkeypatch.setattr(cost_plan, "calibration", lambda base: flat)
+    monkeypatch.setattr(cost_plan, "_finished", lambda function, config, seed: False)
     cost_plan.main(["13", "--size", "tiny"])
     printed = capsys.readouterr().out
     assert "core-hours of training are left" in printed and "Hard tokens" in printed

@@ -498,8 +498,8 @@ def test_a_study_leaves_held_out_what_its_adapter_does_not_learn(dataset):
     parameters = Exp19(wikitext_windows=0)
     own = E19.variants[e19.study_id("behind", 1e-3)].config(parameters, dataset)
     assert own.text == own.behind.text and own.text.train == parameters.study_windows
-    half = E19.variants[e19.study_id("low_rank_half", 1e-3)].config(parameters, dataset)
-    assert half == own.behind
+    half = e19.study_id("low_rank_half", parameters.half_learning_rate)
+    assert E19.variants[half].config(parameters, dataset) == own.behind
 
 
 def test_conditions_choose_rows_and_a_wrong_number_of_rates_is_refused(dataset):

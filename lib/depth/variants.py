@@ -13,7 +13,8 @@ from lib.depth.run import DepthRun, run, settings
 from lib.depth.texts import DepthText
 from lib.experiment import Run
 
-CHOSEN = {  # the learning rate of each family, from results/20_tuning.csv (experiments/tuning.py)
+# The learning rate of each family, from results/20_tuning.csv (lib/depth/experiments/tuning.py).
+CHOSEN = {
     "adapted": 2e-3,
     "exits": 8e-3,
     "layerskip": 8e-3,
