@@ -6,6 +6,8 @@ import nbformat
 import pytest
 
 from lib import registry
+from lib.parameters import FULL
+from lib.results import store
 from lib.runs.places import ROOT
 
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -44,11 +46,15 @@ def test_what_was_found_is_said_in_short_sentences_with_few_numbers(path):
     assert [fault for cell in cells for fault in faults(cell)] == []
 
 
-@pytest.mark.parametrize("number", range(12, 19))
-def test_notebooks_whose_rows_are_outstanding_hold_no_number_in_words(number):
-    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
-    found = NUMBER.findall(" ".join(detail(path)))
-    assert found == []
+def below_their_reports_size() -> list:
+    """Notebooks of R0 to R3 none of whose committed rows is as large as the report's."""
+    own = [path for path in BOOKS if path.stem[:2] in "12 13 14 15 16 17 18".split()]
+    return [path for path in own if not (store.committed(path.stem)()["size"] == FULL).any()]
+
+
+@pytest.mark.parametrize("path", below_their_reports_size(), ids=lambda path: path.stem)
+def test_notebooks_whose_rows_are_outstanding_hold_no_number_in_words(path):
+    assert NUMBER.findall(" ".join(detail(path))) == []
 
 
 def test_the_limits_see_what_they_forbid():
