@@ -28,12 +28,19 @@ def tagged(book: nbformat.NotebookNode, tag: str) -> nbformat.NotebookNode:
     return cells[0]
 
 
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},  # without the release of whoever ran it
+}
+
+
 def normalise(book: nbformat.NotebookNode) -> None:
-    """Take out what differs between two runs of the same notebook: times, ids, widgets."""
-    for part in (book, *book.cells):
-        for key in TRACES:
-            part.metadata.pop(key, None)
+    """Take out what differs between two runs of the same notebook: times, widgets, releases."""
+    own = {k: v for k, v in book.metadata.items() if k == "provenance"}
+    book.metadata = nbformat.from_dict({**KERNEL, **own})
     for cell in book.cells:
+        for key in TRACES:
+            cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             merge_streams(cell)
 

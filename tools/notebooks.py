@@ -30,7 +30,15 @@ from IPython.display import HTML, Markdown
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from notebook_files import TRACES, adopt, identity, nbformat, tagged, write  # noqa: E402
+from notebook_files import (  # noqa: E402
+    TRACES,
+    adopt,
+    identity,
+    nbformat,
+    normalise,
+    tagged,
+    write,
+)
 
 from lib import notebook, registry  # noqa: E402
 from lib.parameters import SIZES, listed  # noqa: E402
@@ -94,17 +102,9 @@ def prepare(path: Path) -> None:
     book.cells[0].source = "\n\n".join(part for part in (title, badge, words) if part)
     if registry.has(path.stem) and registry.experiment(path.stem).pending:
         show_tour(book)
-    book.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-            **{k: v for k, v in book.metadata.items() if k == "provenance"},
-        }
-    )
+    normalise(book)
     for number, cell in enumerate(book.cells):
         cell.id = f"cell-{number:02d}"
-        for key in TRACES:
-            cell.metadata.pop(key, None)
     write(book, path)
 
 
