@@ -9,6 +9,7 @@ import pandas as pd
 from lib.results import tables
 from lib.results.statistics import percent_change, percent_interval, sensible
 from lib.results.store import Results
+from lib.results.tables import one
 
 AGAINST = {  # change against the base: what is measured, and the base's on the same tokens
     "Δ, hard tokens": ("test_ppl", "base_ppl"),
@@ -21,11 +22,6 @@ LAST = {
     "last_test_ppl": "test, last update",
     "last_test_inner_ppl": "test, last, no EOS",
 }
-
-
-def one(results: Results) -> Results:
-    """One text and size of the results: the first, which is the largest."""
-    return results.on(results.corpora[0], results.sizes[0])
 
 
 def summary(results: Results, columns: Mapping[str, str]) -> pd.DataFrame:

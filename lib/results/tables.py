@@ -11,6 +11,12 @@ from lib.results.store import Results
 REPORTED_METRIC = "best_val_ppl"
 
 
+def one(results: Results) -> Results:
+    """One text and size of the results, the first: Wikipedia where it is, at the largest size."""
+    own = results.on(results.corpora[0])
+    return own.on(size=own.sizes[0])
+
+
 def seeds_interval(frame: pd.DataFrame, variant: str, metric: str) -> Interval | None:
     """Mean and 95 % interval of a metric over the seeds of a variant; None where it is empty."""
     values = frame.loc[_sound(frame, variant), metric].dropna()

@@ -18,12 +18,13 @@ from lib.cascade.dataset import LENGTH, TokenDataset
 from lib.cascade.figures import hard_tokens
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.stage_run import StageRun
-from lib.cascade.tables import beside_reported, one
+from lib.cascade.tables import beside_reported
 from lib.cascade.variants import Variant, changing
 from lib.experiment import Experiment
 from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
 from lib.results.store import Results
+from lib.results.tables import one
 from lib.training.loop import Training
 
 # the size of the first committed tables: less text; the controls shorter and faster than the report

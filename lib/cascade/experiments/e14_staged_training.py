@@ -23,12 +23,13 @@ from lib.cascade.claims import (
 from lib.cascade.dataset import LENGTH
 from lib.cascade.figures.by_stage import by_stage, overfitting
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_BASE, ZERO_START, StagedParameters
-from lib.cascade.tables import beside_reported, one
+from lib.cascade.tables import beside_reported
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
 from lib.results import tables
 from lib.results.claims import Measure, at_epoch, change, level
 from lib.results.store import Results
+from lib.results.tables import one
 
 # the size of the first committed tables: 4,096 training tokens, one epoch
 SMALL = {

@@ -21,13 +21,14 @@ from lib.cascade.parameters import (
     ZERO_START,
     StagedParameters,
 )
-from lib.cascade.tables import beside_reported, one
+from lib.cascade.tables import beside_reported
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment, Run
 from lib.parameters import real, whole
 from lib.results import tables
 from lib.results.claims import Measure, by_seed, change
 from lib.results.store import Absent, Results
+from lib.results.tables import one
 
 # the size of the first committed tables: two stages of two layers on packs, by R2's cosine
 SMALL = {

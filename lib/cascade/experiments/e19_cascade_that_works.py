@@ -29,7 +29,6 @@ from lib.cascade.routed import RoutedForCausalLM
 from lib.cascade.routed_stage_run import RoutedStageRun
 from lib.cascade.second_pass_run import SecondPassRun
 from lib.cascade.speed_run import SpeedRun
-from lib.cascade.tables import one
 from lib.cascade.variants import Variant
 from lib.checks import CheckFailed
 from lib.experiment import Experiment, Run
@@ -38,6 +37,7 @@ from lib.results import tables
 from lib.results.claims import Measure, by_seed, change, claim_maker
 from lib.results.statistics import Interval, interval, percent_change, percent_interval
 from lib.results.store import Absent, Results
+from lib.results.tables import one
 from lib.runs.places import runs_folder
 from lib.training.loop import Training
 

@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.cascade.tables import one
 from lib.figures import alternative, methods, style
 from lib.results import tables
 from lib.results.store import Absent, Results
+from lib.results.tables import one
 
 HEADING = 80  # characters of a line of a heading
 

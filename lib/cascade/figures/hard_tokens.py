@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from lib.cascade.tables import one
 from lib.figures import training
 from lib.figures.rows import own_values
 from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Results
+from lib.results.tables import one
 
 COLUMNS = {
     "test_ppl": ("base_ppl", "hard test tokens"),

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.cascade.tables import one
 from lib.figures import alternative, rows, style
 from lib.results import tables
 from lib.results.statistics import interval
 from lib.results.store import Results
+from lib.results.tables import one
 
 RULE_NAMES = {
     "gate": "learned gate",

@@ -154,7 +154,7 @@ VARIANTS = {**LAYERS, **WINDOWS, **MEMORIES, "unigram": Unigram(data=held_vocabu
 def properties(results: Results) -> pd.DataFrame:
     """What the contexts of one text are like: rank by two definitions, contraction, memory,
     Phase 1."""
-    results = results.sound()
+    results = tables.one(results.sound())
     frame = results()
     columns = {
         "er_pct": "effective rank %",
@@ -181,6 +181,7 @@ def properties(results: Results) -> pd.DataFrame:
 
 def draw_perplexity(results: Results) -> Figure:
     """Test perplexity of the layouts and their controls."""
+    results = tables.one(results)
     pair = results.names(("every_layer", "first_layer"))
     title, text = " against ".join(pair), f"({tables.corpora(results())})"
     if len(pair) == 2:
@@ -193,12 +194,14 @@ def draw_perplexity(results: Results) -> Figure:
 
 def draw_memory(results: Results) -> Figure:
     """Test perplexity against tokens seen: MLPs, the cell cut to k tokens, the cell uncut."""
-    frame = results()
+    frame = tables.one(results)()
     series = {
         "MLP over the last k tokens": _by_k(frame, "window"),
         "the same cell, cut to its last k tokens": _by_k(frame, "cut"),
     }
-    labels = results.labels
+    if not any(series.values()):
+        raise store.Absent("no k-token MLP and no cut cell are among the results")
+    labels = tables.one(results).labels
     shown = ("every_layer", "first_layer", "every_layer_trained")
     levels = {labels[variant]: variant for variant in shown if variant in labels}
     means = frame.groupby("variant")["test_ppl"].mean()
@@ -215,6 +218,7 @@ def draw_memory(results: Results) -> Figure:
 
 def draw_curves(results: Results) -> Figure:
     """Validation perplexity over the epochs of Phase 2."""
+    results = tables.one(results)
     wanted = ["every_layer", "first_layer", "first_layer_matched"]
     names = results.names([*wanted, "every_layer_random", "first_layer_random"])
     curve = results.named("curve")
@@ -229,6 +233,7 @@ def draw_curves(results: Results) -> Figure:
 
 def draw_rank(results: Results) -> Figure:
     """Test perplexity against effective rank, a point a variant."""
+    results = tables.one(results)
     frame = results.named()
     measured = set(frame.loc[frame["er_pct"].notna(), "variant"])
     names = [name for name in results.names(list(LAYERS)) if name in measured]
