@@ -1,6 +1,7 @@
 """The context experiments: recipes, measures of claims, checks that can fail, costs."""
 
 import dataclasses
+import itertools
 import math
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
 from lib.figures import methods, style
 from lib.parameters import ParameterError
-from lib.results import store
+from lib.results import store, tables
 from lib.results.schema import check
 from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
@@ -71,7 +72,8 @@ def test_committed_rows_are_valid_and_claims_can_be_decided(experiment):
     found = store.committed(experiment.slug)
     check(found())
     assert set(found()["variant"]) <= set(experiment.variants)
-    small = found.on(found.corpora[0], "small")
+    small = found.on(size="small")
+    small = small.on(small.corpora[0])
     for claim in experiment.claims:
         try:
             assert np.isfinite(claim.measure(small)).all()
@@ -83,13 +85,31 @@ def test_committed_rows_are_valid_and_claims_can_be_decided(experiment):
 def test_every_figure_of_the_committed_results_can_be_read(experiment):
     with plt.rc_context():
         style.use()
-        for what, draw in experiment.figures.items():
-            figure = draw(store.committed(experiment.slug))
+        found, drawn = store.committed(experiment.slug), set()
+        for text, (what, draw) in itertools.product(found.corpora, experiment.figures.items()):
+            try:
+                figure = draw(found.on(text))
+            except Absent:  # runs on this text are outstanding
+                continue
+            drawn.add(what)
             assert collisions(figure) == [], what
             for name, colour in painted(figure):
                 method = methods.method_of(name)
                 assert method is None or colour == to_hex(method), (what, name)
             plt.close(figure)
+        assert drawn == experiment.figures.keys()
+
+
+def test_a_figure_is_of_one_text_at_its_largest_size():
+    rows = [("wikipedia", "full", 1500.0), ("wikipedia", "small", 60.0), ("other", "small", 40.0)]
+    frame = pd.DataFrame(rows, columns=["corpus", "size", "test_ppl"])
+    frame = frame.assign(variant="every_layer", label="ours", seed=0, contexts="phase 1", k=None)
+    given = Results("16_token_input", {"": frame})
+    assert tables.one(given)()["test_ppl"].tolist() == [1500.0]
+    assert "(wikipedia, 1 seed)" in e16.draw_perplexity(given).get_suptitle()
+    with pytest.raises(Absent, match="no k-token MLP"):
+        e16.draw_memory(given)
+    plt.close("all")
 
 
 def test_states_that_have_met_are_counted_below_one_hundredth():
