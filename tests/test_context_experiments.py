@@ -29,7 +29,7 @@ from lib.context.parameters import REPORT_TOKENS, ContextParameters, report_phas
 from lib.context.phase_two import recipe
 from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
 from lib.context.sources import Recurrent
-from lib.figures import methods, style
+from lib.figures import alternative, methods, style
 from lib.parameters import ParameterError
 from lib.results import store, tables
 from lib.results.schema import check
@@ -98,6 +98,24 @@ def test_every_figure_of_the_committed_results_can_be_read(experiment):
                 assert method is None or colour == to_hex(method), (what, name)
             plt.close(figure)
         assert drawn == experiment.figures.keys()
+
+
+@pytest.mark.parametrize("experiment", (e17.E17, e18.E18), ids=lambda e: e.slug)
+def test_a_second_text_changes_no_figure_and_no_table(experiment):
+    found = store.committed(experiment.slug)
+    other = {n: f.assign(corpus="zz", test_ppl=9.0, cos_mean=0.1) for n, f in found.frames.items()}
+    frames = {n: pd.concat([f, other[n]], ignore_index=True) for n, f in found.frames.items()}
+    both = Results(experiment.slug, frames)
+    made = [*experiment.figures.values(), e17.agreement_table, e17.positions_table, e17.cache_table]
+    if experiment is e18.E18:
+        made[-3:] = [e18.scaling_table, e18.sizes_table, e18.controls_table]
+    for make in made:
+        one, two = make(found), make(both)
+        if isinstance(one, pd.DataFrame):
+            pd.testing.assert_frame_equal(one, two)
+        else:
+            assert alternative.text(one) == alternative.text(two)
+    plt.close("all")
 
 
 def test_a_figure_is_of_one_text_at_its_largest_size():

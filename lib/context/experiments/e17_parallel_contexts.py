@@ -159,6 +159,7 @@ def trained(results: Results) -> pd.DataFrame:
 
 def agreement_table(results: Results) -> pd.DataFrame:
     """Ours by layout and depth beside the report's comparison (6 layers, every layer)."""
+    results = tables.one(results)
     metrics = {"cos_mean": "cosine", "cos_min": "lowest", "rel_err": "relative error"}
     metrics["iterations"] = "iterations"
     frame, rows, memory = compared(results), {}, {}
@@ -183,6 +184,7 @@ def agreement_table(results: Results) -> pd.DataFrame:
 
 def positions_table(results: Results) -> pd.DataFrame:
     """Agreement of the first, the middle and the last tokens by variant, means over seeds."""
+    results = tables.one(results)
     by_position = results.named("positions").groupby(["variant", "position"], sort=False)
     return by_position[["cos_mean", "mse"]].mean().round(4)
 
@@ -192,6 +194,7 @@ def cache_table(results: Results) -> pd.DataFrame:
 
     Rows of what was timed; a layout whose sequential way was not has none.
     """
+    results = tables.one(results)
     frame, rows = results(), {}
     for layout, label in LAYOUTS.items():
         for way, name in {**WAYS, BY_LANES: "sequential, by lanes"}.items():
@@ -234,6 +237,7 @@ def draw_agreement(results: Results) -> Figure:
 
     Each variant of a reader has a line of its own.
     """
+    results = tables.one(results)
     frame = compared(results)
     groups: dict[str, dict[int, str]] = {}
     for row in frame.drop_duplicates("variant").itertuples():
@@ -257,6 +261,7 @@ def draw_forgetting_untrained(results: Results) -> Figure:
 
 
 def _forgetting(results: Results, learning: bool, title: str) -> Figure:
+    results = tables.one(results)
     frame = compared(results)
     frame = frame[(frame["rate"].astype(str) != "0") == learning]
     names = results.names(list(frame["variant"].unique()))

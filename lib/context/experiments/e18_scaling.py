@@ -282,7 +282,7 @@ def reported_ppl() -> list[float]:
 
 def scaling_table(results: Results) -> pd.DataFrame:
     """Exponent by layout and schedule with interval over seeds, and the report's own fit."""
-    results, rows, ppl = results.sound(), {}, reported_ppl()
+    results, rows, ppl = tables.one(results.sound()), {}, reported_ppl()
     low, high = residual_interval(REPORT_TOKENS, ppl)
     law, floored = fit_power_law(REPORT_TOKENS, ppl), fit_with_floor(REPORT_TOKENS, ppl)
     rows["report: first layer, one run"] = _row(
@@ -337,7 +337,8 @@ def _row(exponent: str, law: PowerLaw, floor_exponent: str, floored: PowerLaw, n
 
 def sizes_table(results: Results) -> pd.DataFrame:
     """Every layout and number of tokens: perplexity, that with patience 1, accuracy, rank."""
-    frame, rows = results.sound()(), {}
+    results, rows = tables.one(results.sound()), {}
+    frame = results()
     for variant in frame.loc[frame["contexts"] == "phase 1", "variant"].unique():
         own = frame[frame["variant"] == variant]
         name = re.sub(r", size \d+$", "", results.labels[variant])
@@ -354,7 +355,7 @@ def sizes_table(results: Results) -> pd.DataFrame:
 
 def controls_table(results: Results) -> pd.DataFrame:
     """Test perplexity of the controls and of the main rows, contexts by training tokens."""
-    frame = results.sound()()
+    frame = tables.one(results.sound())()
     names = frame["label"].str.replace(r", size \d+$", "", regex=True)
     found = frame.assign(contexts=names).pivot_table(
         index="contexts", columns="tokens", values="test_ppl", sort=False
@@ -370,6 +371,7 @@ def draw_laws(results: Results) -> Figure:
 
     Exponents are those of the table: means over random seeds where every size has been run.
     """
+    results = tables.one(results)
     series, fits = {}, {}
     by = {"no floor": fit_power_law, "floor": fit_with_floor}
     for layout, label in LAYOUTS.items():
@@ -386,6 +388,7 @@ def draw_laws(results: Results) -> Figure:
 
 def draw_schedules(results: Results) -> Figure:
     """Exponents of the report's layout under every schedule, seed by seed, beside the report's."""
+    results = tables.one(results)
     found = {}
     for name, metric in SCHEDULES.items():
         wide = grid(results, "first_layer", metric)
