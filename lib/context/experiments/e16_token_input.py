@@ -194,14 +194,15 @@ def draw_perplexity(results: Results) -> Figure:
 
 def draw_memory(results: Results) -> Figure:
     """Test perplexity against tokens seen: MLPs, the cell cut to k tokens, the cell uncut."""
-    frame = tables.one(results)()
+    results = tables.one(results)
+    frame = results()
     series = {
         "MLP over the last k tokens": _by_k(frame, "window"),
         "the same cell, cut to its last k tokens": _by_k(frame, "cut"),
     }
     if not any(series.values()):
         raise store.Absent("no k-token MLP and no cut cell are among the results")
-    labels = tables.one(results).labels
+    labels = results.labels
     shown = ("every_layer", "first_layer", "every_layer_trained")
     levels = {labels[variant]: variant for variant in shown if variant in labels}
     means = frame.groupby("variant")["test_ppl"].mean()
