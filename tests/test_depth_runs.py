@@ -28,8 +28,9 @@ from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, Stop, write
 from lib.depth.methods import Again, Gated, Method
+from lib.depth.network import DepthRun, learn, load_network, settings, tune
 from lib.depth.reading import token_losses
-from lib.depth.run import DepthRun, load_network, main_points, run, settings, tune
+from lib.depth.run import main_points, run
 from lib.depth.speed_run import score
 from lib.figures import alternative
 from lib.results.store import Results
@@ -59,6 +60,10 @@ def table():
 
 def config(text, method=QUIET, **changes):
     return DepthRun(TINY.base_name, text, method, settings(1e-2, 2), 2, **changes)
+
+
+def network_key(task):
+    return replace(task, function=learn).key()
 
 
 def test_splits_share_no_window_and_are_spread(text):
@@ -264,7 +269,7 @@ def test_a_window_that_is_timed_reads_the_head_as_often_as_its_cost_counts(text,
 
 
 def test_of_writing_the_new_tokens_are_timed_and_not_their_prompt(text, kept, monkeypatch):
-    task = Task(speed_run.run, speed_run.DepthSpeed(config(text, keep=True), written=5), 0, {})
+    task = Task(speed_run.run, speed_run.DepthSpeed(config(text), written=5), 0, {})
     plain, fed = Session.feed, []
 
     def feed(self, ids):
@@ -285,14 +290,14 @@ def test_of_writing_the_new_tokens_are_timed_and_not_their_prompt(text, kept, mo
 
 def test_what_is_off_is_not_in_the_key(text):
     plain = run_key(run, config(text), 0)
-    assert plain == run_key(run, config(text, Method(4, layer_dropout=0.0), keep=True), 0)
+    assert plain == run_key(run, config(text, Method(4, layer_dropout=0.0)), 0)
     assert plain != run_key(run, config(text, Method(4, layer_dropout=0.1)), 0)
 
 
 def test_a_kept_network_is_the_one_that_was_measured(text, kept):
-    task = Task(run, config(text, Method(4, exits=(1, 2)), keep=True), 0, {})
+    task = Task(run, config(text, Method(4, exits=(1, 2))), 0, {})
     record = run_one(task, kept, torch.device("cpu"))
-    llama, gate = load_network(task.config, Place(kept / task.key()))
+    llama, gate = load_network(task.config, Place(kept / network_key(task)))
     valid = text.joined("valid")
     with torch.inference_mode():
         loss = token_losses(llama, forward.through(llama, valid.inputs)[-1], valid.labels).mean()
@@ -328,7 +333,7 @@ def test_every_kept_network_comes_back_from_its_folder_at_its_cost(trained, text
         if task.function is not run:
             continue
         there = Place(places.runs_folder() / task.key())
-        llama, gate = load_network(task.config, there)
+        llama, gate = load_network(task.config, Place(there.folder.parent / network_key(task)))
         point = saved.point_at(there.record()["tables"]["points"], 0.7)
         session = Session(llama, task.config.method, Policy.at(point, gate))
         ids = torch.tensor([TINY.base_name.load().tokenizer("The moon")["input_ids"]])

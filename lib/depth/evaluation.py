@@ -14,16 +14,15 @@ layers come from:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.depth import exit_gate, forward, rules
+from lib.depth import forward, rules
 from lib.depth.exit_gate import ExitGate
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Stop
@@ -33,7 +32,6 @@ from lib.depth.reading import statistics, token_losses
 from lib.depth.texts import DepthText, Windows
 from lib.runs import files
 
-BATCH = 16  # windows
 TARGETS = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 AIMS = (0.5, 0.7, 0.9)  # costs at which claims are decided
 AGAIN_RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -57,7 +55,7 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network for use, its method, costs and text."""
+    """A network for use, its method, costs, text and, of a network with exits, their gates."""
 
     llama: Llama
     method: Method
@@ -65,6 +63,11 @@ class Evaluation:
     text: DepthText
     pieces: Pieces
     seed: int
+    gate: ExitGate | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.llama.embedding.device
 
     @property
     def splits(self) -> list[tuple[str, str, Windows]]:
@@ -82,12 +85,6 @@ class Evaluation:
             return self._again()
         return self.pieces("whole", self._whole)
 
-    def batches(self, windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels [B, T] on the device."""
-        for ids in windows.ids.split(BATCH):
-            ids = ids.to(self.llama.embedding.device)
-            yield ids[:, :-1], ids[:, 1:]
-
     # ------------------------------------------------------------------ fixed depth
 
     def _whole(self) -> list[Row]:
@@ -96,7 +93,7 @@ class Evaluation:
         for text, split, windows in self.splits:
             losses = [
                 token_losses(self.llama, forward.through(self.llama, ids)[-1], labels).flatten()
-                for ids, labels in self.batches(windows)
+                for ids, labels in windows.batches(self.device)
             ]
             loss = torch.cat(losses).double().mean().item()
             found.append(point(text, split, "fixed", "none", loss, cost, depth=self.method.depth))
@@ -112,24 +109,11 @@ class Evaluation:
             rows = rows + self.pieces(name, lambda r=row, n=rule: self._propagated(n, r))
         return rows
 
-    @cached_property
-    def gate(self) -> ExitGate:
-        """Ridge gates of all exits, fitted on the split ``gate``."""
-        reads: list[list[Tensor]] = [[] for _ in self.method.exits]
-        gains: list[list[Tensor]] = [[] for _ in self.method.exits]
-        for ids, labels in self.batches(self.text.joined("gate")):
-            states = forward.through(self.llama, ids)
-            last = token_losses(self.llama, states[-1], labels)
-            for i, e in enumerate(self.method.exits):
-                reads[i].append(self.llama.read(states[e]).flatten(0, 1))
-                gains[i].append((token_losses(self.llama, states[e], labels) - last).flatten())
-        return exit_gate.fit([torch.cat(x) for x in reads], [torch.cat(y) for y in gains])
-
     def table(self, windows: Windows) -> rules.Table:
         """Losses and scores of all tokens at all exits, from one pass with exact states."""
         losses: list[Tensor] = []
         scores: dict[str, list[Tensor]] = {rule: [] for rule in rules.RULES}
-        for ids, labels in self.batches(windows):
+        for ids, labels in windows.batches(self.device):
             states = forward.through(self.llama, ids)
             own: dict[str, list[Tensor]] = {rule: [] for rule in rules.RULES}
             at_exits = []
@@ -244,7 +228,7 @@ class Evaluation:
             else:
                 decide = Stop(self.llama, self.method, Policy.at(row, self.gate))
             losses, ats = [], []
-            for ids, labels in self.batches(windows):
+            for ids, labels in windows.batches(self.device):
                 states, depth = forward.with_exits(self.llama, ids, exits, decide)
                 losses.append(token_losses(self.llama, states, labels).flatten())
                 ats.append(depth.flatten())
@@ -268,7 +252,7 @@ class Evaluation:
     def _gated(self) -> list[Row]:
         """At each cost the threshold that lets the share of valid through that costs it."""
         logits = []
-        for ids, _ in self.batches(self.text.joined("valid")):
+        for ids, _ in self.text.joined("valid").batches(self.device):
             _, asked, _ = forward.through_gated(
                 self.llama, ids, self.method.gated, lambda logits: logits > float("inf")
             )
@@ -293,7 +277,7 @@ class Evaluation:
         found = []
         for text, split, windows in self.splits:
             losses, moved = 0.0, 0
-            for ids, labels in self.batches(windows):
+            for ids, labels in windows.batches(self.device):
                 states, _, active = forward.through_gated(
                     self.llama, ids, self.method.gated, lambda logits: logits > threshold
                 )
@@ -326,7 +310,7 @@ class Evaluation:
     def _entropies(self) -> dict[float, float | None]:
         """Thresholds on the entropy of the first read-out by the share of valid above them."""
         found = []
-        for ids, labels in self.batches(self.text.joined("valid")):
+        for ids, labels in self.text.joined("valid").batches(self.device):
             _, after, _ = forward.first_pass(self.llama, ids, self.method.again)
             found.append(statistics(self.llama, after, labels)["entropy"].flatten())
         ranked = torch.cat(found).sort(descending=True).values
@@ -343,7 +327,7 @@ class Evaluation:
         for text, split, windows in self.splits:
             generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + 7)
             losses, taken = dict.fromkeys(wanted, 0.0), dict.fromkeys(wanted, 0)
-            for ids, labels in self.batches(windows):
+            for ids, labels in windows.batches(self.device):
                 before, after, pairs = forward.first_pass(self.llama, ids, block)
                 draws = torch.rand(labels.shape, generator=generator).to(ids.device)
                 if hard:

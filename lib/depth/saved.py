@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lib.depth.generation import Policy, usable
 from lib.depth.modeling import as_model
+from lib.depth.network import KEPT, DepthRun, learn, load_network
 from lib.depth.parameters import DepthParameters
-from lib.depth.run import KEPT, DepthRun, load_network
-from lib.depth.run import run as train
+from lib.depth.run import run as measured
 from lib.depth.texts import DepthText
 from lib.experiment import Experiment
 from lib.runs import devices, files, places
-from lib.runs.task import RECORD, Place, Task
+from lib.runs.task import RECORD, Place
 
 COST = 0.7  # of the base's, where a network can be run at several
 PROMPT = "The moon is"
@@ -47,24 +48,27 @@ def save(
     found, missing = {}, []
     for task in experiment.tasks(parameters, texts, variants):
         name = task.labels["variant"]
-        if task.function is not train or task.seed:
+        if task.function is not measured or task.seed:
             continue
-        there = Place(places.runs_folder() / task.key(device.type), device)
-        if not all((there.folder / part).is_file() for part in (KEPT, RECORD)):
+        there, network = (
+            Place(places.runs_folder() / replace(task, function=function).key(device.type), device)
+            for function in (measured, learn)
+        )
+        if not ((there.folder / RECORD).is_file() and (network.folder / KEPT).is_file()):
             missing.append(name)
             continue
+        point = point_at(there.record()["tables"]["points"], cost)
         found[name] = folder / name
-        _save(task, there, cost, found[name])
+        _save(task.config, network, point, found[name])
     if missing:
         print(f"no network is kept on this machine of: {', '.join(missing)}")
     return found
 
 
-def _save(task: Task, there: Place, cost: float, folder: Path) -> None:
-    config: DepthRun = task.config
+def _save(config: DepthRun, network: Place, point: Mapping[str, Any], folder: Path) -> None:
     base = config.base.load()
-    llama, gate = load_network(config, there)
-    policy = Policy.at(point_at(there.record()["tables"]["points"], cost), gate)
+    llama, gate = load_network(config, network)
+    policy = Policy.at(point, gate)
     model = as_model(base.model, llama, config.method, policy)
     files.budgeted(folder, sum(4 * p.numel() for p in model.parameters()), "the network")
     with files.locked(folder.parent / f"{folder.name}.lock"):

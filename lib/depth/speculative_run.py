@@ -14,8 +14,7 @@ from lib.depth.generation import Session, write
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
-from lib.depth.run import KEPT, DepthRun, load_network
-from lib.depth.run import run as train
+from lib.depth.network import DepthRun, network_of
 from lib.depth.speculative import Count, Drafter, frequent
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
@@ -53,8 +52,7 @@ class Speculative:
 @run_function("depth-speculative")
 def run(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding``: a text, batch and prompt length each; the first round is not timed."""
-    there = place.need(train, config.network, seed, KEPT)
-    llama, _ = load_network(config.network, there)
+    llama, _, trained = network_of(config.network, seed, place)
     model = plain_model(config.network.base.load().model, llama)
     model.generation_config.eos_token_id = None  # every text is as long as was asked
     model.generation_config.pad_token_id = 0
@@ -73,7 +71,7 @@ def run(config: Speculative, seed: int, place: Place) -> Outcome:
     row = {
         "corpus": config.network.text.name,
         "corpus_sha256": config.network.text.sha256,
-        "params": there.record()["row"]["params"],
+        "params": trained["row"]["params"],
         "speedup": _mean(found, "speedup"),
         "acceptance": _mean(found, "acceptance"),
         "equal": min(r["equal"] for r in found),

@@ -17,8 +17,8 @@ from torch import Tensor
 from lib.depth.adapters import frozen
 from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
-from lib.depth.run import KEPT, DepthRun, load_network
-from lib.depth.run import run as train
+from lib.depth.network import DepthRun, network_of
+from lib.depth.run import run as measured
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -38,12 +38,12 @@ class DepthSpeed:
 @run_function("depth-speed")
 def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
     """A row of the table ``speed`` for every point of valid that was really run."""
-    there = place.need(train, config.network, seed, KEPT)
-    llama, gate = load_network(config.network, there)
+    points = place.need(measured, config.network, seed).record()["tables"]["points"]
+    llama, gate, _ = network_of(config.network, seed, place)
     method, text = config.network.method, config.network.text
     base = frozen(config.network.base.load().model.to(place.device), Method(method.layers))
     ids = text.parts[text.texts[0]]["test"].inputs[: config.windows].to(place.device)
-    rows = usable(there.record()["tables"]["points"])
+    rows = usable(points)
     uses: list[Callable[[], Session]] = [lambda: Session(base, Method(method.layers))]
     for row in rows:
         policy = Policy.at(row, gate)

@@ -8,6 +8,7 @@ network is trained on: the exit gates are fitted there.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,6 +25,7 @@ from lib.text.records import render
 from lib.text.token_stream import TokenWindows, encode, joined_windows, stream_windows
 
 LENGTH = 128  # tokens a window
+BATCH = 16  # windows that are measured at once
 SHARES = (0.8, 0.1, 0.1)  # of records in train, valid, test
 SOURCES = (*instructions.SOURCES, "wikipedia")
 SPLITS = ("train", "gate", "valid", "test")
@@ -73,6 +75,12 @@ class Windows:
     @property
     def tokens(self) -> int:
         return self.inputs.numel()
+
+    def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and labels [B, T] of BATCH windows at a time, for what is measured."""
+        for ids in self.ids.split(BATCH):
+            ids = ids.to(device)
+            yield ids[:, :-1], ids[:, 1:]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from lib.depth import speed_run
 from lib.depth.methods import Again, Gated, Method
+from lib.depth.network import DepthRun, settings
 from lib.depth.parameters import DepthParameters
-from lib.depth.run import DepthRun, run, settings
+from lib.depth.run import run
 from lib.depth.texts import DepthText
 from lib.experiment import Run
 
@@ -62,7 +63,6 @@ class Variant:
             self.make(parameters.layers),
             settings(rate, parameters.batch_size),
             parameters.rank,
-            keep=self.timed,
         )
 
     def runs(self, parameters: DepthParameters, text: DepthText) -> Iterator[Run]:

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
-from lib.depth.run import tune
+from lib.depth.network import tune
 from lib.depth.texts import DepthText
 from lib.parameters import listed
 from lib.runs import devices, files
