@@ -11,7 +11,7 @@ import pytest
 
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.runs import key
-from lib.runs.key import described, digest, run_function, run_key
+from lib.runs.key import defaults, described, digest, run_function, run_key
 from lib.runs.places import ROOT
 from lib.runs.provenance import code_hash
 
@@ -48,6 +48,10 @@ class Config:
 
 TEXT = Text("embedded", "a" * 64)
 BEFORE = run_key(declared(), Config(TEXT, model()()), 0)
+
+
+def test_where_something_lies_is_no_default_that_could_move():
+    assert defaults(Config) == {"rate": 0.1}
 
 
 def test_moving_rewriting_and_defaults_change_nothing():

@@ -83,9 +83,12 @@ def described(value: Any) -> Any:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """The defaults of a configuration class, described: they may not change under one VERSION."""
+    """The defaults of a configuration class, described: they may not change under one VERSION.
+    Fields that only say where something is are no part of it, as they are none of the key."""
     found = {}
     for field in dataclasses.fields(kind):
+        if field.metadata.get("place"):
+            continue
         if field.default is not dataclasses.MISSING:
             found[field.name] = described(field.default)
         elif field.default_factory is not dataclasses.MISSING:
