@@ -75,8 +75,8 @@ new-experiment: $(READY) ## begin an experiment that runs at once (NAME=my_idea 
 reproduce: $(READY) ## train again at the full size, compare with the committed tables (NB=03 SIZE=full; resumable)
 	@$(BIN)/python tools/notebooks.py run --size "$${SIZE:-full}" --only "$$NB" && $(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB"
 
-verify: $(READY) ## what was run here against the committed tables, line by line (NB=03 SIZE=full)
-	@$(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB"
+verify: $(READY) ## what was run here against the committed tables, line by line (NB=03 SIZE=full; RECORD=1 keeps it for the front page)
+	@$(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB" $(if $(RECORD),--record)
 
 outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full VARIANTS=..)
 	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB" --variants "$$VARIANTS"

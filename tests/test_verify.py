@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import load_tool
 
-from lib.results import store
+from lib.results import store, verify
 from lib.results.store import Results
 from lib.results.verify import compare
 
@@ -44,6 +44,31 @@ ALL_EQUAL = {(table, variant): "equal" for table in ("main", "curve") for varian
 )
 def test_a_verdict_says_how_far_the_numbers_of_a_row_are_apart(columns, verdict):
     assert verdicts(tables(**columns), tables()) == {**ALL_EQUAL, ("main", "a"): verdict}
+
+
+def test_a_column_that_the_committed_rows_do_not_have_filled_is_not_compared():
+    assert verdicts(tables(more=[1.0, 2.0]), tables(more=np.nan)) == ALL_EQUAL
+    assert verdicts(tables(more=[1.0, 2.0]), tables(more=[1.0, np.nan]))["main", "b"] == "equal"
+    assert verdicts(tables(more=[1.0, 2.0]), tables(more=[np.nan, 3.0]))["main", "b"] == "differs"
+
+
+def test_what_was_verified_is_kept_one_row_a_text_and_told_in_marks(tmp_path):
+    path = tmp_path / "verified.csv"
+    for columns, told in (
+        ({"test_ppl": [9.1, 8.0]}, "98 ≠ 1"),
+        ({"test_ppl": [9.0 * (1 + 1e-4), 8.0]}, "98 ≈ 1"),
+        ({}, "98 = 1"),
+    ):
+        yours = tables(seconds=[20.0, 30.0], commit="abc", **columns)
+        found = compare(yours, tables(commit="abc"))
+        verify.keep(verify.summary("98_small", found, yours), path)
+        assert verify.told(path) == told
+    kept = pd.read_csv(path)
+    assert len(kept) == 1 and kept["runs"].item() == 2 and kept["gap"].item() == 0.0
+    less = tables(commit="abc")
+    less.frames[""] = less()[:1]
+    found = compare(less, tables(commit="abc"))
+    assert verify.summary("98_small", found, less)["verdict"].item() == "differs"
 
 
 def test_a_run_that_diverged_alike_is_equal():

@@ -23,8 +23,8 @@ from lib import registry  # noqa: E402
 from lib.figures import forest, gallery, style  # noqa: E402
 from lib.parameters import FULL, SIZES  # noqa: E402
 from lib.results import beside_reported, front, scoreboard, store, tables  # noqa: E402
+from lib.results import verify as comparison  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
-from lib.results.verify import compare  # noqa: E402
 from lib.runs import files  # noqa: E402
 from lib.runs.places import shown  # noqa: E402
 
@@ -72,9 +72,10 @@ def figures(slugs: list[str]) -> None:
             print("\n".join(gallery.redraw(registry.experiment(slug))))
 
 
-def verify(slugs: list[str], size: str) -> None:
+def verify(slugs: list[str], size: str, record: bool = False) -> None:
     """Compare the newest set of each experiment at a size with the committed tables; exits 1 if a
-    number differs, a committed row was not run, or nothing was run here."""
+    number differs, a committed row was not run, or nothing was run here. ``record`` keeps what was
+    found in results/verified.csv."""
     wrong, less = 0, 0
     for slug in slugs:
         sets = [s for s in store.all_sets() if s["experiment"] == slug and s["size"] == size]
@@ -84,7 +85,10 @@ def verify(slugs: list[str], size: str) -> None:
                 f"{'' if size == FULL else f' SIZE={size}'}` runs it"
             )
         newest = max(sets, key=lambda about: about["written"])
-        found = compare(store.load_set(newest["folder"]), store.committed(slug))
+        yours = store.load_set(newest["folder"])
+        found = comparison.compare(yours, store.committed(slug))
+        if record:
+            comparison.keep(comparison.summary(slug, found, yours))
         main_rows = found[found["table"] == "main"]
         print(f"\n{slug}: {shown(newest['folder'])} against results/{slug}.csv")
         print(main_rows.drop(columns="table").to_string(index=False))
@@ -104,6 +108,9 @@ def main() -> None:
         "--size", default="", choices=("", *SIZES, "custom"), help="only sets of this size"
     )  # of verify: full unless it is given
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
+    parser.add_argument(
+        "--record", action="store_true", help="verify: keep what was found in results/verified.csv"
+    )
     given = parser.parse_args()
     matplotlib.use("Agg")
     try:
@@ -114,7 +121,7 @@ def main() -> None:
         elif given.action == "figures":
             figures(chosen(given.only))
         else:
-            verify(chosen(given.only), given.size or FULL)
+            verify(chosen(given.only), given.size or FULL, given.record)
     except (SchemaError, FileNotFoundError, files.Damaged, files.NoRoom) as refusal:
         sys.exit(str(refusal))
 

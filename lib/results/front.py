@@ -13,7 +13,7 @@ import pandas as pd
 from lib import registry
 from lib.figures import forest
 from lib.parameters import FULL, SIZES
-from lib.results import scoreboard, store
+from lib.results import scoreboard, store, verify
 from lib.results.beside_reported import PATH as BESIDE
 from lib.results.claims import (
     NOT_MEASURABLE,
@@ -64,7 +64,8 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
         found[f"drawn_{place}"] = sum(by_verdict.values())
         found |= {f"drawn_{place}_{verdict}": count for verdict, count in by_verdict.items()}
     found["hours"] = round(sum(minutes(slug) for slug in slugs()) / 60)
-    return {name: f"{value:,}" for name, value in found.items()}
+    texts = {name: f"{value:,}" for name, value in found.items()}
+    return texts | {"verified": verify.told()}
 
 
 def slugs() -> list[str]:

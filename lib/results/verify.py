@@ -1,16 +1,30 @@
-"""Compare a run with the committed tables: every number but times, line by line."""
+"""Compare a run with the committed tables: every number but times, line by line.
+
+``results/verified.csv`` keeps what such comparisons found; the front page names them.
+"""
+
+import platform
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lib.results.schema import KEYS
 from lib.results.store import Results
+from lib.runs import files
+from lib.runs.places import ROOT
+
+PATH = ROOT / "results" / "verified.csv"
 
 EQUAL = 1e-5  # tables keep six digits: the same numbers
 CLOSE = 1e-3  # another processor sums in another order
 TIMES = ("second", "speed", "time", "_ms", "prefill", "generate_")  # no two runs agree on these
 ABOUT = ("device", "torch", "code_hash", "commit", "run_id", "label", "experiment")
 ROW = [key for key in KEYS if key != "run_id"]
+EQUAL_TO, CLOSE_TO, APART = "=", "≈", "≠"  # marks on the front page
+MARKS = {"equal": EQUAL_TO, "close": CLOSE_TO}
+ONE = ["experiment", "corpus", "size", "processor"]  # what one row of verified.csv is about
 
 
 def compare(yours: Results, ours: Results) -> pd.DataFrame:
@@ -18,7 +32,8 @@ def compare(yours: Results, ours: Results) -> pd.DataFrame:
 
     ``verdict``: equal, close (to 1e-3), or differs; ``missing`` where the committed tables have no
     such rows, or another number of them; ``not run`` where they have rows, or a column (``where``),
-    that a run on the same text at the same size did not make.
+    that a run on the same text at the same size did not make. A column that yours alone has filled
+    is of a later version and is not compared.
     """
     rows = []
     places = set(yours()[["corpus", "size"]].itertuples(index=False, name=None))
@@ -52,6 +67,8 @@ def _gap(own: pd.DataFrame, other: pd.DataFrame) -> dict:
             gap = 0.0 if one.astype(str).equals(two.astype(str)) else np.inf
         else:
             a, b = one.to_numpy(float, na_value=np.nan), two.to_numpy(float, na_value=np.nan)
+            if np.isnan(b).all():
+                continue
             both = ~(np.isnan(a) & np.isnan(b))
             a, b = a[both], b[both]
             with np.errstate(invalid="ignore"):  # runs that diverged alike: infinity less infinity
@@ -70,3 +87,49 @@ def _gap(own: pd.DataFrame, other: pd.DataFrame) -> dict:
 
 def _compared(column: str) -> bool:
     return column not in (*KEYS, *ABOUT) and not any(word in column for word in TIMES)
+
+
+def summary(slug: str, found: pd.DataFrame, yours: Results) -> pd.DataFrame:
+    """One row a text of what was run: runs and numbers compared, the largest gap, the verdict of
+    all, core-minutes, and on what it was run."""
+    rows = []
+    for (corpus, size), part in found.groupby(["corpus", "size"], sort=False):
+        main = yours()[(yours()["corpus"] == corpus) & (yours()["size"] == size)]
+        if main.empty:
+            continue
+        verdicts = set(part["verdict"])
+        best = "equal" if verdicts <= {"equal"} else "close"
+        rows.append(
+            {
+                "experiment": slug,
+                "corpus": corpus,
+                "size": size,
+                "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+                "runs": len(main),
+                "numbers": int(part["numbers"].sum()),
+                "gap": part["gap"].max(),
+                "verdict": best if verdicts <= MARKS.keys() else "differs",
+                "minutes": round(main["seconds"].sum() / 60, 1),
+                "torch": torch.__version__.split("+")[0],
+                "commit": main["commit"].iloc[-1],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def keep(rows: pd.DataFrame, path: Path = PATH) -> None:
+    """Put rows into the table of what was verified, in the place of older ones of the same text,
+    size and kind of processor."""
+    if path.is_file():
+        rows = pd.concat([pd.read_csv(path), rows])
+    rows = rows.drop_duplicates(ONE, keep="last").sort_values(ONE, ignore_index=True)
+    files.write_text(path, rows.to_csv(index=False))
+
+
+def told(path: Path = PATH) -> str:
+    """What was verified, for the front page: number, mark and core-minutes of each notebook."""
+    frame = pd.read_csv(path)
+    return ", ".join(
+        f"{row.experiment[:2]} {MARKS.get(row.verdict, APART)} {row.minutes:.0f}"
+        for row in frame.itertuples()
+    )
