@@ -168,7 +168,6 @@ E21 = Experiment(
     texts=Exp21.texts,
     variants=VARIANTS,
     baseline="exit_6",
-    pending="it decodes with three networks of Experiment 20, of which one is trained",
     figures={"speed": figures.speed, "acceptance": figures.acceptance},
     claims=CLAIMS,
 )
