@@ -123,7 +123,7 @@ def test_an_exit_that_is_none_is_refused(llama):
 
 def test_variants_are_compared_seed_by_seed():
     rows = [("exit_6", seed, 10.0 + seed) for seed in (0, 1)] + [("assisted_6", 1, 5.5)]
-    columns = ["variant", "seed", "drafted_tokens_a_second"]
+    columns = ["variant", "seed", "speedup"]
     frame = pd.DataFrame(rows, columns=columns).assign(batch=1, run_id="r")
     change = against("exit_6", "assisted_6")
     assert change(Results("21", {"decoding": frame})) == pytest.approx([100.0])

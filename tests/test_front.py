@@ -119,11 +119,11 @@ def test_the_largest_size_is_shown_and_a_smaller_one_says_so():
 
 def test_a_new_question_stands_in_the_table_before_it_has_rows(monkeypatch, claims):
     rows = front.question_rows()
-    new = {"notebook": "21", "claim": "exp21-new", "because": "", "en": "A new one?", "ja": "新?"}
+    new = {"notebook": "90", "claim": "exp21-new", "because": "", "en": "A new one?", "ja": "新?"}
     monkeypatch.setattr(front, "question_rows", lambda: [*rows, new])
     line = front.table(claims, "en").splitlines()[-1]
-    assert line.startswith("| A new one? | – | – | – | – | [21](notebooks/21_")
-    assert line.endswith("21_exit_early_lose_nothing.ipynb) |")  # and no minutes
+    assert line.startswith("| A new one? | – | – | – | – | [90](notebooks/90_")
+    assert line.endswith("90_scoreboard.ipynb) |")  # and no minutes
 
 
 def test_what_explains_it_has_its_verdict_on_both_texts():
