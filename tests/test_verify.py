@@ -65,6 +65,9 @@ def test_what_was_verified_is_kept_one_row_a_text_and_told_in_marks(tmp_path):
         assert verify.told(path) == told
     kept = pd.read_csv(path)
     assert len(kept) == 1 and kept["runs"].item() == 2 and kept["gap"].item() == 0.0
+    rows = [kept.assign(corpus="wikipedia", verdict="equal"), kept.assign(verdict="differs")]
+    verify.keep(pd.concat(rows), path)
+    assert verify.told(path) == "98 = 2 (repeated ≠)"
     less = tables(commit="abc")
     less.frames[""] = less()[:1]
     found = compare(less, tables(commit="abc"))

@@ -23,6 +23,7 @@ TIMES = ("second", "speed", "time", "_ms", "prefill", "generate_")  # no two run
 ABOUT = ("device", "torch", "code_hash", "commit", "run_id", "label", "experiment")
 ROW = [key for key in KEYS if key != "run_id"]
 EQUAL_TO, CLOSE_TO, APART = "=", "≈", "≠"  # marks on the front page
+DEFAULT = "wikipedia"  # the text that everyone has
 MARKS = {"equal": EQUAL_TO, "close": CLOSE_TO}
 ONE = ["experiment", "corpus", "size", "processor"]  # what one row of verified.csv is about
 
@@ -127,9 +128,16 @@ def keep(rows: pd.DataFrame, path: Path = PATH) -> None:
 
 
 def told(path: Path = PATH) -> str:
-    """What was verified, for the front page: number, mark and core-minutes of each notebook."""
+    """What was verified, for the front page: number, mark and core-minutes of each notebook; texts
+    whose mark is another one than that of the default text are named."""
     frame = pd.read_csv(path)
-    return ", ".join(
-        f"{row.experiment[:2]} {MARKS.get(row.verdict, APART)} {row.minutes:.0f}"
-        for row in frame.itertuples()
-    )
+    frame["mark"] = frame["verdict"].map(MARKS).fillna(APART)
+    return ", ".join(_told(part) for _, part in frame.groupby("experiment"))
+
+
+def _told(part: pd.DataFrame) -> str:
+    real = part["corpus"] == DEFAULT
+    mark = part["mark"][real].iloc[0] if real.any() else part["mark"].iloc[0]
+    others = part[part["mark"] != mark]
+    apart = "".join(f" ({row.corpus} {row.mark})" for row in others.itertuples())
+    return f"{part['experiment'].iloc[0][:2]} {mark} {part['minutes'].sum():.0f}{apart}"
