@@ -65,9 +65,13 @@ def test_what_was_verified_is_kept_one_row_a_text_and_told_in_marks(tmp_path):
         assert verify.told(path) == told
     kept = pd.read_csv(path)
     assert len(kept) == 1 and kept["runs"].item() == 2 and kept["gap"].item() == 0.0
-    rows = [kept.assign(corpus="wikipedia", verdict="equal"), kept.assign(verdict="differs")]
+    rows = [kept.assign(corpus="wikipedia"), kept.assign(main="differs")]
     verify.keep(pd.concat(rows), path)
     assert verify.told(path) == "98 = 2 (repeated ≠)"
+    yours = tables(commit="abc")
+    yours.frames["curve"] = yours("curve").assign(val_ppl=9.0)
+    found = verify.summary("98_small", compare(yours, tables(commit="abc")), yours)
+    assert (found["main"].item(), found["verdict"].item()) == ("equal", "differs")
     less = tables(commit="abc")
     less.frames[""] = less()[:1]
     found = compare(less, tables(commit="abc"))
