@@ -9,6 +9,7 @@ STUDY ?=
 COLAB_PYTHON ?=
 TORCH ?=
 EXACT ?=
+RECORD ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := pip>=25,<27
@@ -21,6 +22,7 @@ override VARIANTS := $(value VARIANTS)
 override COLAB_PYTHON := $(value COLAB_PYTHON)
 override TORCH := $(value TORCH)
 override EXACT := $(value EXACT)
+override RECORD := $(value RECORD)
 override NAME := $(value NAME)
 override STUDY := $(value STUDY)
 export NB SIZE VARIANTS NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
@@ -38,6 +40,9 @@ $(error NB is a list parted by commas without blanks, such as NB=03,04)
 endif
 ifneq ($(filter-out $(SIZES),$(SIZE))$(word 2,$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
+endif
+ifneq ($(filter-out 1,$(RECORD)),)
+$(error RECORD is neither 1 nor left out)
 endif
 
 .PHONY: help setup run test test-colab new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean

@@ -324,6 +324,8 @@ COMMANDS = [
     ("SIZE=$(shell touch x)", "SIZE is none of the sizes"),
     ("SIZE=full;touch x", "SIZE is none of the sizes"),
     ("SIZE=full tiny", "SIZE is none of the sizes"),
+    ("RECORD=0", "RECORD is neither 1 nor left out"),
+    ("RECORD=$(shell touch x)", "RECORD is neither 1 nor left out"),
 ]
 
 
@@ -384,6 +386,7 @@ OTHERS = [
     ("tools/golden.py", ["check", "--only", "99"], "no experiment 99; allowed: 00, 01"),
     ("tools/golden.py", ["write", "--only", "abc"], "no experiment abc; allowed: 00, 01"),
     ("tools/results.py", ["table", "--size", "huge"], "invalid choice: 'huge'"),
+    ("tools/results.py", ["claims", "--record"], "--record is of verify; claims records nothing"),
     ("tools/results.py", ["verify", "--only", "zz"], "no experiment zz; allowed: 00, 01"),
     ("tools/notebooks.py", ["run", "--only", "99"], "no notebook 99; allowed: 00, 01"),
     ("tools/notebooks.py", ["run", "--parallel", "0"], "--parallel is 0; allowed: a whole number"),

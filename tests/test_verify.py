@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from conftest import load_tool
 
-from lib.results import store, verify
+from lib.results import store, verified
 from lib.results.store import Results
-from lib.results.verify import compare
+from lib.results.verify import compare, lack
 
 tool = load_tool("results")
 
@@ -46,36 +46,67 @@ def test_a_verdict_says_how_far_the_numbers_of_a_row_are_apart(columns, verdict)
     assert verdicts(tables(**columns), tables()) == {**ALL_EQUAL, ("main", "a"): verdict}
 
 
-def test_a_column_that_the_committed_rows_do_not_have_filled_is_not_compared():
-    assert verdicts(tables(more=[1.0, 2.0]), tables(more=np.nan)) == ALL_EQUAL
-    assert verdicts(tables(more=[1.0, 2.0]), tables(more=[1.0, np.nan]))["main", "b"] == "equal"
-    assert verdicts(tables(more=[1.0, 2.0]), tables(more=[np.nan, 3.0]))["main", "b"] == "differs"
+def test_a_column_that_no_committed_row_of_the_text_has_is_not_compared_but_named():
+    ours, yours = tables(more=np.nan), tables(more=[1.0, 2.0])
+    assert verdicts(yours, ours) == ALL_EQUAL
+    assert lack(yours, ours) == {("main", "repeated", "small"): ["more"]}
+    for more in ([1.0, np.nan], [np.nan, 2.0]):
+        assert lack(yours, tables(more=more)) == {}
+        assert list(verdicts(yours, tables(more=more)).values()).count("differs") == 1
+    assert verdicts(tables(), tables(more=[1.0, 2.0]))["main", "a"] == "not run"
 
 
-def test_what_was_verified_is_kept_one_row_a_text_and_told_in_marks(tmp_path):
-    path = tmp_path / "verified.csv"
-    for columns, told in (
-        ({"test_ppl": [9.1, 8.0]}, "98 ≠ 1"),
-        ({"test_ppl": [9.0 * (1 + 1e-4), 8.0]}, "98 ≈ 1"),
-        ({}, "98 = 1"),
-    ):
-        yours = tables(seconds=[20.0, 30.0], commit="abc", **columns)
-        found = compare(yours, tables(commit="abc"))
-        verify.keep(verify.summary("98_small", found, yours), path)
-        assert verify.told(path) == told
-    kept = pd.read_csv(path)
-    assert len(kept) == 1 and kept["runs"].item() == 2 and kept["gap"].item() == 0.0
-    rows = [kept.assign(corpus="wikipedia"), kept.assign(main="differs")]
-    verify.keep(pd.concat(rows), path)
-    assert verify.told(path) == "98 = 2 (repeated ≠)"
-    yours = tables(commit="abc")
+def summed(yours: Results) -> pd.DataFrame:
+    return verified.summary("98_small", compare(yours, tables(**ABOUT)), yours)
+
+
+ABOUT = {"seconds": [20.0, 30.0], "commit": "abc", "torch": "2.13.0"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "verdict", "mark"),
+    [
+        ({"test_ppl": [9.1, 8.0]}, "differs", "≠"),
+        ({"test_ppl": [9.0 * (1 + 1e-4), 8.0]}, "close", "≈"),
+        ({}, "equal", "="),
+    ],
+)
+def test_what_was_verified_is_told_in_marks(columns, verdict, mark, tmp_path):
+    row = summed(tables(**ABOUT, **columns))
+    assert row[["main", "verdict"]].to_numpy().tolist() == [[verdict, verdict]]
+    verified.keep(row.assign(size="full"), tmp_path / "verified.csv")
+    assert verified.told(tmp_path / "verified.csv") == f"{mark} 98 (1)"
+
+
+def test_a_further_table_and_a_row_that_was_not_run_have_a_say_in_the_verdict():
+    yours = tables(**ABOUT)
     yours.frames["curve"] = yours("curve").assign(val_ppl=9.0)
-    found = verify.summary("98_small", compare(yours, tables(commit="abc")), yours)
-    assert (found["main"].item(), found["verdict"].item()) == ("equal", "differs")
-    less = tables(commit="abc")
+    assert summed(yours)[["main", "verdict"]].iloc[0].tolist() == ["equal", "differs"]
+    less = tables(**ABOUT)
     less.frames[""] = less()[:1]
-    found = compare(less, tables(commit="abc"))
-    assert verify.summary("98_small", found, less)["verdict"].item() == "differs"
+    assert summed(less)[["main", "verdict"]].iloc[0].tolist() == ["differs", "differs"]
+
+
+def test_one_row_a_text_is_kept_and_the_front_page_tells_the_full_size_alone(tmp_path):
+    path, row = tmp_path / "verified.csv", summed(tables(**ABOUT))
+    full = row.assign(size="full", corpus="wikipedia")
+    verified.keep(pd.concat([row, full.assign(main="close"), full], ignore_index=True), path)
+    verified.keep(full.assign(corpus="repeated", main="differs"), path)
+    held = pd.read_csv(path)[["corpus", "size", "main"]].agg(" ".join, axis=1)
+    assert held.tolist() == [
+        "repeated full differs",
+        "repeated small equal",
+        "wikipedia full equal",
+    ]
+    assert verified.told(path) == "= 98 (2); ≠ 98 repeated"
+
+
+def test_committed_rows_are_told_from_trained_ones():
+    ours = tables(**ABOUT)
+    part = tables(**ABOUT)
+    part.frames[""] = part()[:1]
+    assert verified.copied(part, ours)
+    assert not verified.copied(tables(**{**ABOUT, "seconds": [20.0, 31.0]}), ours)
 
 
 def test_a_run_that_diverged_alike_is_equal():

@@ -22,9 +22,9 @@ from experiments import chosen  # noqa: E402
 from lib import registry  # noqa: E402
 from lib.figures import forest, gallery, style  # noqa: E402
 from lib.parameters import FULL, SIZES  # noqa: E402
-from lib.results import beside_reported, front, scoreboard, store, tables  # noqa: E402
-from lib.results import verify as comparison  # noqa: E402
+from lib.results import beside_reported, front, scoreboard, store, tables, verified  # noqa: E402
 from lib.results.schema import SchemaError  # noqa: E402
+from lib.results.verify import compare, lack  # noqa: E402
 from lib.runs import files  # noqa: E402
 from lib.runs.places import shown  # noqa: E402
 
@@ -85,13 +85,19 @@ def verify(slugs: list[str], size: str, record: bool = False) -> None:
                 f"{'' if size == FULL else f' SIZE={size}'}` runs it"
             )
         newest = max(sets, key=lambda about: about["written"])
-        yours = store.load_set(newest["folder"])
-        found = comparison.compare(yours, store.committed(slug))
+        yours, ours = store.load_set(newest["folder"]), store.committed(slug)
+        found = compare(yours, ours)
+        if record and verified.copied(yours, ours):
+            sys.exit(
+                f"{slug}: these are the committed rows; only what is trained again is recorded"
+            )
         if record:
-            comparison.keep(comparison.summary(slug, found, yours))
+            verified.keep(verified.summary(slug, found, yours))
         main_rows = found[found["table"] == "main"]
         print(f"\n{slug}: {shown(newest['folder'])} against results/{slug}.csv")
         print(main_rows.drop(columns="table").to_string(index=False))
+        for about, columns in lack(yours, ours).items():
+            print(f"not compared: {', '.join(columns)} (no committed row of {' '.join(about)})")
         counts = found["verdict"].value_counts()
         print(f"{int(found['numbers'].sum()):,} numbers: " + str(counts.to_dict()))
         wrong += int(found["verdict"].isin(("differs", "missing")).sum())
@@ -112,6 +118,8 @@ def main() -> None:
         "--record", action="store_true", help="verify: keep what was found in results/verified.csv"
     )
     given = parser.parse_args()
+    if given.record and given.action != "verify":
+        parser.error(f"--record is of verify; {given.action} records nothing")
     matplotlib.use("Agg")
     try:
         if given.action == "table":

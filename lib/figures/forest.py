@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 
 from lib.figures import alternative, style
 from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, REVERSED, TRANSFER, UNDECIDED
+from lib.results.schema import REAL
 
 LOOKS = {  # verdict: colour, marker, filled; legible without colour too
     REPLICATED: (style.COLOURS[0], "o", True),
     REVERSED: (style.COLOURS[1], "X", True),
     UNDECIDED: (style.QUIET, "o", False),
 }
-REAL = "wikipedia"
 LIMIT = 2.5  # shares beyond are drawn at the edge, as arrows
 HEIGHT = 0.16  # inches a row
 LINE = 84  # characters of a statement, shortened at a word

@@ -13,7 +13,7 @@ import pandas as pd
 from lib import registry
 from lib.figures import forest
 from lib.parameters import FULL, SIZES
-from lib.results import scoreboard, store, verify
+from lib.results import scoreboard, store, verified
 from lib.results.beside_reported import PATH as BESIDE
 from lib.results.claims import (
     NOT_MEASURABLE,
@@ -23,6 +23,7 @@ from lib.results.claims import (
     TRANSFER,
     UNDECIDED,
 )
+from lib.results.schema import REAL
 from lib.results.statistics import sensible
 from lib.runs.places import ROOT
 
@@ -31,7 +32,6 @@ LANGUAGES = {"en": "README.md", "ja": "README.ja.md"}
 REPOSITORY = "depth-adaptive-lm/depth-adaptive-lm"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
-REAL = "wikipedia"
 CLAIM = "claim "  # before an id, in a name in braces
 HEADS = {
     "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
@@ -65,7 +65,7 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
         found |= {f"drawn_{place}_{verdict}": count for verdict, count in by_verdict.items()}
     found["hours"] = round(sum(minutes(slug) for slug in slugs()) / 60)
     texts = {name: f"{value:,}" for name, value in found.items()}
-    return texts | {"verified": verify.told()}
+    return texts | {"verified": verified.told()}
 
 
 def slugs() -> list[str]:

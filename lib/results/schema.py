@@ -17,7 +17,8 @@ OK, DIVERGED = "ok", "diverged"  # ``status``: a diverged run is shown, never av
 WORSE_THAN_BLIND = 2.0  # times as perplexed as blind guessing: such a run has diverged
 MOST_SYMBOLS = 500_000  # no vocabulary has more
 THEIRS = "(yours)"  # marks the variants of a reader
-CORPORA = ("wikipedia", "wikitext-2", "repeated", "alpaca", "python-docs", "ultrachat", "embedded")
+REAL = "wikipedia"  # the text that everyone has, and no report used
+CORPORA = (REAL, "wikitext-2", "repeated", "alpaca", "python-docs", "ultrachat", "embedded")
 
 
 class SchemaError(ValueError):
