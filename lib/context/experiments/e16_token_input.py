@@ -27,8 +27,10 @@ LEAST_WIDE = 100  # tokens, as of the other rows
 class Exp16(ContextParameters):
     """R3's smallest text. ``windows``: the longest k-token MLP; the cell is cut to at most two
     tokens fewer. ``wide_tokens`` > 0 adds both layouts at the table's own width on so many tokens,
-    one random seed, for sizes at which the others are narrowed."""
+    one random seed, for sizes at which the others are narrowed. Fewer than five seeds decide
+    nothing."""
 
+    seeds: int = whole(5, 1, 1_000)
     windows: int = whole(6, 1, MOST_WINDOWS)
     wide_tokens: int = whole(0, 0, 1_000_000)
 
@@ -46,7 +48,7 @@ class Exp16(ContextParameters):
     TINY = {**ContextParameters.TINY, "windows": 2}
     LADDER = {
         **ContextParameters.LADDER,
-        "small": {**SMALL_TEXT, "tokens": 6_000, "width": 192, "wide_tokens": 3_000},
+        "small": {**SMALL_TEXT, "tokens": 6_000, "width": 192, "wide_tokens": 3_000, "seeds": 3},
     }
 
     @property
