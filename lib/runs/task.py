@@ -20,6 +20,7 @@ import torch
 from lib.runs import devices, files, places
 from lib.runs.key import described, run_key
 from lib.runs.provenance import code_hash, commit
+from lib.runs.spent import counted
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 CPU = torch.device("cpu")
@@ -192,18 +193,18 @@ def _record(task: Task, place: Place) -> dict[str, Any]:
     _begin(task.function, place)
     # on the CPU a run has one thread: its processor time is what it costs, whatever runs beside it
     clock = time.process_time if place.device.type == "cpu" else time.perf_counter
-    started = clock()
-    while True:
-        try:
-            outcome = task.function(task.config, task.seed, place)
-            break
-        except files.Damaged as damage:
-            # what another run has kept and was damaged since: ``Place.need`` makes it again
-            path, runs = damage.path, place.folder.parent
-            if path is None or path.parent.parent != runs or not path.is_file():
-                raise
-            files.put_away(path, damage, "its run is made again")
-    return _kept(task, place, outcome, clock() - started)
+    with counted(place.folder, clock) as spent:
+        while True:
+            try:
+                outcome = task.function(task.config, task.seed, place)
+                break
+            except files.Damaged as damage:
+                # what another run has kept and was damaged since: ``Place.need`` makes it again
+                path, runs = damage.path, place.folder.parent
+                if path is None or path.parent.parent != runs or not path.is_file():
+                    raise
+                files.put_away(path, damage, "its run is made again")
+    return _kept(task, place, outcome, spent())
 
 
 def _kept(task: Task, place: Place, outcome: Outcome, seconds: float) -> dict[str, Any]:
