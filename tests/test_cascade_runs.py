@@ -178,6 +178,30 @@ def test_random_and_full_context_cascades_run(cascade, change, place):
         assert lines[1]["threshold"] is None
 
 
+def test_held_out_tokens_go_on_at_the_very_ratio_or_as_they_are_served(cascade, place):
+    outcome = cascade_run.run(CascadeRun(cascade, 2), 0, place)
+    lines = outcome.tables["stages"]
+    counts = [line["test_hard"] for line in lines]
+    assert counts == [counts[0], round(0.6 * counts[0]), round(0.6 * round(0.6 * counts[0]))]
+    assert [line["train_hard"] / lines[0]["train_hard"] for line in lines] == pytest.approx(
+        [1, 0.6, 0.36], abs=2e-3
+    )
+    there = place.need(cascade_stage.run, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
+    _, held, _ = cascade_stage.load_stage(cascade, cascade.dataset.open(), there)
+    for part in ("valid", "test"):
+        assert held[part].keys() == held[f"{part}_served"].keys()
+    assert lines[2]["reached"] * counts[0] == pytest.approx(len(held["test_served"]["position"]))
+    assert lines[2]["reached"] != counts[2] / counts[0]
+    assert lines[2]["equal_all_ppl"] != lines[2]["all_ppl"]
+    assert lines[0]["equal_all_ppl"] == lines[0]["all_ppl"] == outcome.row["base_all_ppl"]
+
+
+def test_random_tokens_are_served_as_they_are_scored(cascade, place):
+    own = replace(cascade, selection="random")
+    for line in cascade_run.run(CascadeRun(own, 2), 0, place).tables["stages"]:
+        assert line["equal_all_ppl"] == pytest.approx(line["all_ppl"], rel=1e-6)
+
+
 def test_a_zero_initialised_cascade_that_learns_nothing_is_the_base(cascade, place):
     still = replace(
         cascade,

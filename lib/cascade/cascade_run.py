@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lib.cascade import cascade_stage
-from lib.cascade.cascade_stage import STAGE, Cascade, CascadeStage
+from lib.cascade.cascade_stage import SERVED, STAGE, Cascade, CascadeStage
 from lib.cascade.cost import cascade_flops
 from lib.cascade.dataset import OpenDataset
 from lib.cascade.evaluation import perplexity, share
@@ -29,10 +29,11 @@ class CascadeRun:
     stages: int
 
 
-@run_function("cascade")
+@run_function("cascade", version=2)
 def run(config: CascadeRun, seed: int, place: Place) -> Outcome:
-    """Train all stages with one seed. The row's ``test_ppl`` is of **all** test tokens; the table
-    ``stages`` has a line for every number of stages from 0 on."""
+    """Train all stages with one seed. The row's ``test_ppl`` is of **all** test tokens, deferred by
+    the thresholds of train (``equal_all_ppl``: exactly at the ratio); the table ``stages`` has a
+    line for every number of stages from 0 on."""
     data = config.cascade.dataset.open(place.device)
     parts = cascade_stage.start(config.cascade, data)
     lines, curve, params = [cascade_stage.base_line(parts, data)], [], 0
@@ -48,6 +49,7 @@ def run(config: CascadeRun, seed: int, place: Place) -> Outcome:
         "val_ppl": last["val_all_ppl"],
         "test_ppl": last["all_ppl"],
         "test_inner_ppl": last["all_inner_ppl"],
+        "equal_all_ppl": last["equal_all_ppl"],
         "base_all_ppl": lines[0]["all_ppl"],
         "base_all_inner_ppl": lines[0]["all_inner_ppl"],
         "stages": len(lines) - 1,
@@ -92,7 +94,7 @@ class ServedRun:
         _servable(self.cascade.cascade)
 
 
-@run_function("served-cascade")
+@run_function("served-cascade", version=2)
 def run_served(config: ServedRun, seed: int, place: Place) -> Outcome:
     """The cascade's own row and tables, its operations a token, and the table ``served``: one line
     for every number of stages."""
@@ -164,7 +166,7 @@ class CascadeSpeed:
         _servable(self.cascade.cascade)
 
 
-@run_function("cascade-speed")
+@run_function("cascade-speed", version=2)
 def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
     """Table ``speed``: a line a batch size and kind of work, base and cascade in turns."""
     place.need(run, config.cascade, seed)
@@ -221,7 +223,7 @@ def _finished(
         criterion = config.cascade.criterion if number == 1 else "input_to_output"
         stages.append(stage)
         rules.append({"criterion": criterion, "threshold": threshold})
-        first = held["test"]["first"]
+        first = held[f"test{SERVED}"]["first"]
     return data, stages, rules, first
 
 

@@ -1,8 +1,13 @@
 """One stage of a cascade as a run of its own, which builds on the run of the stage before it.
 
 Stage 1 is trained on the tokens that the base's criterion calls hard; every further stage on those
-of the previous stage's tokens whose cosine between its input and output is lowest. Thresholds are
-quantiles of training values; validation and test use the same thresholds.
+of the previous stage's tokens whose cosine between its input and output is lowest.
+
+Held-out tokens take two ways through the stages, as in R1. ``valid`` and ``test`` are deferred at
+quantiles of their own, exactly the ratio: on these a stage is validated and has a perplexity of its
+own. ``valid_served`` and ``test_served`` are deferred by the thresholds of train, as a model that
+is served does: they say what becomes of all tokens. A stage maps the tokens that it was trained on
+further from their input than others, so the second way may reach it with far fewer than the ratio.
 
 What a finished stage leaves is ``stage.safetensors``: its weights, and for every part which tokens
 reached it, what they cost there and the values that decide who goes on. The states that it hands
@@ -39,6 +44,8 @@ from lib.training.loop import Training, train
 STAGE = "stage.safetensors"
 SELECTIONS = ("hard", "random")
 WEIGHTS = ("last", "best")
+SERVED = "_served"  # ends the name of a part whose tokens are deferred by the thresholds of train
+WAYS = (*PARTS, f"valid{SERVED}", f"test{SERVED}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class CascadeStage:
 
 @dataclass
 class Reached:
-    """The tokens of one part that reached the model at hand, and its output there.
+    """The tokens of one part that reached the model at hand on one way, and its output there.
 
     ``position`` int64 [n]; ``states`` [N, width]: of each token the output of the last model that
     it reached; ``values`` [n]: what decides who goes on; ``answered``, ``correct`` [N]: loss and
@@ -116,7 +123,7 @@ class TooFewTokens(ValueError):
     """A stage that nothing is left for."""
 
 
-@run_function("cascade-stage")
+@run_function("cascade-stage", version=2)
 def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
     """Train one stage, the stages before it first. Tables: one line ``stages``, and ``curve``.
 
@@ -196,10 +203,10 @@ def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
 
 
 def start(cascade: Cascade, data: OpenDataset) -> dict[str, Reached]:
-    """Every part as the base leaves it."""
+    """Every part as the base leaves it, by way."""
     found = {}
-    for name in PARTS:
-        features = data.features(name)
+    for name in WAYS:
+        features = data.features(name.removesuffix(SERVED))
         values, trained = features.scalars, name == "train"
         found[name] = Reached(
             features,
@@ -214,7 +221,7 @@ def start(cascade: Cascade, data: OpenDataset) -> dict[str, Reached]:
 
 
 def reached_before(config: CascadeStage, seed: int, place: Place) -> dict[str, Reached]:
-    """Every part as the stage before ``config`` leaves it; trains that stage if need be."""
+    """Every part as the stage before ``config`` leaves it, by way; trains that stage if need be."""
     before = config.before()
     data = config.cascade.dataset.open(place.device)
     if before is None:
@@ -232,20 +239,26 @@ def reached_before(config: CascadeStage, seed: int, place: Place) -> dict[str, R
 def deferred(
     config: CascadeStage, parts: dict[str, Reached], seed: int
 ) -> tuple[dict[str, Tensor], float | None]:
-    """Who reaches stage ``number``: bool [n] by part, of the tokens that reached the model before
-    it; and the threshold, None for random ones."""
+    """Who reaches stage ``number``: bool [n] by way, of the tokens that reached the model before
+    it; and the threshold of train, None for random ones, which have one way only."""
     cascade = config.cascade
     if cascade.selection == "random":
         generator = torch.Generator().manual_seed(1000 * config.number + seed)
         found = {}
-        for name, part in parts.items():
-            order = torch.randperm(len(part.position), generator=generator)
+        for name in PARTS:
+            order = torch.randperm(len(parts[name].position), generator=generator)
             found[name] = torch.zeros(len(order), dtype=torch.bool)
             found[name][order[: round(cascade.hard_ratio * len(order))]] = True
-        return found, None
+        return {name: found[name.removesuffix(SERVED)] for name in parts}, None
     criterion = cascade.criterion if config.number == 1 else "input_to_output"
     threshold = threshold_for(parts["train"].values, cascade.hard_ratio, criterion)
-    return {n: is_hard(p.values, threshold, criterion) for n, p in parts.items()}, threshold
+
+    def chosen(name: str, values: Tensor) -> Tensor:
+        if name in PARTS:  # of train that is the same threshold
+            return is_hard(values, threshold_for(values, cascade.hard_ratio, criterion), criterion)
+        return is_hard(values, threshold, criterion)
+
+    return {name: chosen(name, part.values) for name, part in parts.items()}, threshold
 
 
 def enough(chosen: dict[str, Tensor], cascade: Cascade, data: OpenDataset) -> bool:
@@ -264,10 +277,10 @@ def build(cascade: Cascade, data: OpenDataset, seed: int) -> Stage:
 def load_stage(
     cascade: Cascade, data: OpenDataset, place: Place
 ) -> tuple[Stage, dict[str, dict[str, Tensor]], float | None]:
-    """A finished stage, what it left of every part, and its threshold."""
+    """A finished stage, what it left of every part by way, and its threshold."""
     tensors, about = load_tensors(place.folder / STAGE)
     stage = build(cascade, data, 0)
-    held: dict[str, dict[str, Tensor]] = {name: {} for name in ("weights", *PARTS)}
+    held: dict[str, dict[str, Tensor]] = {name: {} for name in ("weights", *WAYS)}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         held[group][rest] = value
@@ -293,42 +306,40 @@ def _pieces(cascade: Cascade, part: Reached) -> list[Packs]:
 
 def _of_weights(score, parts: dict[str, Reached], name: str) -> dict[str, float | None]:
     """What the stage's present weights make of its own tokens and of all tokens."""
-    found = {}
-    for part, column in (("valid", "val"), ("test", "test")):
-        losses, _ = score(part)
-        found[f"{name}_{column}_ppl"] = perplexity(losses["loss"])
-        if part == "test":
-            answered = parts[part].answered.clone()
-            answered[losses["position"]] = losses["loss"]
-            found[f"{name}_all_ppl"] = perplexity(answered)
-    return found
+    own = {"val": score("valid")[0], "test": score("test")[0]}
+    found = {f"{name}_{column}_ppl": perplexity(losses["loss"]) for column, losses in own.items()}
+    served, _ = score(f"test{SERVED}")
+    answered = parts[f"test{SERVED}"].answered.clone()
+    answered[served["position"]] = served["loss"]
+    return found | {f"{name}_all_ppl": perplexity(answered)}
 
 
 def _line(number, threshold, parts, scores, data: OpenDataset) -> dict[str, Any]:
     """One line of the ``stages`` table: the tokens of this stage, and all tokens so far."""
-    test = parts["test"]
+    test, served = parts["test"], parts[f"test{SERVED}"]
     base, at = test.features.scalars["loss"], test.position
     inner = ~boundary_mask(test.features, data.base.tokenizer.eos_token_id)
     hard = torch.zeros(test.features.tokens, dtype=torch.bool)
-    hard[test.first] = True
+    hard[served.first] = True
     own = scores["test"]["loss"] if scores else base
     return {
         "stage": number,
         "threshold": threshold,
         "train_hard": len(parts["train"].position),
         "test_hard": len(at),
-        "reached": len(at) / test.features.tokens,
+        "reached": len(served.position) / test.features.tokens,
         "val_ppl": perplexity(scores["valid"]["loss"]) if scores else None,
         "test_ppl": perplexity(own),
         "test_inner_ppl": perplexity(own[inner[at]]),
         "base_ppl": perplexity(base[at]),
         "base_inner_ppl": perplexity(base[at][inner[at]]),
-        "all_ppl": perplexity(test.answered),
-        "all_inner_ppl": perplexity(test.answered[inner]),
-        "all_accuracy": test.correct.mean().item(),
-        "val_all_ppl": perplexity(parts["valid"].answered),
-        "hard_ppl": perplexity(test.answered[hard]),
-        "easy_ppl": perplexity(test.answered[~hard]),
+        "all_ppl": perplexity(served.answered),
+        "all_inner_ppl": perplexity(served.answered[inner]),
+        "all_accuracy": served.correct.mean().item(),
+        "val_all_ppl": perplexity(parts[f"valid{SERVED}"].answered),
+        "equal_all_ppl": perplexity(test.answered),
+        "hard_ppl": perplexity(served.answered[hard]),
+        "easy_ppl": perplexity(served.answered[~hard]),
         "base_hard_ppl": perplexity(base[hard]),
         "base_easy_ppl": perplexity(base[~hard]),
     }

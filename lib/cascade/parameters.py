@@ -101,6 +101,7 @@ class StagedParameters(CascadeParameters):
     ``train_tokens``: at most so many tokens a stage (0: all that reach it).
     """
 
+    seeds: int = whole(5, 1, 1_000)
     train_windows: int = whole(1000, 4, 100_000)
     valid_windows: int = whole(100, 2, 100_000)
     test_windows: int = whole(100, 2, 100_000)
@@ -140,7 +141,8 @@ class StagedParameters(CascadeParameters):
 
     def cascade(self, dataset: TokenDataset, hard_ratio: float, **changes: Any) -> Cascade:
         """The report's cascade at a hard ratio, some of it changed. A stage that speaks through
-        the base's head is trained at ``base_head_rate``."""
+        the base's head is trained at ``base_head_rate``; where the best weights answer, the
+        untrained ones are among them."""
         training = Training(
             epochs=self.epochs,
             patience=self.patience,
@@ -160,9 +162,12 @@ class StagedParameters(CascadeParameters):
         )
         cascade = replace(cascade, **changes)
         if cascade.head == "shared":
-            gentle = replace(training, learning_rate=self.base_head_rate)
-            cascade = replace(cascade, training=gentle)
-        return cascade
+            training = replace(training, learning_rate=self.base_head_rate)
+        if cascade.weights == "best":
+            training = replace(training, validate_first=True)
+        return replace(cascade, training=training)
 
 
-ZERO_START = {"head": "shared", "start": "identity"}  # a zero-initialised residual stage
+# A zero-initialised residual stage. It answers with its best weights: with the last ones, which R1
+# took, training that stops an epoch too late would undo what it has gained over the base.
+ZERO_START = {"head": "shared", "start": "identity", "weights": "best"}

@@ -32,6 +32,7 @@ SMALL_TEXT = {
     "vocabulary_tokens": 0,
     "scoring": "held",
     "patience": 0,
+    "seeds": 3,
 }
 
 
@@ -56,7 +57,7 @@ class ContextParameters(Parameters):
     scoring: str = choice("full", SCORINGS)
     width: int = whole(0, 0, 4_096)
     layers: int = whole(6, 1, 64)
-    seeds: int = whole(3, 1, 1_000)
+    seeds: int = whole(5, 1, 1_000)
     batch: int = whole(512, 1, 100_000)
     epochs: int = whole(10, 1, 10_000)
     patience: int = whole(2, 0, 10_000)

@@ -27,6 +27,7 @@ NAMES = {
     "all_accuracy": "accuracy, all tokens",
     "exit_0": "share that stops at the base",
     "test_hard": "test tokens",
+    "reached": "share as served",
     "val_acc": "valid accuracy",
     "params": "parameters",
     "best_val_ppl": "best valid PPL",

@@ -49,6 +49,7 @@ SMALL = {
     "weight_decay": 0.0,
     "served_windows": 4,
     "new_tokens": 8,
+    "seeds": 3,
 }
 SHORT = {"hard_ratio": 0.5, "train_tokens": 256, "served_windows": 2, "rounds": 1}
 
@@ -94,7 +95,7 @@ def _served(label: str, **changes) -> Variant:
         seeds = range(p.seeds)
         return [Run(cascade_run.run_speed, speed, s, side=True, alone=True) for s in seeds]
 
-    factors = {k: v for k, v in changes.items() if k != "head"}
+    factors = {k: v for k, v in changes.items() if k not in ("head", "weights")}
     return Variant(label, config, cascade_run.run_served, beside=timed, factors=factors)
 
 
@@ -213,8 +214,8 @@ CLAIMS = (
     claim(
         "cosine-against-entropy",
         "The reports' cosine defers better tokens than entropy does",
-        change("zero", "zero_entropy"),
-        "all test tokens; equal ratio, stages and epochs",
+        change("zero", "zero_entropy", "equal_all_ppl"),
+        "all test tokens, of which each defers exactly the ratio; equal stages",
         kind="own",
     ),
 )
