@@ -95,6 +95,23 @@ def grouped(network: str, group: str) -> Curve:
     return curve
 
 
+def chosen(network: str) -> Curve:
+    """The curve of one network's exits: at each cost the better kind of rule on valid (one that
+    reads the head, one that does not), keys propagated."""
+
+    def curve(results: Results) -> pd.DataFrame:
+        parts = []
+        for aim in AIMS:
+            kinds = [own for g in ("head", "state") for own in _run(results, network, g, aim)]
+            if kinds:
+                parts.append(min(kinds, key=valid_loss))
+        if not parts:
+            raise Absent(f"{network} has no propagated point of a rule")
+        return pd.concat([*parts, full_depth(results, network)])
+
+    return curve
+
+
 def single(*variants: str, rule: str = "") -> Curve:
     """All points of some variants, or those of one rule."""
     wanted = {"rule": rule} if rule else {}

@@ -4,8 +4,9 @@ A claim holds what a report said and reported, a *measure* (one value a random s
 and size) and where that value must lie for the claim to hold. The verdict follows from the interval
 of the measure over seeds, and from how many claims were tried, never from a hand.
 
-Kinds of rows. ``reported``: a report states it, on the text of the report. ``transfer``: the same
-on another text, size or base. ``explanation``: a control that explains a reported claim, its
+Kinds of rows. ``reported``: a report states it, on the text of the report or what stands in for it
+(WikiText-2 without its train file, another part of Alpaca), at its size. ``transfer``: the same on
+another text or size. ``explanation``: a control that explains a reported claim, its
 ``parent``. ``own``: ours.
 """
 

@@ -22,6 +22,7 @@ from lib.results.claims import (
     REVERSED,
     TRANSFER,
     UNDECIDED,
+    Claim,
 )
 from lib.results.schema import REAL
 from lib.results.statistics import sensible
@@ -33,6 +34,7 @@ REPOSITORY = "depth-adaptive-lm/depth-adaptive-lm"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
 CLAIM = "claim "  # before an id, in a name in braces
+SENTENCE = "repeated"  # the corpus that is the very text of a report
 HEADS = {
     "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
     "ja": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
@@ -47,14 +49,14 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     for name, frame in (("reported", reported), ("transfer", real)):
         for verdict in (REPLICATED, REVERSED, UNDECIDED):
             found[f"{name}_{verdict}"] = int((frame["verdict"] == verdict).sum())
+    found["sentence"] = int((reported["corpus"] == SENTENCE).sum())
     known = set(reported[reported["verdict"] != NOT_MEASURABLE]["id"])
     claimed = claims[claims["kind"].isin((REPORTED, TRANSFER))]["id"]
     found["waiting"] = len(set(claimed) - known)  # for a run on the report's text at its size
-    held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == "repeated")]["id"]
-    also = real[real["id"].isin(held)]
+    held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == SENTENCE)]["id"]
     found["sentence_replicated"] = len(held)
-    found["sentence_tried"] = int((also["verdict"] != NOT_MEASURABLE).sum())
-    found["sentence_real"] = int((also["verdict"] == REPLICATED).sum())
+    also = real.loc[real["id"].isin(held), "verdict"]
+    found["sentence_real"] = int((also == REPLICATED).sum())
     if BESIDE.is_file():
         beside = pd.read_csv(BESIDE)
         found |= {"beside": int(beside["ours"].notna().sum()), "numbers": len(beside)}
@@ -105,7 +107,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
         cells = [
             row[language],
             _valued(claim.reported, claim.unit) if has else "–",
-            _cell(first if len(first) else own[own["corpus"] != REAL]),
+            _cell(first if len(first) else own[own["corpus"] != REAL], claim),
             _cell(real),
             _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
             _link(row["notebook"]),
@@ -114,17 +116,20 @@ def table(claims: pd.DataFrame, language: str) -> str:
     return "\n".join(lines)
 
 
-def _cell(rows: pd.DataFrame) -> str:
-    """Mark, value, seeds and, below the full size, the size of the largest row; or a dash."""
+def _cell(rows: pd.DataFrame, claim: Claim | None = None) -> str:
+    """Mark, value, seeds and, below the full size, the size of the largest row; or a dash. Another
+    text than the reported ``claim`` is about is named."""
     measured = rows[rows["n"] > 0]
     if measured.empty:
         return "–"
     ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
     row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
     n = str(row.n) if scoreboard.random(row) else ""
-    size = f", {row.size}" if row.size != FULL else ""
-    told = f" ({n}{size})" if n else size
-    return f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}{told}"
+    other = claim is not None and claim.kind == REPORTED and not row.corpus.startswith(claim.texts)
+    told = [n, row.size if row.size != FULL else "", row.corpus if other else ""]
+    about = ", ".join(filter(None, told))
+    value = f"{scoreboard.MARKS[row.verdict]} {scoreboard.measured(row)}"
+    return f"{value} ({about})" if about else value
 
 
 def _explained(rows: pd.DataFrame, told: str) -> str:

@@ -23,7 +23,7 @@ from lib.results.statistics import sensible
 from lib.runs.places import ROOT
 
 SENTENCES = ROOT / "docs" / "readme" / "sentences.toml"
-KINDS = {REPORTED: "the report's own text and size", TRANSFER: "another text or size"}
+KINDS = {REPORTED: "the report's text, or its stand-in, and size", TRANSFER: "another text or size"}
 STUDIES = {
     "character": "Models of characters",
     "cascade": "CASCADE: further stages for hard tokens",

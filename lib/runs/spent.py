@@ -1,4 +1,4 @@
-"""What a run has cost so far, over all its starts: a run that was killed does not become cheaper."""
+"""What a run has cost so far, over all its starts: one that was killed is not cheaper."""
 
 import contextlib
 import threading

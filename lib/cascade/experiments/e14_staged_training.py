@@ -182,12 +182,12 @@ CLAIMS = (
         explains="smaller-ratio",
     ),
     claim(
-        "improves-all",
-        "The cascade improves the perplexity of all tokens (ratio 0.6)",
+        "worsens-all",
+        "The cascade makes the perplexity of all tokens worse (ratio 0.6)",
         against_base("ratio_06", "test_ppl", "base_all_ppl"),
         "all test tokens after all five stages, each by the model at which it stops",
         reported=100 * (57.02 / 7.89 - 1),
-        expect="below",
+        expect="above",
     ),
     claim(
         "improves-all-nine",
@@ -215,14 +215,14 @@ CLAIMS = (
         "Deferring tokens by the cosine is better than deferring random ones (ratio 0.9)",
         change("ratio_09", "random_09", "equal_all_ppl"),
         "all test tokens, of which each defers exactly the ratio; equal stages",
-        explains="improves-all",
+        explains="worsens-all",
     ),
     claim(
         "selection-six",
         "Deferring tokens by the cosine is better than deferring random ones (ratio 0.6)",
         change("ratio_06", "random_06", "equal_all_ppl"),
         "all test tokens, of which each defers exactly the ratio; equal stages",
-        explains="improves-all",
+        explains="worsens-all",
     ),
 )
 

@@ -583,7 +583,7 @@ CLAIMS = (
         "accuracy-dips",
         "Accuracy falls from the second largest to the largest size",
         step("first_layer", column(OWN, 1, "test_acc_pct")),
-        "fixed test text; batches and patience of 1 as in the report (whose texts differed by size)",
+        "fixed test text; batches and patience as in the report (whose texts differed by size)",
         reported=-2.2,
         unit="points of accuracy",
     ),
