@@ -119,11 +119,10 @@ def table(claims: pd.DataFrame, language: str) -> str:
 def _cell(rows: pd.DataFrame, claim: Claim | None = None) -> str:
     """Mark, value, seeds and, below the full size, the size of the largest row; or a dash. Another
     text than the reported ``claim`` is about is named."""
-    measured = rows[rows["n"] > 0]
+    measured = _largest_first(rows)
     if measured.empty:
         return "–"
-    ranks = measured["size"].map({size: rank for rank, size in enumerate(SIZES)})
-    row = next(measured.assign(_rank=ranks).sort_values("_rank", kind="stable").itertuples())
+    row = next(measured.itertuples())
     n = str(row.n) if scoreboard.random(row) else ""
     other = claim is not None and claim.kind == REPORTED and not row.corpus.startswith(claim.texts)
     told = [n, row.size if row.size != FULL else "", row.corpus if other else ""]
@@ -132,11 +131,20 @@ def _cell(rows: pd.DataFrame, claim: Claim | None = None) -> str:
     return f"{value} ({about})" if about else value
 
 
+def _largest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """The measured rows, those of the largest size first."""
+    ranks = rows["size"].map({size: rank for rank, size in enumerate(SIZES)})
+    ordered = rows.assign(_rank=ranks).sort_values("_rank", kind="stable", ignore_index=True)
+    return ordered[ordered["n"] > 0]
+
+
 def _explained(rows: pd.DataFrame, told: str) -> str:
-    """The control in a few words, after its verdicts (on Wikipedia too where that is another)."""
-    measured = rows[rows["n"] > 0]
-    parts = (measured[measured["corpus"] != REAL], measured[measured["corpus"] == REAL])
-    marks = dict.fromkeys(scoreboard.MARKS[p["verdict"].iloc[0]] for p in parts if len(p))
+    """The control in a few words, after its verdicts: on the report's text, and others that it has
+    on Wikipedia or, last, on a third text."""
+    measured = _largest_first(rows).drop_duplicates("corpus")
+    own = measured[measured["corpus"] != REAL].head(1)
+    ordered = pd.concat([own, measured[measured["corpus"] == REAL], measured.drop(own.index)])
+    marks = dict.fromkeys(scoreboard.MARKS[verdict] for verdict in ordered["verdict"])
     return f"{'/'.join(marks)} {told}" if marks and told else "–"
 
 
