@@ -33,7 +33,7 @@ from lib.cascade.single_token import SingleTokenWork
 from lib.cascade.stage import Stage, new_stage
 from lib.cascade.stage_run import StageRun
 from lib.experiment import Experiment
-from lib.parameters import SIZES, Parameters
+from lib.parameters import FULL, SIZES, Parameters
 from lib.results.claims import EXPLANATION, REPORTED, Claim
 from lib.results.store import Results
 from lib.runs import places
@@ -244,6 +244,7 @@ def variants_of(claim: Claim, experiment: Experiment) -> list[str]:
                     "stage": stage,
                     "batch": batch,
                     "work": "generation",
+                    "size": FULL,
                     **{name: 2.0 for name in columns if name != "stage"},
                 }
                 for variant in variants
