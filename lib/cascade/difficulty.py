@@ -45,7 +45,8 @@ def hidden_cosine(hidden: Sequence[Tensor], criterion: str) -> Tensor:
 
 
 def threshold_for(values: Tensor, hard_ratio: float, criterion: str) -> float:
-    """Threshold that makes a share ``hard_ratio`` of ``values`` hard; training data only, please.
+    """Threshold that makes a share ``hard_ratio`` of ``values`` hard. What is served has that of
+    train; a quantile of held-out values fixes a share to be scored, and nothing else.
 
     Raises ``ValueError`` for a ratio outside 0..1 or an unknown criterion. Ratio 0 and 1 give
     infinities, so that exactly nothing or everything is hard on any data.

@@ -171,3 +171,4 @@ class StagedParameters(CascadeParameters):
 # A zero-initialised residual stage. It answers with its best weights: with the last ones, which R1
 # took, training that stops an epoch too late would undo what it has gained over the base.
 ZERO_START = {"head": "shared", "start": "identity", "weights": "best"}
+IMPLIED = ("head", "weights")  # of it: no factors beside the start

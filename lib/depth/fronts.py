@@ -83,30 +83,15 @@ def adaptive(results: Results) -> pd.DataFrame:
     return pd.concat([*parts, full_depth(results, ends[-1])])
 
 
-def grouped(network: str, group: str) -> Curve:
-    """The curve of one network under one kind of rule (head, state, random), keys propagated."""
+def grouped(network: str, *groups: str) -> Curve:
+    """The curve of one network under a kind of rule (head, state, random), keys propagated; of
+    several kinds, at each cost the one that is best on valid."""
 
     def curve(results: Results) -> pd.DataFrame:
-        parts = [part for aim in AIMS for part in _run(results, network, group, aim)]
+        runs = ([own for g in groups for own in _run(results, network, g, aim)] for aim in AIMS)
+        parts = [min(found, key=valid_loss) for found in runs if found]
         if not parts:
-            raise Absent(f"{network} has no propagated point of a {group} rule")
-        return pd.concat([*parts, full_depth(results, network)])
-
-    return curve
-
-
-def chosen(network: str) -> Curve:
-    """The curve of one network's exits: at each cost the better kind of rule on valid (one that
-    reads the head, one that does not), keys propagated."""
-
-    def curve(results: Results) -> pd.DataFrame:
-        parts = []
-        for aim in AIMS:
-            kinds = [own for g in ("head", "state") for own in _run(results, network, g, aim)]
-            if kinds:
-                parts.append(min(kinds, key=valid_loss))
-        if not parts:
-            raise Absent(f"{network} has no propagated point of a rule")
+            raise Absent(f"{network} has no propagated point of a {' or '.join(groups)} rule")
         return pd.concat([*parts, full_depth(results, network)])
 
     return curve

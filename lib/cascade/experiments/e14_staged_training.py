@@ -23,7 +23,13 @@ from lib.cascade.claims import (
 )
 from lib.cascade.dataset import LENGTH
 from lib.cascade.figures.by_stage import by_stage, overfitting
-from lib.cascade.parameters import QUICK_WINDOWS, TINY_BASE, ZERO_START, StagedParameters
+from lib.cascade.parameters import (
+    IMPLIED,
+    QUICK_WINDOWS,
+    TINY_BASE,
+    ZERO_START,
+    StagedParameters,
+)
 from lib.cascade.tables import beside_reported
 from lib.cascade.variants import Variant
 from lib.experiment import Experiment
@@ -71,9 +77,6 @@ class Exp14(StagedParameters):
         super().check()
         if self.arrangement == "packed":
             self.check_pack(0.6, self.train_tokens)
-
-
-IMPLIED = ("head", "weights")  # by the start
 
 
 def _cascade(label: str, ratio: float, **changes) -> Variant:

@@ -16,6 +16,7 @@ from lib.cascade.difficulty import CRITERIA
 from lib.cascade.figures.by_stage import by_stage
 from lib.cascade.packing import ARRANGEMENTS
 from lib.cascade.parameters import (
+    IMPLIED,
     QUICK_WINDOWS,
     TINY_WINDOWS,
     ZERO_START,
@@ -95,7 +96,7 @@ def _served(label: str, **changes) -> Variant:
         seeds = range(p.seeds)
         return [Run(cascade_run.run_speed, speed, s, side=True, alone=True) for s in seeds]
 
-    factors = {k: v for k, v in changes.items() if k not in ("head", "weights")}
+    factors = {k: v for k, v in changes.items() if k not in IMPLIED}
     return Variant(label, config, cascade_run.run_served, beside=timed, factors=factors)
 
 
