@@ -107,11 +107,12 @@ def _draw(
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for number, (variant, colour) in enumerate(methods.colours(variants).items()):
         lines = style.LINES if len(metrics) > 1 else style.LINES[number % len(style.LINES) :]
+        own = frame[frame["variant"] == variant]
+        fewer = own["seed"].nunique() < frame["seed"].nunique()  # than the title says
+        shown = f"{variant} ({tables.seeds(own)})" if fewer else variant
         for metric, line in zip(metrics, lines, strict=False):
-            wide = frame[frame["variant"] == variant].pivot_table(
-                index="stage", columns="seed", values=metric
-            )
-            name = variant if metric == next(iter(metrics)) else None
+            wide = own.pivot_table(index="stage", columns="seed", values=metric)
+            name = shown if metric == next(iter(metrics)) else None
             look = {"linestyle": line, "marker": "o", "ms": 4, "color": colour, "label": name}
             axes.plot(wide.index, wide.mean(axis=1), **look)
             axes.fill_between(
