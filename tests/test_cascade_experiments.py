@@ -342,6 +342,16 @@ def test_stages_are_divided_by_the_base_of_their_own_seed():
     assert by_stage._ends(frame, "all_ppl") == "a 2"
 
 
+def test_a_line_of_fewer_seeds_than_the_title_says_so():
+    main = stages_of({"first": [20.0, 22.0], "other": [9.0]})
+    lines = pd.concat([main().assign(stage=stage) for stage in (0, 1)])
+    results = Results("slug", {"": main(), "stages": lines})
+    (axes,) = by_stage.by_stage({"test_ppl": "all"}, "A title")(results).axes
+    names = [line.get_label() for line in axes.lines]
+    assert "other (1 seed)" in names and "first" in names
+    plt.close("all")
+
+
 def test_a_stage_is_set_against_the_base_on_the_same_tokens():
     rows = [("a", 0, 0, 10.0, 10.0), ("a", 0, 1, 60.0, 20.0)]
     columns = ["variant", "seed", "stage", "test_ppl", "base_ppl"]
