@@ -50,3 +50,9 @@ def claims() -> list[tuple[Claim, Results | None]]:
     if repeated:
         raise ValueError(f"claims share an id: {', '.join(repeated)}")
     return found
+
+
+def stated() -> dict[str, float]:
+    """The reports' own values by the ids of the claims about them."""
+    known = (claim for entry in experiments().values() for claim in entry.claims)
+    return {claim.id: claim.reported for claim in known if claim.reported is not None}

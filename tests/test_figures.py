@@ -220,6 +220,24 @@ def test_the_forest_is_told_by_its_counts():
     assert forest.counted(one_text, "real") == dict.fromkeys(forest.LOOKS, 0)
 
 
+def test_a_claim_that_has_only_another_text_is_drawn_there():
+    def row(corpus, size, ours):
+        content = {"id": "x", "kind": "transfer", "statement": "S", "source": "R3, section 1"}
+        content |= {"corpus": corpus, "size": size, "expect": "below", "threshold": 0.0}
+        return content | {"ours": ours, "ci_low": ours, "ci_high": ours, "verdict": REPLICATED}
+
+    claims = pd.DataFrame(
+        [
+            row("wikipedia", "tenth", -1.0),
+            row("wikipedia", "full", -5.0),
+            row("other", "full", -9.0),
+        ]
+    )
+    (drawn,) = forest.rows(claims, {"x": -10.0}).to_dict("records")
+    assert drawn["real_share"] == 0.5 and "own_share" not in drawn
+    assert forest.rows(claims, {}).empty
+
+
 def test_a_notebook_gets_the_picture_with_its_words(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((*a, k)))

@@ -58,7 +58,7 @@ def claims() -> None:
         print(frame[shown_columns].to_string(index=False))
     style.use()
     saved = pd.read_csv(scoreboard.PATH)
-    style.save(forest.forest(saved), ROOT / "figures" / "claims.png", dpi=140)
+    style.save(forest.forest(saved, registry.stated()), ROOT / "figures" / "claims.png", dpi=140)
     plt.close("all")
     for name, text in front.pages().items():
         files.write_text(ROOT / name, text)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lib.figures import alternative, style
+from lib.parameters import FULL
 from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, REVERSED, TRANSFER, UNDECIDED
 from lib.results.schema import REAL
 
@@ -27,26 +28,23 @@ HEIGHT = 0.16  # inches a row
 LINE = 84  # characters of a statement, shortened at a word
 
 
-def rows(claims: pd.DataFrame, text: str = REAL) -> pd.DataFrame:
+def rows(claims: pd.DataFrame, stated: dict[str, float], text: str = REAL) -> pd.DataFrame:
     """One row a reported claim: the shares of its effect on its own text and on ``text``.
 
-    ``claims``: the table ``claims.csv``. Claims whose reported value lies on the wrong side of
-    their own line have no share and are left out.
+    ``claims``: the table ``claims.csv``; ``stated``: the reports' values by claim. Claims whose
+    reported value lies on the wrong side of their own line have no share and are left out.
     """
     found = []
     for name, own in claims.groupby("id", sort=False):
         first = own.iloc[0]
-        values = own["reported"].dropna()
-        if first["kind"] not in (REPORTED, TRANSFER) or values.empty:
+        if first["kind"] not in (REPORTED, TRANSFER) or name not in stated:
             continue
         here = own[own["kind"] == REPORTED]
-        there = own[(own["kind"] == TRANSFER) & (own["corpus"] == text)]
+        there = own[(own["kind"] == TRANSFER) & (own["corpus"] == text) & (own["size"] == FULL)]
         entry = {"id": name, "statement": first["statement"], "source": first["source"]}
         for place, part in (("own", here), ("real", there)):
             if len(part):
-                entry |= {
-                    f"{place}_{k}": v for k, v in _shares(part.iloc[0], values.iloc[0]).items()
-                }
+                entry |= {f"{place}_{k}": v for k, v in _shares(part.iloc[0], stated[name]).items()}
         if entry.get("own_share") is not None or entry.get("real_share") is not None:
             found.append(entry)
     return pd.DataFrame(found)
@@ -75,9 +73,9 @@ def _shares(row: pd.Series, reported: float) -> dict:
     }
 
 
-def forest(claims: pd.DataFrame, text: str = REAL) -> Figure:
+def forest(claims: pd.DataFrame, stated: dict[str, float], text: str = REAL) -> Figure:
     """The reported claims as rows: on the text of the report (left) and on real text (right)."""
-    table = rows(claims, text)
+    table = rows(claims, stated, text)
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, HEIGHT * len(table) + 1.4))
     for panel, place, title in (
         (axes[0], "own", "on the text of the report"),
@@ -146,7 +144,7 @@ def _panel(panel: Axes, table: pd.DataFrame, place: str) -> None:
 
 def _short(source: str) -> str:
     """ "R4, Experiment 3" as "(R4.3)"."""
-    return "(" + re.sub(r", Experiments? (\d+).*", r".\1", source) + ")"
+    return "(" + re.sub(r", (?:Experiments?|section) (\d+).*", r".\1", source) + ")"
 
 
 def _key() -> list[Line2D]:

@@ -60,7 +60,7 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     if BESIDE.is_file():
         beside = pd.read_csv(BESIDE)
         found |= {"beside": int(beside["ours"].notna().sum()), "numbers": len(beside)}
-    drawn = forest.rows(claims)
+    drawn = forest.rows(claims, registry.stated())
     for place in ("own", "real"):
         by_verdict = forest.counted(drawn, place)
         found[f"drawn_{place}"] = sum(by_verdict.values())
