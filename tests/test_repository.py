@@ -12,6 +12,7 @@ import sys
 from unittest.mock import patch
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import load_tool
 from kill_test import ONE_A_STUDY
@@ -20,7 +21,8 @@ from lib import notebook, registry
 from lib.character.models import growth
 from lib.character.objectives import Segments
 from lib.parameters import typed
-from lib.results import store
+from lib.results import legible, scoreboard, store
+from lib.results.claims import UNDECIDED
 from lib.results.schema import check
 from lib.runs.places import ROOT
 from lib.runs.provenance import imports
@@ -341,6 +343,19 @@ def test_quoted_code_says_where_it_stands_and_leaves_out_its_docstring():
 def test_notebooks_have_one_shape():
     found = [f"{p.name}: {fault}" for p in BOOKS if registry.has(p.stem) for fault in skeleton(p)]
     assert not found, "\n".join(found)
+
+
+def test_a_verdict_that_claims_csv_no_longer_gives_is_named():
+    saved = pd.read_csv(scoreboard.PATH)
+    own = saved[saved["experiment"] == "exp06"]
+    html = legible.page(scoreboard.shown(own))
+    output = nbformat.v4.new_output("display_data", data={"text/html": html})
+    assert tool.stale_verdicts(output, saved) == []
+    first = own.iloc[0]
+    saved.loc[own.index[0], "verdict"] = UNDECIDED
+    assert first["verdict"] != UNDECIDED
+    (fault,) = tool.stale_verdicts(output, saved)
+    assert first["verdict"] in fault and first["statement"] in fault
 
 
 def test_committed_outputs_are_complete_and_clean():

@@ -12,6 +12,7 @@ the same thing differ in no line of metadata; one that fails stays where it is.
 """
 
 import argparse
+import html
 import json
 import os
 import re
@@ -304,6 +305,29 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
     return found
 
 
+def stale_verdicts(output: nbformat.NotebookNode, saved: pd.DataFrame) -> list[str]:
+    """Claims of a table of verdicts that ``saved``, the table claims.csv, decides otherwise: the
+    correction for many claims moves with those of other experiments."""
+    held = output.get("data", {}).get("text/html", "")
+    if scoreboard.DECIDES not in held:
+        return []
+    known: dict[tuple[str, str], set[str]] = {}
+    decided = scoreboard.shown(saved).reset_index()
+    columns = ["verdict", scoreboard.DECIDES, "text, size"]
+    for verdict, claim, text in decided[columns].itertuples(index=False):
+        known.setdefault((claim.split("\n")[0], text), set()).add(verdict)
+    found = []
+    for row in re.findall(r"<tr>(.*?)</tr>", held.split("<tbody>")[-1], re.DOTALL):
+        cells = [
+            html.unescape(cell.replace("<br>", "\n"))
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        ]
+        claim = cells[1].split("\n")[0]
+        if cells[0] not in known.get((claim, cells[-1]), set()):
+            found.append(f"claims.csv does not say {cells[0]!r} of {claim!r}")
+    return found
+
+
 def faults(path: Path) -> list[str]:
     """Why a committed notebook may not be shown to a reader; an empty list if it may.
 
@@ -340,6 +364,8 @@ def faults(path: Path) -> list[str]:
     if any(len(alternative_text(one)) < LEAST_WORDS for shown in pictures for one in shown):
         found.append("a figure has no alternative text")
     found += sorted({fault for output in outputs for fault in table_faults(output)})
+    saved = pd.read_csv(scoreboard.PATH)
+    found += [fault for output in outputs for fault in stale_verdicts(output, saved)]
     if any(MACHINE_PATH.search(text) for text in texts(outputs)):
         found.append("an output holds a path of the machine it ran on")
     if path.stat().st_size > 1_000_000:

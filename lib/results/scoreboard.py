@@ -37,6 +37,7 @@ MARKS = {  # legible without colour
     NOT_MEASURABLE: "–",
 }
 PATH = ROOT / "results" / "claims.csv"
+DECIDES = "claim (kind), and what decides it"  # heads a column of the table of verdicts
 
 
 def score(decided: Iterable[tuple[Claim, Results | None]], least: int = SEEDS) -> pd.DataFrame:
@@ -68,9 +69,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "verdict": [f"{MARKS[row.verdict]} {row.verdict}" for row in rows],
-            "claim (kind), and what decides it": [
-                f"{row.statement} ({row.kind})\n{row.reason}" for row in rows
-            ],
+            DECIDES: [f"{row.statement} ({row.kind})\n{row.reason}" for row in rows],
             "ours": [f"{measured(row)}\n{row.unit}" if row.n else "" for row in rows],
             "n": frame["n"].to_list(),
             "line": [line(row) for row in rows],
