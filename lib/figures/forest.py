@@ -24,7 +24,7 @@ LOOKS = {  # verdict: colour, marker, filled; legible without colour too
     UNDECIDED: (style.QUIET, "o", False),
 }
 LIMIT = 2.5  # shares beyond are drawn at the edge, as arrows
-HEIGHT = 0.16  # inches a row
+HEIGHT = 0.14  # inches a row
 LINE = 84  # characters of a statement, shortened at a word
 
 
