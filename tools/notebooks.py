@@ -287,11 +287,16 @@ def alternative_text(output: nbformat.NotebookNode) -> str:
     return output.metadata.get("image/png", {}).get("alt", "")
 
 
+def table_rows(output: nbformat.NotebookNode) -> list[list[str]]:
+    """The cells of a shown table, its headings first, as they stand in HTML."""
+    page = output.get("data", {}).get("text/html", "")
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+            for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)]  # fmt: skip
+
+
 def table_faults(output: nbformat.NotebookNode) -> list[str]:
     """What keeps a reader from reading a table: too many columns, names of the code, NaN."""
-    page = output.get("data", {}).get("text/html", "")
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
-            for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)]  # fmt: skip
+    page, rows = output.get("data", {}).get("text/html", ""), table_rows(output)
     found = []
     if any(len(row) > legible.WIDEST for row in rows):
         found.append(f"a table has more than {legible.WIDEST} columns")
@@ -306,25 +311,20 @@ def table_faults(output: nbformat.NotebookNode) -> list[str]:
 
 
 def stale_verdicts(output: nbformat.NotebookNode, saved: pd.DataFrame) -> list[str]:
-    """Claims of a table of verdicts that ``saved``, the table claims.csv, decides otherwise: the
+    """Rows of a table of verdicts that are not those of ``saved``, the table claims.csv: the
     correction for many claims moves with those of other experiments."""
-    held = output.get("data", {}).get("text/html", "")
-    if scoreboard.DECIDES not in held:
+    rows = table_rows(output)
+    if not rows or scoreboard.DECIDES not in rows[0]:
         return []
-    known: dict[tuple[str, str], set[str]] = {}
     decided = scoreboard.shown(saved).reset_index()
-    columns = ["verdict", scoreboard.DECIDES, "text, size"]
-    for verdict, claim, text in decided[columns].itertuples(index=False):
-        known.setdefault((claim.split("\n")[0], text), set()).add(verdict)
+    columns = decided[["verdict", scoreboard.DECIDES, "text, size"]].itertuples(index=False)
+    known = {(verdict, claim.split("\n")[0], text) for verdict, claim, text in columns}
     found = []
-    for row in re.findall(r"<tr>(.*?)</tr>", held.split("<tbody>")[-1], re.DOTALL):
-        cells = [
-            html.unescape(cell.replace("<br>", "\n"))
-            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
-        ]
-        claim = cells[1].split("\n")[0]
-        if cells[0] not in known.get((claim, cells[-1]), set()):
-            found.append(f"claims.csv does not say {cells[0]!r} of {claim!r}")
+    for row in rows[1:]:
+        verdict, claim, *_, text = (html.unescape(cell.replace("<br>", "\n")) for cell in row)
+        claim = claim.split("\n")[0]
+        if (verdict, claim, text) not in known:
+            found.append(f"claims.csv does not say {verdict!r} of {claim!r}")
     return found
 
 
