@@ -243,6 +243,22 @@ def test_verdicts_are_corrected_for_how_many_claims_were_tried():
     assert apart["verdict"] == SUPPORTED, "kinds are families of their own"
 
 
+def test_rows_of_too_few_seeds_lend_nothing_to_others():
+    """Beside thirty tiny p of three seeds a row of five would pass the correction."""
+
+    def named(name: str, *values: float) -> Claim:
+        return Claim(name, "exp98", "R4", "s", lambda r: np.array(values), "c", kind="own")
+
+    edge = named("edge", -0.2, -1.9, -0.4, -2.9, -2.6)
+    weak = [named(f"w{i}", -1.0, 1.0, -2.0, 2.0, 0.1) for i in range(5)]
+    few = [named(f"f{i}", -9.0, -9.1, -9.2) for i in range(30)]
+    without = of([edge, *weak], results())[0]
+    beside = of([edge, *weak, *few], results())
+    assert without["p"] < 0.05 < without["q"] and without["verdict"] == UNDECIDED
+    assert (beside[0]["q"], beside[0]["verdict"]) == (without["q"], UNDECIDED)
+    assert all(np.isnan(row["q"]) and row["p"] < 0.01 for row in beside[6:])
+
+
 def test_claims_of_an_experiment_differ_only_in_what_each_says():
     make = claim_maker("exp98", "R4", texts=("wikitext-2",))
     plain = make("one", "a beats b", change("a", "b"), "c", reported=-5.0)

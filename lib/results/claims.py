@@ -281,7 +281,7 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
     if found.n < least:
         counted = f"{found.n} {claim.over if found.n > 1 else claim.over.removesuffix('s')}"
         reason = f"{counted}, {least} needed; {claim.control}"
-        return row | {"verdict": UNDECIDED, "reason": reason}
+        return row | {"verdict": UNDECIDED, "reason": reason, "tested": False}
     verdict, why = place(found.low, found.high, claim, p)
     row["divided"] = claim.unanimous and len({bool(v > claim.threshold) for v in values}) == 2
     if row["divided"]:
@@ -344,11 +344,15 @@ def place(low: float, high: float, claim: Claim, p: float | None) -> tuple[str, 
 
 
 def corrected(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``q``, the false discovery rate over their kind; decided rows whose q is above
-    5 % become undecided."""
+    """The rows with ``q``, the false discovery rate over the tested rows of their kind; decided
+    rows whose q is above 5 % become undecided.
+
+    Rows of too few seeds are not ``tested``: they cannot be discoveries, and their small p would
+    make it easier for others to be one.
+    """
     frame = frame.copy()
     frame["q"] = np.nan
-    for _, own in frame[frame["p"].notna()].groupby("kind"):
+    for _, own in frame[frame["p"].notna() & frame["tested"]].groupby("kind"):
         frame.loc[own.index, "q"] = statistics.discovery_rate(own["p"])
     decided = ~frame["verdict"].isin((UNDECIDED, NOT_MEASURABLE))
     fallen = decided & (frame["q"] > SIGNIFICANT)
@@ -366,6 +370,7 @@ def _head(claim: Claim, corpus: str, size: str) -> dict:
     return {
         "id": claim.id,
         "kind": kind,
+        "tested": True,
         "parent": claim.id if kind == TRANSFER else claim.parent,
         "experiment": claim.experiment,
         "source": claim.source,

@@ -47,8 +47,8 @@ def score(decided: Iterable[tuple[Claim, Results | None]], least: int = SEEDS) -
     for claim, own in made:
         if claim.judges:
             overruled(rows, claim, own)
-    frame = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "q"])
-    return corrected(frame.astype({"p": float}))[list(COLUMNS)]
+    frame = pd.DataFrame(rows, columns=["tested", *(c for c in COLUMNS if c != "q")])
+    return corrected(frame.astype({"p": float, "tested": bool}))[list(COLUMNS)]
 
 
 def write(decided: Iterable[tuple[Claim, Results | None]]) -> pd.DataFrame:
