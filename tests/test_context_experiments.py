@@ -134,6 +134,26 @@ def test_a_figure_is_of_one_text_at_its_largest_size():
     plt.close("all")
 
 
+def test_forgetting_is_not_drawn_of_no_block():
+    found = store.committed(e17.E17.slug)
+    frame = found()
+    trained = {"": frame[frame["rate"].astype(str) != "0"]}
+    only = Results(e17.E17.slug, {**found.frames, **trained})
+    with pytest.raises(Absent, match="no random block was compared"):
+        e17.draw_forgetting_untrained(only)
+    assert e17.draw_forgetting(only).axes
+    plt.close("all")
+
+
+def test_a_way_stands_in_the_table_before_its_clock_has_run():
+    found = store.committed(e17.E17.slug)
+    frames = {name: frame for name, frame in found.frames.items() if name != "clock"}
+    whole, untimed = e17.cache_table(found), e17.cache_table(Results(e17.E17.slug, frames))
+    quality = ["n", "test PPL", "sweeps", "MB"]
+    assert untimed[quality].equals(whole.loc[untimed.index, quality]) and len(untimed)
+    assert set(untimed["seconds"]) == set(untimed["times faster"]) == {""}
+
+
 def test_states_that_have_met_are_counted_below_one_hundredth():
     rows = [("a", 0, 0, 0.2), ("a", 0, 1, 0.995), ("b", 0, 0, 0.2), ("b", 0, 1, 0.98)]
     curve = pd.DataFrame(rows, columns=["variant", "seed", "tokens_seen", "cos"])

@@ -192,29 +192,37 @@ def positions_table(results: Results) -> pd.DataFrame:
 def cache_table(results: Results) -> pd.DataFrame:
     """Seconds (alone, median of the repeats) and quality of the ways to fill the training cache.
 
-    Rows of what was timed; a layout whose sequential way was not has none.
+    A way stands in it once it was timed or trained on.
     """
     results = tables.one(results)
     frame, rows = results(), {}
     for layout, label in LAYOUTS.items():
         for way, name in {**WAYS, BY_LANES: "sequential, by lanes"}.items():
-            try:
-                slow = seconds(results, layout, "sequential")
-                own_seconds = seconds(results, layout, way)
-            except store.Absent:
-                continue
             own = frame[frame["variant"] == f"{layout}_{way}"]
+            clock = _clock(results, layout, way)
+            if own.empty and not clock:
+                continue
             sweeps = own.get("sweeps", pd.Series(dtype=float))
             ppl = tables.seeds_interval(frame, f"{layout}_{way}", "test_ppl")  # lanes: none
             rows[f"{label}: {name}"] = {
-                "times faster": f"{(slow / own_seconds).mean():.1f}",
-                "n": len(own_seconds),
+                "times faster": clock.get("times faster", ""),
+                "n": clock.get("n", len(own)),
                 "test PPL": str(ppl or ""),
-                "seconds": f"{own_seconds.mean():.2f}",
+                "seconds": clock.get("seconds", ""),
                 "sweeps": f"{sweeps.mean():.1f}" if sweeps.notna().any() else "",
                 "MB": f"{own['cache_bytes'].mean() / 1e6:.0f}" if len(own) else "",
             }
     return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: way"), frame)
+
+
+def _clock(results: Results, layout: str, way: str) -> dict[str, Any]:
+    """What the clock says of a way in the words of ``cache_table``; {} where it did not run."""
+    try:
+        slow, own = seconds(results, layout, "sequential"), seconds(results, layout, way)
+    except store.Absent:
+        return {}
+    faster = f"{(slow / own).mean():.1f}"
+    return {"times faster": faster, "n": len(own), "seconds": f"{own.mean():.2f}"}
 
 
 def seconds(results: Results, layout: str, way: str) -> pd.Series:
@@ -251,12 +259,15 @@ def draw_agreement(results: Results) -> Figure:
 
 
 def draw_forgetting(results: Results) -> Figure:
-    """How near two states come that see the same tokens, after Phase 1."""
+    """How near two states come that see the same tokens, after Phase 1.
+
+    Raises Absent where no such block was compared.
+    """
     return _forgetting(results, True, "trained blocks have forgotten")
 
 
 def draw_forgetting_untrained(results: Results) -> Figure:
-    """The same for blocks left random."""
+    """The same for blocks left random; raises Absent where there is none."""
     return _forgetting(results, False, "random blocks have forgotten")
 
 
@@ -264,6 +275,8 @@ def _forgetting(results: Results, learning: bool, title: str) -> Figure:
     results = tables.one(results)
     frame = compared(results)
     frame = frame[(frame["rate"].astype(str) != "0") == learning]
+    if frame.empty:
+        raise store.Absent(f"no {'trained' if learning else 'random'} block was compared")
     names = results.names(list(frame["variant"].unique()))
     title = f"{title}\n({tables.corpora(frame)})"
     return contexts.forgetting(results.named("forgetting"), names, title)
