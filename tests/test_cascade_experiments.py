@@ -339,7 +339,9 @@ def test_stages_are_divided_by_the_base_of_their_own_seed():
     rows = [("a", 0, 0, 10.0), ("a", 0, 1, 20.0), ("a", 1, 0, 5.0), ("a", 1, 1, 10.0)]
     frame = pd.DataFrame(rows, columns=["variant", "seed", "stage", "all_ppl"])
     assert by_stage._over_base(frame, ["all_ppl"])["all_ppl"].tolist() == [1.0, 2.0, 1.0, 2.0]
-    assert by_stage._ends(frame, "all_ppl") == "a 2"
+    assert by_stage._ends(frame, "all_ppl") == {"a": 2}
+    assert by_stage._range({"a": 2.0, "b": 106.4, "c": 1.0}) == "1 to 106"
+    assert by_stage._range({"a": 2.0}) == "2"
 
 
 def test_a_line_of_fewer_seeds_than_the_title_says_so():
@@ -348,7 +350,7 @@ def test_a_line_of_fewer_seeds_than_the_title_says_so():
     results = Results("slug", {"": main(), "stages": lines})
     (axes,) = by_stage.by_stage({"test_ppl": "all"}, "A title")(results).axes
     names = [line.get_label() for line in axes.lines]
-    assert "other (1 seed)" in names and "first" in names
+    assert {"other (1 seed): 1", "first: 1"} <= set(names)
     plt.close("all")
 
 
@@ -359,7 +361,8 @@ def test_a_stage_is_set_against_the_base_on_the_same_tokens():
         label="a", corpus="text", size="full", corpus_sha256="0"
     )
     figure = E14.figures["own"](Results("slug", {"": frame, "stages": frame}))
-    assert "over the base on the same tokens: a 3" in figure.get_suptitle()
+    assert "over the base on the same tokens: 3\n" in figure.get_suptitle()
+    assert "a: 3" in figure.axes[0].get_legend_handles_labels()[1]
     plt.close("all")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -13,8 +12,6 @@ from lib.figures import alternative, methods, style
 from lib.results import tables
 from lib.results.store import Absent, Results
 from lib.results.tables import one
-
-HEADING = 80  # characters of a line of a heading
 
 
 def by_stage(
@@ -30,9 +27,9 @@ def by_stage(
 
     One colour a variant, one line style a metric (``metrics``: column -> words); a single metric
     has a line style a variant, so that equal lines stay visible. ``over_base``: each seed over its
-    value at stage 0. The heading says where the first metric ends: over its value at stage 0, or
-    over the column ``against`` at the same stage, where each stage has tokens of its own. Raises
-    ValueError for more metrics than there are line styles.
+    value at stage 0. The legend says where the first metric ends, the heading between which ends:
+    over its value at stage 0, or over the column ``against`` at the same stage, where each stage
+    has tokens of its own. Raises ValueError for more metrics than there are line styles.
     """
     if len(metrics) > len(style.LINES):
         raise ValueError(f"{len(metrics)} metrics for {len(style.LINES)} line styles")
@@ -81,15 +78,21 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
     return draw
 
 
-def _ends(frame: pd.DataFrame, metric: str, against: str = "") -> str:
+def _ends(frame: pd.DataFrame, metric: str, against: str = "") -> dict[str, float]:
     """Where every variant is after its last stage, over what it is with none, or over the column
     ``against`` there."""
-    found = []
+    found = {}
     for name, own in frame.groupby("variant", sort=False):
         means = own.groupby("stage")[[metric, against or metric]].mean()
         base = means.iloc[-1, 1] if against else means.iloc[0, 1]
-        found.append(f"{name} {alternative.short(means.iloc[-1, 0] / base)}")
-    return "; ".join(found)
+        found[name] = means.iloc[-1, 0] / base
+    return found
+
+
+def _range(ends: dict[str, float]) -> str:
+    """The lowest and the highest end."""
+    told = [alternative.short(end) for end in (min(ends.values()), max(ends.values()))]
+    return " to ".join(dict.fromkeys(told))
 
 
 def _over_base(frame: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
@@ -104,12 +107,14 @@ def _draw(
     frame, metrics: dict[str, str], title: str, label: str, logarithmic: bool, against: str
 ) -> Figure:
     variants = list(dict.fromkeys(frame["variant"]))
+    ends = _ends(frame, next(iter(metrics)), against)
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for number, (variant, colour) in enumerate(methods.colours(variants).items()):
         lines = style.LINES if len(metrics) > 1 else style.LINES[number % len(style.LINES) :]
         own = frame[frame["variant"] == variant]
         fewer = own["seed"].nunique() < frame["seed"].nunique()  # than the title says
         shown = f"{variant} ({tables.seeds(own)})" if fewer else variant
+        shown = f"{shown}: {alternative.short(ends[variant])}"
         for metric, line in zip(metrics, lines, strict=False):
             wide = own.pivot_table(index="stage", columns="seed", values=metric)
             name = shown if metric == next(iter(metrics)) else None
@@ -125,10 +130,9 @@ def _draw(
     axes.set_xlabel("stage (0 = base)")
     axes.set_ylabel(label)
     over = f", over the base{' on the same tokens' * bool(against)}" if logarithmic else ""
-    found = f"after the last stage{over}: {_ends(frame, next(iter(metrics)), against)}"
-    lines = textwrap.wrap(found, HEADING, break_on_hyphens=False)
-    figure.suptitle("\n".join([title, *lines, f"({tables.corpora(frame)})"]))
-    note = "mean over seeds; band: lowest to highest seed"
+    where = f"after the last stage{over}"
+    figure.suptitle(f"{title}\n{where}: {_range(ends)}\n({tables.corpora(frame)})")
+    note = f"mean over seeds; band: lowest to highest seed\nnumber: {where}"
     if len(metrics) > 1:
         words = zip(style.LINE_NAMES, metrics.values(), strict=False)
         note = "; ".join(f"{line}: {what}" for line, what in words) + f"\n{note}"
