@@ -426,6 +426,20 @@ CLAIMS = (
         kind="own",
     ),
     claim(
+        "head",
+        "The report's two layers improve hard tokens once their head starts as the base's",
+        against_base("base_head"),
+        "layers drawn as in the report, trained head a copy of the base's; base applied once",
+        explains="improves-hard",
+    ),
+    claim(
+        "head-inside",
+        "They do so without end-of-sequence tokens too",
+        against_base("base_head", "inner_ppl", "base_inner_ppl"),
+        "the same stage, scored without end-of-sequence tokens",
+        explains="improves-hard",
+    ),
+    claim(
         "base-head-hard",
         "A stage that starts as the base improves hard tokens",
         against_base("zero_start"),
