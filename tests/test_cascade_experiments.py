@@ -9,7 +9,7 @@ import torch
 from figure_checks import collisions, painted
 
 from lib.base.pretrained import BaseUnavailable, load_base
-from lib.cascade import cost_plan, tables
+from lib.cascade import claims, cost_plan, tables
 from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
 from lib.cascade.cost_plan import Rate, plan, variants_of
 from lib.cascade.dataset import TokenDataset, _opened
@@ -324,6 +324,24 @@ def test_a_stage_counts_as_better_where_its_interval_lies_below_the_base():
     plt.close("all")
 
 
+def test_stages_that_few_seeds_reach_are_compared_within_these():
+    rows = [(seed, 1, 100.0 + seed) for seed in range(5)] + [(0, 3, 50.0)]
+    stages = pd.DataFrame(rows, columns=["seed", "stage", "test_ppl"])
+    stages = stages.assign(variant="a", run_id="r")
+    results = Results("slug", {"": stages, "stages": stages})
+    assert list(claims.stage_change("a", 1, 3, "test_ppl")(results)) == [-50.0]
+    assert list(claims.stage_difference("a", 3, 1, "test_ppl")(results)) == [-50.0]
+
+
+def test_amounts_of_text_are_those_of_a_named_size():
+    measure = claims.chosen(E13.parameters, lambda p: p.train_windows)
+    assert list(measure(stages_of({"a": [1.0]}))) == [678.0]
+    own = stages_of({"a": [1.0]})
+    own().loc[:, "size"] = "custom"
+    with pytest.raises(Absent, match="of the size custom"):
+        measure(own)
+
+
 def test_single_runs_stand_apart_from_steps_with_intervals():
     results = stages_of({"first": [20.0, 22.0], "second": [8.0, 8.2], "other": [9.0]})
     figure = pareto.steps(("first", "second", "other"))(results)
@@ -361,7 +379,10 @@ def test_a_stage_is_set_against_the_base_on_the_same_tokens():
         label="a", corpus="text", size="full", corpus_sha256="0"
     )
     figure = E14.figures["own"](Results("slug", {"": frame, "stages": frame}))
-    assert "over the base on the same tokens: 3\n" in figure.get_suptitle()
+    assert (
+        "\n3 times the base's perplexity on the same tokens after the last stage\n"
+        in figure.get_suptitle()
+    )
     assert "a: 3" in figure.axes[0].get_legend_handles_labels()[1]
     plt.close("all")
 

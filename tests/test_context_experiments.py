@@ -32,6 +32,7 @@ from lib.context.sources import Recurrent
 from lib.figures import alternative, methods, style
 from lib.parameters import ParameterError
 from lib.results import store, tables
+from lib.results.claims import level, ratio
 from lib.results.schema import check
 from lib.results.store import Absent, Results
 from lib.runs.places import ROOT
@@ -331,7 +332,7 @@ def replayed():
         for name, rules in e18.RULES.items()
     ]
     for place, tokens in enumerate((1000, 2000), start=1):
-        row = {"variant": f"first_layer_size_{place}", "seed": 0}
+        row = {"variant": f"first_layer_size_{place}", "seed": 0, "corpus": "text", "size": "small"}
         for own in recipes:
             curve = [
                 {"epoch": i, "updates": 3 * i, "valid_loss": v, "val_ppl": math.exp(v)}
@@ -347,7 +348,11 @@ def replayed():
 def test_reported_epochs_are_checked_against_the_curves(capsys):
     rows, curve = replayed()
     e18.check_replay(results(rows, curve=curve))
-    assert "9 updates at every size" in capsys.readouterr().out
+    assert "9 updates with every training text" in capsys.readouterr().out
+    both = [{**row, "size": size} for size in ("small", "full") for row in rows]
+    lines = [{**line, "size": size} for size in ("small", "full") for line in curve]
+    e18.check_replay(results(both, curve=lines))
+    assert "text, size full: reported epochs" in capsys.readouterr().out
     for name in (
         column("fixed", 0, "test_ppl"),
         column("fixed", 1, "val_ppl"),
@@ -463,7 +468,9 @@ def test_best_window_is_chosen_on_validation():
         ):
             own = {"variant": variant, "contexts": contexts, "seed": seed}
             rows.append({**own, "val_ppl": val, "test_ppl": test})
-    assert e16.best_window(results(rows)) == pytest.approx([-10, -10])
+    over = ratio(level("every_layer", "test_ppl"), e16.best_window)
+    assert list(over(results(rows))) == pytest.approx([-10, -10])
+    assert list(over(results(rows[:4]))) == pytest.approx([-10])  # the windows of one seed to come
     with pytest.raises(Absent):
         e16.best_window(results(rows[:1]))
 

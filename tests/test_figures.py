@@ -209,12 +209,13 @@ def test_the_forest_is_told_by_its_counts():
         }
     )
     assert forest.spoken(table) == (
-        "Claims drawn on the text of the report: 2, replicated 1, reversed 0, undecided 1. "
+        "Claims drawn on the report's text or its stand-in: "
+        "2, replicated 1, reversed 0, undecided 1. "
         "Claims drawn on wikipedia: 1, replicated 0, reversed 1, undecided 0."
     )
     assert forest._finding(table, "wikipedia") == (
         "Of the claims drawn, these are replicated: "
-        "1 of 2 on the text of their report, 0 of 1 on wikipedia"
+        "1 of 2 on the report's text or its stand-in, 0 of 1 on wikipedia"
     )
     one_text = table.drop(columns=["real_share", "real_verdict"])
     assert forest.counted(one_text, "real") == dict.fromkeys(forest.LOOKS, 0)

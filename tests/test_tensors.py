@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib.runs import files
 from lib.runs.files import Damaged
 from lib.runs.tensors import load_tensors, save_tensors
 
@@ -46,6 +47,20 @@ def test_any_changed_bit_is_noticed(tmp_path):
         # padding between header and data holds nothing
         assert torch.equal(tensors["a"], torch.arange(3.0)) and about == {"n": 1}
         assert whole[place : place + 1] == b" "
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.arange(3.0)})
+
+    def too_many(*given):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lib.runs.tensors.safe_open", too_many)
+        with pytest.raises(OSError, match="Too many open files"):
+            files.kept(path, load_tensors)
+    assert torch.equal(load_tensors(path)[0]["a"], torch.arange(3.0))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, -1])

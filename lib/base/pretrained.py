@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_smollm2
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
 from lib.runs import fetch, files
+from lib.runs.key import release
 from lib.runs.places import cache_folder
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -62,6 +63,12 @@ class Base:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def computation(self) -> str:
+        """Weights, kind of device and releases: what cached states of it depend on, as run keys."""
+        releases = (f"{name} {release(name)}" for name in ("torch", "transformers"))
+        return " ".join((self.sha256, self.model.device.type, *releases))
 
 
 def load_base(source: str) -> Base:

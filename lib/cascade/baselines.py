@@ -33,10 +33,11 @@ def states_under(base: Base, windows: TokenWindows, last: int) -> Tensor:
     depth = len(base.model.model.layers) - last
     if not 0 <= depth < len(base.model.model.layers):
         raise ValueError(f"the base has {len(base.model.model.layers)} layers; {last} are no part")
-    name = f"{base.sha256} {windows.sha256} {depth} {STATES_VERSION}"
+    name = f"{base.computation} {windows.sha256} {depth} {STATES_VERSION}"
     folder = cache_folder() / "states"
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
     with files.locked(folder / "lock"):
+        files.clear_partial(folder)
         if found := files.kept(path, load_tensors):
             return found[0]["states"]
         needed = windows.tokens * base.model.config.hidden_size * 4

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lib.parameters import Parameters
-from lib.results.claims import Claim, Measure, by_seed, claim_maker, level, ratio
-from lib.results.statistics import percent_change
+from lib.results.claims import Claim, Measure, by_seed, claim_maker, difference, level, ratio
 from lib.results.store import Absent, Results
 
 ALPACA = ("alpaca",)
@@ -38,19 +38,12 @@ def on_wikitext(measure: Measure) -> Measure:
 
 def stage_change(variant: str, first: int, second: int, metric: str) -> Measure:
     """Percent change of a column of the ``stages`` table between two stages, seed by seed."""
-
-    def measure(results: Results) -> np.ndarray:
-        old, new = (at_stage(results, variant, stage, metric) for stage in (first, second))
-        return percent_change(new, old)
-
-    return measure
+    return ratio(of_stage(variant, second, metric), of_stage(variant, first, metric))
 
 
 def stage_difference(variant: str, stage: int, minus: int, metric: str) -> Measure:
     """A column of the ``stages`` table at a stage less its value at stage ``minus``."""
-    return lambda results: (
-        at_stage(results, variant, stage, metric) - at_stage(results, variant, minus, metric)
-    )
+    return difference(of_stage(variant, stage, metric), of_stage(variant, minus, metric))
 
 
 def of_stage(variant: str, stage: int, metric: str) -> Measure:
@@ -74,12 +67,22 @@ def best_of_stage(variant: str, stage: int, metric: str) -> Measure:
 
 
 def chosen(schema: type[Parameters], value: Callable[[Any], float]) -> Measure:
-    """What the parameters of the results' size say: amounts of text, which no table repeats."""
-    return lambda results: np.array([value(schema.at(results.sizes[0]))], dtype=float)
+    """What the parameters of the results' size say: amounts of text, which no table repeats.
+
+    Raises Absent for results of a custom size.
+    """
+
+    def measure(results: Results) -> np.ndarray:
+        size = results.sizes[0]
+        if size not in schema.sizes():
+            raise Absent(f"no table holds the amounts of text of the size {size}")
+        return np.array([value(schema.at(size))], dtype=float)
+
+    return measure
 
 
-def at_stage(results: Results, variant: str, stage: int, metric: str) -> np.ndarray:
+def at_stage(results: Results, variant: str, stage: int, metric: str) -> pd.Series:
     """A column of the ``stages`` table by seed. Raises Absent for a stage that is not there."""
     frame = results("stages")
     held = Results(results.slug, {"": frame[frame["stage"] == stage]}, used=results.used)
-    return by_seed(held, variant, metric).to_numpy()
+    return by_seed(held, variant, metric)

@@ -33,7 +33,7 @@ from lib.cascade.single_token import SingleTokenWork
 from lib.cascade.stage import Stage, new_stage
 from lib.cascade.stage_run import StageRun
 from lib.experiment import Experiment
-from lib.parameters import FULL, SIZES, Parameters
+from lib.parameters import FULL, Parameters
 from lib.results.claims import EXPLANATION, REPORTED, Claim
 from lib.results.store import Results
 from lib.runs import places
@@ -264,12 +264,17 @@ def variants_of(claim: Claim, experiment: Experiment) -> list[str]:
     return []
 
 
+def planned(number: str) -> Experiment:
+    """The experiment of a number such as 14."""
+    return registry.experiment(next(s for s in registry.module_names() if s.startswith(number)))
+
+
 def report(numbers: Iterable[str], size: str) -> pd.DataFrame:
     """The plan of several experiments at a size, its features in a line of their own."""
-    frames, collected, slugs = [], 0, registry.module_names()
+    frames, collected = [], 0
     measure = per_token = None
     for number in numbers:
-        experiment = registry.experiment(next(s for s in slugs if s.startswith(number)))
+        experiment = planned(number)
         parameters = experiment.parameters.at(size)
         (dataset,) = experiment.texts(parameters)
         base = dataset.open().base
@@ -291,12 +296,15 @@ def main(given: list[str] | None = None) -> None:
     """Print the plan."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("experiments", nargs="*", default=["13", "12", "14"])
-    parser.add_argument("--size", default="full", choices=SIZES)
+    parser.add_argument("--size", default=FULL)
     chosen = parser.parse_args(given)
     if unknown := set(chosen.experiments) - set(PLANNED):
         parser.error(
             f"{', '.join(sorted(unknown))} cannot be planned; allowed: {', '.join(PLANNED)}"
         )
+    for number in chosen.experiments:
+        if chosen.size not in (sizes := planned(number).parameters.sizes()):
+            parser.error(f"{number} has no size {chosen.size!r}; allowed: {', '.join(sizes)}")
     torch.set_num_threads(1)
     table = report(chosen.experiments, chosen.size)
     print(table.drop(columns="weight").round(2).to_string(index=False))

@@ -99,6 +99,7 @@ def token_features(base: Base, windows: TokenWindows, folder: Path | None = None
     width, tokens = base.model.config.hidden_size, windows.inputs.shape[1] * SHARD
     inputs, labels = windows.inputs.split(SHARD), windows.labels.split(SHARD)
     with files.locked(root / "lock"):
+        files.clear_partial(root)
         names = [_name(base, "states", part) for part in inputs]
         missing = sum(not _path(root, name).is_file() for name in names)
         files.budgeted(root, missing * tokens * (width + len(COSINES)) * 4, "features of the base")
@@ -176,8 +177,8 @@ def _path(root: Path, name: str) -> Path:
 
 
 def _name(base: Base, kind: str, *ids: Tensor) -> str:
-    """Thirty-two hex digits over kind, version, base and token ids."""
-    found = hashlib.sha256(f"{kind} {FEATURES_VERSION} {base.sha256}".encode())
+    """Thirty-two hex digits over kind, version, base, where it computes, and token ids."""
+    found = hashlib.sha256(f"{kind} {FEATURES_VERSION} {base.computation}".encode())
     for part in ids:
         found.update(f"{tuple(part.shape)}".encode() + part.contiguous().numpy().tobytes())
     return found.hexdigest()[:32]

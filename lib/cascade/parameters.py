@@ -88,9 +88,11 @@ class CascadeParameters(Parameters):
             further = [part for part in counts if part in WIKITEXT]
             if not further:
                 raise
-            print(f"{refusal} WikiText columns stay empty.", flush=True)
             counts = {part: n for part, n in counts.items() if part not in further}
-            return token_dataset(base, self.cut, counts, self.corpus, self.data_dir)
+            # raises again where it is the instructions that are not to be had
+            found = token_dataset(base, self.cut, counts, self.corpus, self.data_dir)
+            print(f"{refusal} WikiText columns stay empty.", flush=True)
+            return found
 
 
 class StagedParameters(CascadeParameters):

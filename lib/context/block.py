@@ -47,14 +47,14 @@ def initialise(linear: nn.Linear, weight_std: float, generator: torch.Generator)
 class ContextLayer(nn.Module):
     """One layer: h [n, a] (and optionally x [n, tokens]) -> [n, b].
 
-    ``projection`` maps h when a != b; without it a change of width drops the residual.
+    A learned projection maps h when a != b.
     """
 
-    def __init__(self, a: int, b: int, tokens: int, projection: bool) -> None:
+    def __init__(self, a: int, b: int, tokens: int) -> None:
         super().__init__()
         self.a, self.b, self.tokens = a, b, tokens
         self.linear = nn.Linear(a + tokens, b)
-        self.residual = nn.Linear(a, b) if projection and a != b else None
+        self.residual = nn.Linear(a, b) if a != b else None
         self.norm = nn.LayerNorm(b)
 
     def token_half(self, x: Tensor) -> Tensor:
@@ -78,8 +78,7 @@ class ContextBlock(nn.Module):
     """Recurrent cell of R3; parameters are drawn from `seed` alone.
 
     Args: context_dim D; token_dim m*d, the width of the (stacked) token input; layers L >= 1;
-    layout, one of LAYOUTS; residual_projection, learned residuals where widths change;
-    weight_std, None for the gain-matched value.
+    layout, one of LAYOUTS; weight_std, None for the gain-matched value.
     Raises ValueError for a layout or a size that is not allowed.
     """
 
@@ -90,7 +89,6 @@ class ContextBlock(nn.Module):
         layers: int,
         layout: str = "every_layer",
         *,
-        residual_projection: bool = True,
         weight_std: float | None = None,
         seed: int = 0,
     ) -> None:
@@ -106,7 +104,7 @@ class ContextBlock(nn.Module):
             token_dim if layout == "every_layer" or index == 0 else 0 for index in range(layers)
         ]
         self.layers = nn.ModuleList(
-            ContextLayer(a, b, tokens, residual_projection)
+            ContextLayer(a, b, tokens)
             for a, b, tokens in zip(sources, self.widths, inputs, strict=True)
         )
         std = gain_matched_std(context_dim + token_dim) if weight_std is None else weight_std

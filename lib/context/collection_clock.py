@@ -1,13 +1,13 @@
 """How long each way takes to collect the training contexts, by the clock."""
 
-import statistics
-import time
+import functools
 from dataclasses import dataclass
 
 from lib.context.block_run import trained_block
 from lib.context.contexts import layer_outputs
 from lib.context.sources import Recurrent, collect
 from lib.context.token_stream import StreamChoice, load_streams
+from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 
@@ -29,25 +29,26 @@ class CollectionClock:
             raise ValueError("allowed: one name a choice, at least one choice and one repeat")
 
 
-@run_function("context_clock")
+@run_function("context_clock", version=2)
 def run(config: CollectionClock, seed: int, place: Place) -> Outcome:
     """Table ``clock``: median seconds of every way over all training tokens and layers.
 
-    One block serves all choices, the ways take turns, so that all meet the same machine, and the
-    sequential way walks token after token. Nothing is written to disk while the clock runs.
+    One block serves all choices, the ways take turns, and the sequential way walks token after
+    token.
     """
     x = load_streams(config.data).train.embedded
     trained = trained_block(config.choices[0], config.data.training(), seed, place)
     block = trained.block
-    seconds: dict[str, list[float]] = {name: [] for name in config.names}
-    for _ in range(config.repeats):
-        for name, choice in zip(config.names, config.choices, strict=True):
-            started = time.perf_counter()
-            found = collect(choice, block, x, trained.table, by_steps=True)
-            layer_outputs(block, found.final, x, found.starts)
-            seconds[name].append(time.perf_counter() - started)
+
+    def collected(choice: Recurrent) -> None:
+        found = collect(choice, block, x, trained.table, by_steps=True)
+        layer_outputs(block, found.final, x, found.starts)
+
+    jobs = [functools.partial(collected, choice) for choice in config.choices]
+    seconds = in_turns(jobs, config.repeats, x.device)
     rows = [
-        {"way": way, "collect_seconds": statistics.median(found)} for way, found in seconds.items()
+        {"way": way, "collect_seconds": found}
+        for way, found in zip(config.names, seconds, strict=True)
     ]
     corpus = config.data.corpus
     return Outcome({"corpus": corpus.name, "corpus_sha256": corpus.sha256}, {"clock": rows})

@@ -48,7 +48,7 @@ def load_embedding(source: str = "auto") -> Embedding:
     """
     if source == "gpt2":
         return _from_auto(_fetched(GPT2, GPT2_REVISION), GPT2)
-    folder = Path(source)
+    folder = Path(source).expanduser()
     if (folder / "config.json").is_file():
         family = json.loads((folder / "config.json").read_text()).get("model_type")
         if family not in (None, "llama"):

@@ -91,7 +91,9 @@ def forgetting(curve: pd.DataFrame, variants: list[str], title: str) -> Figure:
         wide = wide.clip(lower=SMALLEST)
         low, high, mean = wide.min(axis=1), wide.max(axis=1), wide.mean(axis=1)
         met += bool(mean.iloc[-1] < APART)
-        axes.plot(wide.index, mean, marker=marker, mfc="none", label=variant, **look)
+        fewer = wide.shape[1] < curve["seed"].nunique()  # than the title says
+        name = f"{variant} (n = {wide.shape[1]})" if fewer else variant
+        axes.plot(wide.index, mean, marker=marker, mfc="none", label=name, **look)
         axes.fill_between(wide.index, low, high, color=look["color"], alpha=0.13, lw=0)
     style.plain_log(axes, "y")
     style.level(axes, f"{APART:g}", APART)
@@ -118,6 +120,7 @@ def agreement(
     """
     figure, axes = plt.subplots()
     looks, near, all_ = methods.looks(list(groups)), 0, 0
+    most = frame["seed"].nunique()
     for number, ((name, points), marker) in enumerate(
         zip(groups.items(), cycle(style.MARKERS), strict=False)
     ):
@@ -132,6 +135,10 @@ def agreement(
         for place, values in found.items():
             look = {"s": 11, "color": looks[name]["color"], "alpha": 0.4, "linewidths": 0}
             axes.scatter(np.full(len(values), place), values, **look)
+            if len(values) < most:  # than the title says
+                note = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+                axes.annotate(f"n = {len(values)}", (place, values.mean()), fontsize=8, **note)
+    style.level(axes, f"{APART:g}", APART)
     if reported is not None:
         name = f"the report: {1 - reported:.2g}"
         axes.axhline(1 - reported, color="black", linewidth=1, linestyle=":", label=name)

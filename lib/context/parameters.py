@@ -115,14 +115,17 @@ class ContextParameters(Parameters):
                 f"parameter 'width' is {self.width}; allowed: at most {columns}, as the table of "
                 f"{embedding.name}"
             )
-        available = len(tokenise(corpus.train, embedding))
+        parts = (corpus.train, corpus.valid, corpus.test)
+        available, valid, test = (len(tokenise(part, embedding)) for part in parts)
         print(
-            f"{available:,} tokens of training text; embedding {embedding.name}: "
-            f"{rows:,} x {columns}, sha256 {embedding.sha256[:12]}; used at width "
-            f"{self.width or columns}",
+            f"{available:,} tokens of training text, {valid:,} valid, {test:,} test; embedding "
+            f"{embedding.name}: {rows:,} x {columns}, sha256 {embedding.sha256[:12]}; used at "
+            f"width {self.width or columns}",
             flush=True,
         )
-        return ContextText(corpus, self.base, embedding.sha256, columns, available)
+        return ContextText(
+            corpus, self.base, embedding.sha256, columns, available, min(valid, test)
+        )
 
     def _corpus(self) -> Corpus:
         asked = (max(self.most_tokens, self.vocabulary_tokens), self.valid_tokens, self.test_tokens)
@@ -137,18 +140,21 @@ class ContextParameters(Parameters):
                     raise
             else:  # taken whole, so that all experiments share it
                 return load_corpus("wikipedia", "", *(len(text) for text in whole_text.values()))
-        return load_corpus(self.corpus, self.data_dir, *sizes)
+        # characters are a guess: what counts are tokens, which are counted where they are taken
+        return load_corpus(self.corpus, self.data_dir, *sizes, at_most=True)
 
 
 @dataclass(frozen=True)
 class ContextText:
-    """A corpus and the embedding it is read through; `available` tokens of training text."""
+    """A corpus and the embedding it is read through; `available` tokens of training text, at least
+    `held_out` in valid and in test."""
 
     corpus: Corpus
     embedding: str = field(metadata={"place": True})
     embedding_sha256: str
     embedding_width: int
     available: int
+    held_out: int
 
     @property
     def name(self) -> str:
@@ -161,7 +167,7 @@ class ContextText:
     def choose(self, parameters: ContextParameters, **changes: Any) -> StreamChoice:
         """The streams of one run; `changes` replaces fields of StreamChoice.
 
-        Numbers of training tokens that the text does not hold become all it has.
+        Numbers of tokens that the text does not hold become all it has.
         """
         fields = {
             "corpus": self.corpus,
@@ -175,8 +181,10 @@ class ContextText:
             "scoring": parameters.scoring,
             **changes,
         }
-        fields["tokens"] = min(fields["tokens"], self.available)
-        fields["vocabulary_tokens"] = min(fields["vocabulary_tokens"], self.available)
+        for name in ("tokens", "vocabulary_tokens"):
+            fields[name] = min(fields[name], self.available)
+        for name in ("valid_tokens", "test_tokens"):
+            fields[name] = min(fields[name], self.held_out)
         return StreamChoice(**fields)
 
 

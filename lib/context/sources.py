@@ -39,7 +39,6 @@ class Recurrent:
     layers: int = 6
     width: int = 192
     phase_one: PhaseOneSettings | None = PhaseOneSettings()
-    residual_projection: bool = True
     way: str = "sequential"
     sweeps: int = 8
     document: int = 256
@@ -55,19 +54,12 @@ class Recurrent:
 
     def cell(self) -> "Recurrent":
         """The same block without what concerns the collection of its contexts."""
-        named = ("layout", "layers", "width", "phase_one", "residual_projection")
+        named = ("layout", "layers", "width", "phase_one")
         return Recurrent(**{name: getattr(self, name) for name in named})
 
     def block(self, token_dim: int, seed: int) -> ContextBlock:
         """The untrained block for token inputs of width ``token_dim``."""
-        return ContextBlock(
-            self.width,
-            token_dim,
-            self.layers,
-            self.layout,
-            residual_projection=self.residual_projection,
-            seed=seed,
-        )
+        return ContextBlock(self.width, token_dim, self.layers, self.layout, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ CURVES = (
     ("exits, rules that do not", fronts.grouped("exits", "state"), 4, "--"),
     ("exits at random", fronts.grouped("exits", "random"), 6, ":"),
     ("gated middle", fronts.single("gated"), 3, "-."),
+    ("oracle over the exits, keys free", fronts.oracle, 7, ":"),
 )
 SINGLES = (("base", "base, untouched", "D"), ("adapted", "base, adapted", "o"))
 
@@ -217,18 +218,17 @@ def _rows(
     column: str,
     shift: float,
     colour: int,
-    label: str | None,
+    label: str,
 ) -> None:
     """Means of a column over seeds, a row a variant, with their intervals."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     look = {"color": style.COLOURS[colour], "marker": style.MARKERS[colour], "linestyle": "none"}
+    found: dict[float, Interval] = {}
     for place, name in enumerate(names):
         values = frame[frame["variant"] == name].groupby("seed")[column].mean().dropna()
         if len(values):
-            found = interval(values)
-            axes.plot(found.mean, place + shift, label=label, **look)
-            axes.plot(
-                [found.low, found.high], [place + shift] * 2, color=look["color"], linewidth=1.5
-            )
-            label = None
+            found[place + shift] = interval(values)
+    axes.plot([own.mean for own in found.values()], list(found), label=label, **look)
+    for place, own in found.items():
+        axes.plot([own.low, own.high], [place] * 2, color=look["color"], linewidth=1.5)

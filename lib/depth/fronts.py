@@ -103,6 +103,12 @@ def single(*variants: str, rule: str = "") -> Curve:
     return lambda results: pd.concat([points(results, name, **wanted) for name in variants])
 
 
+def oracle(results: Results) -> pd.DataFrame:
+    """The exits that lose least at every cost, chosen knowing the target, exact keys for nothing:
+    what no rule can reach."""
+    return points(results, "exits", keys="free", rule="oracle")
+
+
 def full_depth(results: Results, network: str) -> pd.DataFrame:
     """A network with all its layers: its last read-out, or the gate open for all tokens."""
     if network == "gated":

@@ -121,23 +121,50 @@ def _finding(axes: Axes) -> str:
 
 
 def _where(axes: Axes) -> str:
-    """The panel's heading, or its axis, before a finding, where there is more than one panel."""
-    heading = _line(axes.get_title() or axes.get_xlabel())
-    return f"{heading}: " if heading and len(_panels(axes.figure)) > 1 else ""
+    """The panel's heading, or what it is drawn against, before a finding, where there are more
+    panels than one."""
+    if len(_panels(axes.figure)) == 1:
+        return ""
+    heading, below = _line(axes.get_title()), _line(axes.get_xlabel())
+    return f"{heading}: " if heading else f"Against {below}: " if below else ""
 
 
 def _rows(axes: Axes) -> dict[str, float]:
-    """Name -> mean of every named row: the upright tick at its height."""
+    """Name -> mean of every named row: the upright tick at its height, or the marks of each label
+    near it, as “row (label)”."""
     names: dict[int, str] = {}
     for shared in axes.get_shared_y_axes().get_siblings(axes):
         ticks = zip(shared.get_yticks(), shared.get_yticklabels(), strict=False)
-        names |= {round(place): label.get_text() for place, label in ticks if label.get_text()}
+        names |= {round(place): _line(label.get_text()) for place, label in ticks}
     found: dict[str, float] = {}
     for line in axes.lines:
         if line.get_marker() == "|" and len(line.get_xdata()) == 1:
             name = names.get(round(float(line.get_ydata()[0])), "")
-            found.setdefault(_line(name), float(line.get_xdata()[0]))
+            found.setdefault(name, float(line.get_xdata()[0]))
+    if not found and not axes.get_ylabel():
+        found = _marked(axes, names)
     return {name: mean for name, mean in found.items() if name and np.isfinite(mean)}
+
+
+def _marked(axes: Axes, names: Mapping[int, str]) -> dict[str, float]:
+    """“row (label)” -> where its mark lies: rows named in words, marks that no line joins."""
+    found: dict[str, float] = {}
+    for artist, label in _labelled(axes):
+        if isinstance(artist, Line2D) and not _joined(artist):
+            for x, y in zip(*artist.get_data(), strict=True):
+                name = names.get(round(float(y)), "")
+                if name and not _number(name):
+                    found[f"{name} ({label})"] = float(x)
+    return found
+
+
+def _joined(line: Line2D) -> bool:
+    return line.get_linestyle() not in ("None", "none", "", " ")
+
+
+def _number(words: str) -> bool:
+    """Whether a tick bears a value instead of a name."""
+    return not any(letter.isalpha() for letter in words)
 
 
 def _series(axes: Axes) -> Mapping[str, np.ndarray]:
@@ -150,7 +177,7 @@ def _series(axes: Axes) -> Mapping[str, np.ndarray]:
             values, joined = np.asarray(artist.lines[0].get_ydata(), dtype=float), False
         elif isinstance(artist, Line2D):
             values = np.asarray(artist.get_ydata(), dtype=float)
-            joined = artist.get_linestyle() not in ("None", "none", "", " ")
+            joined = _joined(artist)
         else:
             continue
         values = values[np.isfinite(values)]

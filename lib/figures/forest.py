@@ -15,7 +15,15 @@ from matplotlib.lines import Line2D
 
 from lib.figures import alternative, style
 from lib.parameters import FULL
-from lib.results.claims import NOT_MEASURABLE, REPLICATED, REPORTED, REVERSED, TRANSFER, UNDECIDED
+from lib.results.claims import (
+    NOT_MEASURABLE,
+    OWN_TEXT,
+    REPLICATED,
+    REPORTED,
+    REVERSED,
+    TRANSFER,
+    UNDECIDED,
+)
 from lib.results.schema import REAL
 
 LOOKS = {  # verdict: colour, marker, filled; legible without colour too
@@ -74,11 +82,11 @@ def _shares(row: pd.Series, reported: float) -> dict:
 
 
 def forest(claims: pd.DataFrame, stated: dict[str, float], text: str = REAL) -> Figure:
-    """The reported claims as rows: on the text of the report (left) and on real text (right)."""
+    """The reported claims as rows: on the report's text or its stand-in (left), on real text."""
     table = rows(claims, stated, text)
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, HEIGHT * len(table) + 1.4))
     for panel, place, title in (
-        (axes[0], "own", "on the text of the report"),
+        (axes[0], "own", f"on {OWN_TEXT}"),
         (axes[1], "real", f"on real text ({text})"),
     ):
         _panel(panel, table, place)
@@ -107,7 +115,7 @@ def counted(table: pd.DataFrame, place: str) -> dict[str, int]:
 def spoken(table: pd.DataFrame, text: str = REAL) -> str:
     """The counts of verdicts in both panels, in words."""
     parts = []
-    for place, where in (("own", "the text of the report"), ("real", text)):
+    for place, where in (("own", OWN_TEXT), ("real", text)):
         found = counted(table, place)
         said = ", ".join(f"{verdict} {count}" for verdict, count in found.items())
         parts.append(f"Claims drawn on {where}: {sum(found.values())}, {said}.")
@@ -117,7 +125,7 @@ def spoken(table: pd.DataFrame, text: str = REAL) -> str:
 def _finding(table: pd.DataFrame, text: str) -> str:
     """What the picture shows, in a heading."""
     parts = []
-    for place, where in (("own", "on the text of their report"), ("real", f"on {text}")):
+    for place, where in (("own", f"on {OWN_TEXT}"), ("real", f"on {text}")):
         found = counted(table, place)
         parts.append(f"{found[REPLICATED]} of {sum(found.values())} {where}")
     return f"Of the claims drawn, these are replicated: {', '.join(parts)}"

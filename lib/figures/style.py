@@ -23,8 +23,8 @@ from lib.runs import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":", (0, (8, 3)))
-LINE_NAMES = ("solid", "dashed", "dash-dotted", "dotted", "long-dashed")
+LINES = ("-", "--", "-.", ":", (0, (8, 3)), (0, (6, 2, 1, 2, 1, 2)))
+LINE_NAMES = ("solid", "dashed", "dash-dotted", "dotted", "long-dashed", "dash-dot-dotted")
 QUIET = "#555555"  # floors, diagonals and notes
 WIDE = 9.2  # inches: the width of a figure of several panels, about a page
 SETTINGS = {

@@ -24,6 +24,7 @@ from lib.results.statistics import Interval, percent_change
 from lib.results.store import Absent, Results
 
 REPORTED, TRANSFER, EXPLANATION, OWN = KINDS = ("reported", "transfer", "explanation", "own")
+OWN_TEXT = "the report's text or its stand-in"  # what rows of the kind ``reported`` stand on
 REPLICATED, REVERSED = "replicated", "reversed"  # of reported and transfer rows
 SUPPORTED, CONTRADICTED = "supported", "contradicted"  # of explanation and own rows
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable here"

@@ -17,6 +17,7 @@ from lib.results import scoreboard, store, verified
 from lib.results.beside_reported import PATH as BESIDE
 from lib.results.claims import (
     NOT_MEASURABLE,
+    OWN_TEXT,
     REPLICATED,
     REPORTED,
     REVERSED,
@@ -37,7 +38,7 @@ CLAIM = "claim "  # before an id, in a name in braces
 SENTENCE = "repeated"  # the corpus that is the very text of a report
 HEADS = {
     "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
-    "ja": "問い|報告|追試(報告と同じテキスト)|Wikipedia|何による結果か|ノートブック、分",
+    "ja": "問い|報告|追試(報告のテキストかその代わり)|Wikipedia|何による結果か|ノートブック、分",
 }
 
 
@@ -212,7 +213,7 @@ def answer(
         said = " ".join(map(_found, reason.itertuples()))
         lines += [f"> **Why.** {reason['statement'].iloc[0]}: {said}", ">"]
     counted = [
-        _counted(own[own["kind"] == REPORTED], "on the text of the report"),
+        _counted(own[own["kind"] == REPORTED], f"on {OWN_TEXT}"),
         _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),
     ]
     n = int(main["n"].max())

@@ -174,11 +174,16 @@ def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> lis
         if left:
             seeds, own = [task.seed for task, _ in left], [place for _, place in left]
             _begin(function, *own)
-            started = time.perf_counter()
-            outcomes = function.together(config, seeds, own)
-            seconds = (time.perf_counter() - started) / len(left)
-            for (task, place), outcome in zip(left, outcomes, strict=True):
-                records[place] = _kept(task, place, outcome, seconds)
+            with contextlib.ExitStack() as clocks:
+                spent = [
+                    clocks.enter_context(
+                        counted(place.folder, lambda: time.perf_counter() / len(left))
+                    )
+                    for place in own
+                ]
+                outcomes = function.together(config, seeds, own)
+            for (task, place), outcome, seconds in zip(left, outcomes, spent, strict=True):
+                records[place] = _kept(task, place, outcome, seconds())
         return list(records.values())
 
 

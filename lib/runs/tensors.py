@@ -35,7 +35,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> N
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors and what was said of them.
 
-    Raises Damaged for a file that is not what was written, FileNotFoundError if there is none.
+    Raises Damaged for a file that is not what was written, FileNotFoundError if there is none, and
+    OSError where the system cannot read it now, which says nothing of the file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{shown(path)} is not there")
@@ -45,7 +46,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if _digest(tensors, note["about"]) == note["sha256"]:
             return tensors, json.loads(note["about"])
-    except (SafetensorError, KeyError, ValueError, OSError):
+    except (SafetensorError, KeyError, ValueError):
         pass
     raise Damaged(f"{shown(path)} is not what was written (its checksum differs)", path)
 

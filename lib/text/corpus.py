@@ -78,23 +78,32 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Cut:
-    """The slices that are taken of a text's three parts, in characters."""
+    """The slices that are taken of a text's three parts, in characters; ``at_most``: so many or
+    what a part has."""
 
     train_offset: int
     train_chars: int
     valid_chars: int
     test_chars: int
+    at_most: bool = False
 
     def of(self, name: str, source: str, train: str, valid: str, test: str) -> Corpus:
         """The slices as a corpus in the alphabet of R4. Raises TooShort."""
         return Corpus(
             name,
             source,
-            _slice(train, self.train_offset, self.train_chars, "train"),
-            _slice(valid, 0, self.valid_chars, "valid"),
-            _slice(test, 0, self.test_chars, "test"),
+            self._slice(train, self.train_offset, self.train_chars, "train"),
+            self._slice(valid, 0, self.valid_chars, "valid"),
+            self._slice(test, 0, self.test_chars, "test"),
             Alphabet(),
         )
+
+    def _slice(self, text: str, start: int, length: int, split: str) -> str:
+        if start + length > len(text) and not self.at_most:
+            raise TooShort(
+                f"{split}_chars is {length:,}; at most {max(len(text) - start, 0):,} are there"
+            )
+        return text[start : start + length]
 
 
 def load_corpus(
@@ -104,8 +113,9 @@ def load_corpus(
     valid_chars: int = 5_000,
     test_chars: int = 20_000,
     train_offset: int = 0,
+    at_most: bool = False,
 ) -> Corpus:
-    """The named corpus cut to size, in characters.
+    """The named corpus cut to size, in characters; ``at_most``: or what there is of it.
 
     ``data_dir`` (or the environment variable DEPTH_DATA) is a folder that holds ``wikitext-2/``,
     or that folder itself, and only ``wikitext-2`` reads it; ``auto`` prints why it falls back.
@@ -114,7 +124,7 @@ def load_corpus(
     text shorter than asked for, CorpusUnavailable if a demanded corpus cannot be had,
     Refused if the Wikipedia text is not the pinned one.
     """
-    cut = Cut(train_offset, train_chars, valid_chars, test_chars)
+    cut = Cut(train_offset, train_chars, valid_chars, test_chars, at_most)
     if name not in NAMES:
         raise ValueError(f"corpus is {name!r}; allowed: {', '.join(NAMES)}")
     if train_offset < 0:
@@ -272,11 +282,3 @@ def _repeated(train_chars: int, valid_chars: int) -> Corpus:
     if not train or not valid:
         raise TooShort("repeated text needs at least 45 train and 35 valid characters")
     return Corpus("repeated", "built in", train, valid, "", Alphabet.of(train, valid))
-
-
-def _slice(text: str, start: int, length: int, split: str) -> str:
-    if start + length > len(text):
-        raise TooShort(
-            f"{split}_chars is {length:,}; at most {max(len(text) - start, 0):,} are there"
-        )
-    return text[start : start + length]

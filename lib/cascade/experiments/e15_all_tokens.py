@@ -207,7 +207,7 @@ CLAIMS = (
     ),
     claim(
         "all-identity",
-        "A cascade whose stages start as the base improves all tokens (served)",
+        "Stages that start as the base improve all tokens, each answered where it stops",
         against_base("zero", "test_ppl", "base_all_ppl"),
         "all test tokens, each answered by the model at which it stops",
         kind="own",
@@ -232,10 +232,11 @@ E15 = Experiment(
     figures={
         "split": by_stage(
             {"all_ppl": "all tokens", "hard_ppl": "hard tokens (easy ones keep the base's answer)"},
-            "Served with early exit: all and hard tokens over the base alone",
+            "All tokens, served with early exit",
             table="served",
             label="perplexity over that of the base",
             over_base=True,
+            apart=True,
         ),
         "exits": by_stage(
             {"exit_0": "answered by the base"},

@@ -149,6 +149,12 @@ class Exp19(CascadeParameters):
                 f"parameter 'rate' is {self.rate:g}; allowed: one of 'rates', {self.rates}, at "
                 "which stages trained on all tokens are routed"
             )
+        if self.conditions != "decisive" and (self.rate >= 1 or self.baseline_layers < 3):
+            raise ParameterError(
+                f"parameters 'rate' {self.rate:g} and 'baseline_layers' {self.baseline_layers}: a "
+                "joint gate learns at a rate below 1, and a stage behind an adapter of at least 3 "
+                "layers; conditions='decisive' leaves both out"
+            )
         self.at_most("text_windows", "train_windows")
         self.at_most("study_windows", "train_windows")
         self.at_most("stopping_windows", "valid_windows", 0.5)
@@ -853,8 +859,8 @@ SHOWN_RULES = {
 
 
 def routes_table(results: Results) -> pd.DataFrame:
-    """Test perplexity of all tokens by rule and rate of one layer trained on all, mean over seeds;
-    ``chance`` is random routing of as many tokens as the gate routes. The figure has all rules."""
+    """Test perplexity of all tokens by rule and rate, mean over seeds, of the shallowest stage that
+    was trained on all; ``chance`` routes as many tokens as the gate. The figure has all rules."""
     frame = one(results)("routes")
     frame = frame[frame["variant"] == "all_1"]
     wide = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures import alternative, methods, style
@@ -22,14 +23,16 @@ def by_stage(
     logarithmic: bool = True,
     over_base: bool = False,
     against: str = "",
+    apart: bool = False,
 ) -> Callable[[Results], Figure]:
     """Draw the mean over seeds against the stage, with the band from lowest to highest seed.
 
-    One colour a variant, one line style a metric (``metrics``: column -> words); a single metric
-    has a line style a variant, so that equal lines stay visible. ``over_base``: each seed over its
-    value at stage 0. The legend says where the first metric ends, the heading between which ends:
-    over its value at stage 0, or over the column ``against`` at the same stage, where each stage
-    has tokens of its own. Raises ValueError for more metrics than there are line styles.
+    One colour a variant, one line style a metric (``metrics``: column -> words); a metric alone in
+    its panel has a line style a variant, so that equal lines stay visible. ``apart``: a panel a
+    metric, each of its own scale. ``over_base``: each seed over its value at stage 0. The legend
+    says where the first metric ends, the heading between which ends: over its value at stage 0, or
+    over the column ``against`` at the same stage, where each stage has tokens of its own. Raises
+    ValueError for more metrics than there are line styles.
     """
     if len(metrics) > len(style.LINES):
         raise ValueError(f"{len(metrics)} metrics for {len(style.LINES)} line styles")
@@ -38,7 +41,7 @@ def by_stage(
         frame = one(results).named(table)
         if over_base:
             frame = _over_base(frame, list(metrics))
-        return _draw(frame, metrics, title, label, logarithmic, against)
+        return _draw(frame, metrics, title, label, logarithmic, against, apart)
 
     return draw
 
@@ -104,11 +107,47 @@ def _over_base(frame: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
 
 
 def _draw(
-    frame, metrics: dict[str, str], title: str, label: str, logarithmic: bool, against: str
+    frame: pd.DataFrame,
+    metrics: dict[str, str],
+    title: str,
+    label: str,
+    logarithmic: bool,
+    against: str,
+    apart: bool,
 ) -> Figure:
-    variants = list(dict.fromkeys(frame["variant"]))
     ends = _ends(frame, next(iter(metrics)), against)
-    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    groups = [{metric: what} for metric, what in metrics.items()] if apart else [metrics]
+    figure, panels = plt.subplots(
+        1, len(groups), figsize=(style.WIDE if apart else 7.2, 4.6), squeeze=False
+    )
+    for axes, group in zip(panels[0], groups, strict=True):
+        _lines(axes, frame, list(group), ends)
+        if logarithmic:
+            style.plain_log(axes, "y")
+        axes.set_xticks(sorted(frame["stage"].unique()))
+        axes.set_xlabel("stage (0 = base)")
+        if apart:
+            axes.set_title(*group.values())
+    panels[0][0].set_ylabel(f"{label} (logarithmic)" if logarithmic else label)
+    whose = " times the base's perplexity" * logarithmic + " on the same tokens" * bool(against)
+    said = f"{_range(ends)}{whose} after the last stage"
+    figure.suptitle(f"{title}:\n{said}\n({tables.corpora(frame)})")
+    over = f", over the base{' on the same tokens' * bool(against)}" if logarithmic else ""
+    note = f"mean over seeds; band: lowest to highest seed\nnumber: after the last stage{over}"
+    if len(metrics) > 1 and not apart:
+        words = zip(style.LINE_NAMES, metrics.values(), strict=False)
+        note = "; ".join(f"{line}: {what}" for line, what in words) + f"\n{note}"
+    elif apart:
+        note += f" ({next(iter(metrics.values()))})"
+    style.legend(figure, panels[0][0], note, 2)
+    return figure
+
+
+def _lines(
+    axes: Axes, frame: pd.DataFrame, metrics: Sequence[str], ends: Mapping[str, float]
+) -> None:
+    """Every variant's metrics over the stages in one panel, named with where it ends."""
+    variants = list(dict.fromkeys(frame["variant"]))
     for number, (variant, colour) in enumerate(methods.colours(variants).items()):
         lines = style.LINES if len(metrics) > 1 else style.LINES[number % len(style.LINES) :]
         own = frame[frame["variant"] == variant]
@@ -117,24 +156,9 @@ def _draw(
         shown = f"{shown}: {alternative.short(ends[variant])}"
         for metric, line in zip(metrics, lines, strict=False):
             wide = own.pivot_table(index="stage", columns="seed", values=metric)
-            name = shown if metric == next(iter(metrics)) else None
+            name = shown if metric == metrics[0] else None
             look = {"linestyle": line, "marker": "o", "ms": 4, "color": colour, "label": name}
             axes.plot(wide.index, wide.mean(axis=1), **look)
             axes.fill_between(
                 wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.13, lw=0
             )
-    if logarithmic:
-        style.plain_log(axes, "y")
-        label += " (logarithmic)"
-    axes.set_xticks(sorted(frame["stage"].unique()))
-    axes.set_xlabel("stage (0 = base)")
-    axes.set_ylabel(label)
-    over = f", over the base{' on the same tokens' * bool(against)}" if logarithmic else ""
-    where = f"after the last stage{over}"
-    figure.suptitle(f"{title}\n{where}: {_range(ends)}\n({tables.corpora(frame)})")
-    note = f"mean over seeds; band: lowest to highest seed\nnumber: {where}"
-    if len(metrics) > 1:
-        words = zip(style.LINE_NAMES, metrics.values(), strict=False)
-        note = "; ".join(f"{line}: {what}" for line, what in words) + f"\n{note}"
-    style.legend(figure, axes, note, 2)
-    return figure

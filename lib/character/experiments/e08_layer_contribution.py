@@ -12,7 +12,7 @@ from lib.character.objectives import LayerLosses, Standard
 from lib.character.parameters import TwoTexts
 from lib.character.variants import Probed, baselines
 from lib.experiment import Experiment
-from lib.figures import rows, style
+from lib.figures import alternative, rows, style
 from lib.figures.panels import band, corpora, counted, grid_of_panels, heading
 from lib.results import store, tables
 from lib.results.claims import Measure, ratio
@@ -77,6 +77,7 @@ STATES = {("best", "other"): "-", ("last", "own"): "--"}  # epoch and reference:
 NOTE = (
     "solid: best epoch; reference of difficulty: the network of another random seed\n"
     "dashed: last epoch; reference: the network's own final loss, as in the report\n"
+    "test symbols (second half of valid where there is no test)\n"
     "line: mean over seeds; band: 95 % interval over seeds"
 )
 
@@ -92,7 +93,7 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
         layers, name = reported_split(results, "layers"), results.labels[variant]
         own = layers[layers["variant"] == name]
         figure, axes = grid_of_panels(counted(own), "", 3.8)
-        grown = {}
+        grown: dict[str, dict[str, str]] = {state: {} for state, _ in STATES}
         for panel, corpus in zip(axes, corpora(own), strict=True):
             for group, colour in COLOURS.items():
                 for (state, reference), line in STATES.items():
@@ -105,16 +106,15 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
                     shown = f"{group} symbols" if line == "-" else None
                     look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
                     band(panel, here, "layer", column, label=shown, **look)
-            hard = own[
-                (own["corpus"] == corpus) & (own["group"] == "hard") & (own["state"] == "last")
-            ]
-            by_layer = hard[hard["reference"] == "own"].groupby("layer")[column].mean()
-            if len(by_layer):
-                grown[corpus] = f"{by_layer.iloc[0]:.1f} and {by_layer.iloc[-1]:.1f}"
+                    by_layer = here.groupby("layer")[column].mean()
+                    if group == "hard" and len(by_layer):
+                        grown[state][corpus] = f"{by_layer.iloc[0]:.1f} and {by_layer.iloc[-1]:.1f}"
             style.whole_numbers(panel.xaxis)
             panel.set_xlabel("layer")
         what = f"{title}, {name}, last epoch: hard symbols after the first and the last layer"
-        heading(figure, what, grown)
+        heading(figure, what, grown["last"])
+        best = ", ".join(f"{ends} on {corpus}" for corpus, ends in grown["best"].items())
+        alternative.say(figure, f"At the best epoch, by another network: {best}.")
         axes[0].set_ylabel(label)
         style.legend(figure, axes[-1], NOTE, 3)
         return figure

@@ -142,7 +142,6 @@ def sizes(compared: tuple[tuple[str, str], ...], larger: tuple[str, ...]):
         results = results.on(results.corpora[0])
         frame, labels = results(), results.labels
         chars = frame.drop_duplicates("variant").set_index("variant")["train_chars"]
-        figure, axes = plt.subplots(figsize=(7.6, 4.4))
         lines, places = {}, set()
         for treatment, baseline in compared:
             points = {}
@@ -152,6 +151,9 @@ def sizes(compared: tuple[tuple[str, str], ...], larger: tuple[str, ...]):
             if points:
                 lines[f"{labels[treatment]} against {labels[baseline]}"] = points
                 places |= points.keys()
+        if len(places) < 2:
+            raise Absent("not drawn, one size of the text has been run")
+        figure, axes = plt.subplots(figsize=(7.6, 4.4))
         for (name, points), marker in zip(lines.items(), style.MARKERS, strict=False):
             colour = _colour(name.split(" against ")[0])
             shift = 1 + 0.02 * (style.MARKERS.index(marker) - len(lines) / 2)  # bars side by side
@@ -165,11 +167,9 @@ def sizes(compared: tuple[tuple[str, str], ...], larger: tuple[str, ...]):
         axes.axhline(0, color=style.QUIET, linewidth=1, linestyle=":")
         style.plain_log(axes, "x")
         axes.xaxis.set_major_locator(FixedLocator(sorted(places)))
-        if places:  # one size alone stands in the middle
-            axes.set_xlim(min(places) / 1.5, max(places) * 1.5)
         axes.set_xlabel("training characters (logarithmic)")
         axes.set_ylabel("% change of test perplexity")
-        most = max(places, default=0)
+        most = max(places)
         wins = sum(most in p and _apart(p[most]) and p[most].mean < 0 for p in lines.values())
         axes.set_title(
             f"At {most:,} characters {wins} of {sum(most in p for p in lines.values())} tuned"

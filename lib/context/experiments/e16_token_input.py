@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,7 +14,7 @@ from lib.experiment import Experiment
 from lib.figures import training
 from lib.parameters import ParameterError, whole
 from lib.results import store, tables
-from lib.results.claims import by_seed, change, difference, level
+from lib.results.claims import change, difference, level, ratio
 from lib.results.statistics import percent_interval
 from lib.results.store import Results
 
@@ -261,16 +260,15 @@ def _by_k(frame: pd.DataFrame, kind: str) -> dict[int, str]:
 # --------------------------------------------------------------------------- claims
 
 
-def best_window(results: Results) -> np.ndarray:
-    """Percent change from the best k-token MLP (chosen on valid, per seed) to the context row."""
-    own = by_seed(results, "every_layer", "test_ppl")
+def best_window(results: Results) -> pd.Series:
+    """Test perplexity of the best k-token MLP, chosen on valid, by seed. Raises Absent for none."""
     frame = results()
     windows = frame[frame["contexts"] == "window"]
     if windows.empty:
         raise store.Absent("no k-token MLP among the results")
     chosen = windows.loc[windows.groupby("seed")["val_ppl"].idxmin()].set_index("seed")
     results.used.update(chosen["run_id"])
-    return (100 * (own / chosen["test_ppl"].reindex(own.index) - 1)).to_numpy()
+    return chosen["test_ppl"].sort_index()
 
 
 POINTS = {"unit": "points of effective rank", "expect": "above"}
@@ -340,7 +338,7 @@ CLAIMS = (
     claim(
         "beats-window",
         "The context vector beats a fixed window of the last 1 to 6 tokens",
-        best_window,
+        ratio(level("every_layer", "test_ppl"), best_window),
         "best k-token MLP, k chosen on valid; same head, batch and updates",
         kind="own",
     ),

@@ -413,8 +413,18 @@ def check_replay(results: Results) -> None:
     For every recipe and stopping rule: the epoch lies where the rule still runs, no epoch before
     its end has a lower validation perplexity, and the test perplexity is of that epoch. For the
     equal budget also: the last columns are those of the last epoch, and of equally many updates at
-    every size.
+    every number of training tokens.
     """
+    for corpus, size in results()[["corpus", "size"]].drop_duplicates().itertuples(index=False):
+        updates = _check_replay(results.on(corpus, size))
+        if len(updates) > 1:
+            raise CheckFailed(f"updates differ between training texts: {sorted(updates)}")
+        every = f"; {updates.pop()} updates with every training text" if updates else ""
+        print(f"{corpus}, size {size}: reported epochs are those of the curves{every}")
+
+
+def _check_replay(results: Results) -> set[int]:
+    """Check one text and size; the numbers of updates of the equal budget."""
     rows = results().set_index(["variant", "seed"])
     curve = results("curve")
     curves = curve[curve["recipe"].notna()].groupby(["recipe", "variant", "seed"])
@@ -434,9 +444,7 @@ def check_replay(results: Results) -> None:
             metrics = ("test_ppl", "val_ppl", "updates")
             _compare(row, {last_column(EQUAL, key): last[key] for key in metrics}, where)
             updates.add(int(last["updates"]))
-    if len(updates) > 1:
-        raise CheckFailed(f"updates differ between sizes: {sorted(updates)}")
-    print(f"reported epochs are those of the curves; {updates.pop()} updates at every size")
+    return updates
 
 
 def _compare(row: pd.Series, expected: dict[str, float], where: str) -> None:
