@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lib.runs import devices, engines
-from lib.runs.key import digest
 
 FULL = "full"
 # from the report's own downwards; large is its design on more text
@@ -164,7 +163,6 @@ class Parameters(BaseModel):
     PLACES: ClassVar[tuple[str, ...]] = (
         "corpus", "data_dir", "base", "device", "workers", "engine",
     )  # fmt: skip
-    HIDDEN: ClassVar[tuple[str, ...]] = ("data_dir", "workers", "engine")  # change no number
 
     device: str = choice("auto", devices.DEVICES)
     workers: int = whole(2, 1, 64)
@@ -218,12 +216,6 @@ class Parameters(BaseModel):
             if type(self).at(size)._counted() == own:
                 return size
         return "custom"
-
-    @property
-    def key(self) -> str:
-        """Twelve hex digits over every value that can change a number."""
-        values = self.model_dump()
-        return digest({name: values[name] for name in values if name not in self.HIDDEN})
 
     def changed(self, **changes: Any) -> Self:
         """These parameters with some values replaced, checked again."""

@@ -7,7 +7,7 @@ from lib.character.ensemble import run_together, train_together
 from lib.character.experiments.e03_iterative_refinement import VARIANTS
 from lib.character.models.hrm import HRMConfig
 from lib.character.models.transformer import TransformerConfig
-from lib.character.objectives import Segments, Standard
+from lib.character.objectives import LayerLosses, Segments, Standard
 from lib.character.parameters import CharacterParameters
 from lib.character.run import CharacterRun, run
 from lib.runs import engines
@@ -70,11 +70,22 @@ def test_an_accelerator_trains_the_seeds_of_a_variant_together(text, tmp_path, m
         called.append(given[1])
         return run_together(*given)
 
+    assert run.together is run_together  # as the registry's experiments have it
     monkeypatch.setattr(run, "together", spy)
     found = list(engines._seeds_together(tasks, tmp_path, torch.device("cpu")))
     assert called == [SEEDS]
     assert [task.seed for task, _ in found] == SEEDS
     assert all((tmp_path / task.key() / "run.json").is_file() for task in tasks)
+
+
+def test_what_a_curve_holds_of_each_seed_is_not_trained_together(text, tmp_path, capsys):
+    config = CharacterRun(
+        text, TransformerConfig(layers=2), LayerLosses((1, 1)), Training(epochs=1)
+    )
+    tasks = [Task(run, config, seed, {"variant": "lpt"}) for seed in SEEDS]
+    found = list(engines._seeds_together(tasks, tmp_path, torch.device("cpu")))
+    assert "seeds one by one (measures of the training" in capsys.readouterr().out
+    assert all("train_loss_layer_1" in record["tables"]["curve"][0] for _, record in found)
 
 
 def test_seeds_that_fail_together_are_tried_one_by_one(text, tmp_path, monkeypatch, capsys):

@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from test_objectives import equal
 
 from lib.character import looping
 from lib.character.ensemble import run_together
-from lib.character.experiments.e24_where_to_loop import E24, LAYERED, PASSED
+from lib.character.experiments.e24_where_to_loop import E24, LAYERED, PASSED, used_change
 from lib.character.looping import Continued, Passes
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Segments, Standard, Visits
 from lib.character.run import CharacterRun, run
+from lib.results.store import Results
 from lib.runs.task import CannotJoin, Place
 from lib.runs.tensors import load_tensors
 from lib.training.loop import Training
@@ -116,3 +118,12 @@ def test_loops_of_two_blocks_cost_as_much_as_six_blocks():
     assert all(set(order) == {0, 1, 2, 3} for order in orders)
     assert LAYERED["late"].network[1] == LAYERED["middle"].objective
     assert set(PASSED) < set(E24.variants)
+
+
+def test_passes_are_compared_within_the_seeds_that_both_have():
+    passes = pd.DataFrame(
+        [("a", 0, 1, 10.0), ("a", 1, 1, 20.0), ("b", 0, 2, 5.0)],
+        columns=["variant", "seed", "passes", "test_ppl"],
+    ).assign(corpus="wikipedia", size="full", run_id="r")
+    results = Results("24_where_to_loop", {"": passes, "passes": passes})
+    assert list(used_change(("b", 2), ("a", 1))(results)) == [-50.0]

@@ -57,12 +57,6 @@ def test_sizes_are_named_by_their_values_and_places_do_not_count(tmp_path):
         Exp03.at("third")
 
 
-def test_the_key_holds_what_can_change_a_number_and_no_place(tmp_path):
-    assert Exp03().key == Exp03(workers=7, data_dir=str(tmp_path)).key
-    others = [Exp03(seeds=9), Exp03(corpus="repeated"), Exp03(learning_rate=2e-3)]
-    assert len({Exp03().key, *(other.key for other in others)}) == 4
-
-
 def test_parameters_cannot_be_changed_behind_their_check():
     with pytest.raises(ValueError, match="frozen"):
         Exp03().seeds = -1

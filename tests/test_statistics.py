@@ -80,18 +80,18 @@ def test_a_p_value_and_its_interval_agree():
         assert (p_value(values, 0.0) < 0.05) == found.excludes(0.0)
         # two one-sided tests at 5 % are a 90 % interval inside the bounds
         low, high = stats.t.interval(0.9, 4, values.mean(), stats.sem(values))
-        assert (equivalence_p(values, 2.0) < 0.05) == (-2.0 < low and high < 2.0)
+        assert (equivalence_p(values, -2.0, 2.0) < 0.05) == (-2.0 < low and high < 2.0)
 
 
 def test_values_that_agree_and_single_values_are_decided_plainly():
     assert (p_value([1.0, 1.0], 0.0), p_value([0.0, 0.0], 0.0), p_value([3.0], 0.0)) == (0, 1, 1)
-    assert equivalence_p([1.0, 1.0], 2.0) == 0 and equivalence_p([3.0, 3.0], 2.0) == 1
-    assert equivalence_p([0.0], 2.0) == 1
+    assert equivalence_p([1.0, 1.0], -2.0, 2.0) == 0 and equivalence_p([3.0, 3.0], -2.0, 2.0) == 1
+    assert equivalence_p([0.0], -2.0, 2.0) == 1
 
 
 def test_equality_must_be_shown_and_is_not_the_absence_of_a_difference():
     few = np.array([-3.0, 0.0, 3.5])
-    assert p_value(few, 0.0) > 0.5 and equivalence_p(few, 1.0) > 0.05
+    assert p_value(few, 0.0) > 0.5 and equivalence_p(few, -1.0, 1.0) > 0.05
 
 
 def test_the_rate_of_false_discoveries_is_that_of_benjamini_and_hochberg():

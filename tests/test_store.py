@@ -343,3 +343,14 @@ def test_a_set_says_what_it_is_and_names_no_folder_of_the_machine(tmp_path):
     moved = e.run(e.parameters(seeds=1), [other])
     assert moved.folder != store.all_sets()[0]["folder"] or len(store.all_sets()) == 2
     assert places.shown(moved.folder).count("/") == 1
+
+
+def test_rows_of_a_run_beside_another_go_with_it():
+    who = {"corpus": "text", "size": "full", "seed": 0}
+    main = pd.DataFrame([{"variant": v, **who, "run_id": v, "status": "ok"} for v in "ab"])
+    beside = main.assign(run_id=["side a", "side b"], ppl=[1.0, 2.0])
+    main.loc[0, "status"] = "diverged"
+    results = store.Results("98_x", {"": main, "passes": beside})
+    results.used.add("side a")
+    assert results.looked_at()["run_id"].tolist() == ["a"]
+    assert results.sound()("passes")["variant"].tolist() == ["b"]

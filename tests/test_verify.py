@@ -18,6 +18,7 @@ def tables(**columns) -> Results:
     """Two variants of one seed, with a curve of two epochs."""
     main = pd.DataFrame({"variant": ["a", "b"], "corpus": "repeated", "size": "small", "seed": 0})
     main = main.assign(run_id=["x", "y"], test_ppl=[9.0, 8.0], seconds=[1.0, 2.0], rule="gate")
+    main["params"] = 100
     curve = pd.concat([main.drop(columns="test_ppl")] * 2).assign(val_ppl=[9.5, 9.1, 8.5, 8.1])
     return Results("98_small", {"": main.assign(**columns), "curve": curve})
 
@@ -99,6 +100,8 @@ def test_one_row_a_text_is_kept_and_the_front_page_tells_the_full_size_alone(tmp
         "wikipedia full equal",
     ]
     assert verified.told(path) == "= 98 (2); ≠ 98 repeated"
+    verified.keep(full.assign(processor="arm64"), path)
+    assert verified.told(path).startswith("= 98 on arm64 (1), 98 on ")
 
 
 def test_committed_rows_are_told_from_trained_ones():
@@ -106,7 +109,9 @@ def test_committed_rows_are_told_from_trained_ones():
     part = tables(**ABOUT)
     part.frames[""] = part()[:1]
     assert verified.copied(part, ours)
-    assert not verified.copied(tables(**{**ABOUT, "seconds": [20.0, 31.0]}), ours)
+    assert verified.copied(tables(**{**ABOUT, "seconds": [20.0, 31.0]}), ours)  # one is enough
+    assert not verified.copied(tables(**{**ABOUT, "seconds": [21.0, 31.0]}), ours)
+    assert not verified.copied(tables(**ABOUT, params=None), ours)  # counts are no trainings
 
 
 def test_a_run_that_diverged_alike_is_equal():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from lib.character.figures.common import metric
 from lib.results.claims import Claim, Measure, change, claim_maker, filled
@@ -42,7 +43,7 @@ def probed(
     which R4 reported, unless the column is of what was ``chosen`` on the first half.
     """
 
-    def measure(results: Results) -> np.ndarray:
+    def measure(results: Results) -> pd.Series:
         frame = results(table)
         whole = results.corpus == "repeated" and not column.startswith("chosen_")
         own = split or ("valid" if whole else "report")
@@ -50,12 +51,12 @@ def probed(
         for name, value in {**wanted, **where}.items():
             frame = frame[frame[name] == value]
         values = filled(
-            frame.sort_values("seed")[column], f"{variant!r} has no {column} in {table}"
+            frame.set_index("seed").sort_index()[column], f"{variant!r} has no {column} in {table}"
         )
         if frame["seed"].duplicated().any():
             raise ValueError(f"several rows a seed for {column} of {variant!r}")
         results.used.update(frame["run_id"])
-        return values.to_numpy(dtype=float)
+        return values.astype(float)
 
     return measure
 

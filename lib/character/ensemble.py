@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.character.models.block import EPSILON, RMSNorm
-from lib.character.run import CharacterRun, WindowWork, held_out_loss, outcome, run
+from lib.character.run import CharacterRun, WindowWork, held_out_loss, outcome
 from lib.runs.task import CannotJoin, Outcome, Place
 from lib.training.loop import Fit, Training, perplexity, train
 from lib.training.seeding import data_order, seed_weights
@@ -196,6 +196,8 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
     """What ``run`` gives for each seed, from one training of all. Raises CannotJoin, Diverged."""
     if config.keep:
         raise CannotJoin("weights that are kept")
+    if config.objective.read:
+        raise CannotJoin("measures of the training, which are each seed's own")
     if getattr(config.objective, "most", 0):
         raise CannotJoin("numbers of segments that each seed draws for itself")
     if getattr(config.model, "dropout", 0):
@@ -206,9 +208,6 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
         model.load_state_dict(fit.best if config.training.restore == "best" else fit.last)
         found.append(outcome(config, model.eval(), fit))
     return found
-
-
-run.together = run_together
 
 
 def loop_numbers(training: Training) -> Training:

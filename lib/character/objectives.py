@@ -7,7 +7,7 @@ runs between two losses sees the updated weights. ``predict`` is how the trained
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Objective:
     """What every training method offers; ``measures`` are extra numbers for the curve."""
 
     measures: dict[str, float]
+    read: ClassVar[bool] = False  # whether tables and claims read them
 
     @property
     def steps(self) -> int:
@@ -77,6 +78,7 @@ class LayerLosses(Objective):
     Source: R4, Experiments 4, 7, 10, 11.
     """
 
+    read: ClassVar[bool] = True
     weights: tuple[float, ...]
 
     def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from lib.character import growth_run, ngrams, probe_run, speed_run, two_phase_run
+from lib.character.ensemble import run_together
 from lib.character.growth_run import GrowthRun, Stages
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Dispersion, Objective, Segments
@@ -19,6 +20,8 @@ from lib.character.speed_run import WIDTHS, Speed
 from lib.character.two_phase_run import TwoPhaseRun
 from lib.experiment import Run
 from lib.text.corpus import Corpus
+
+run.together = run_together  # how an accelerator trains the seeds of a row
 
 
 def evaluated(numbers: Mapping[str, Any], parameters: CharacterParameters) -> dict[str, Any]:

@@ -94,12 +94,13 @@ def perplexities(
     title: str,
     metrics: dict[str, str],
     experiment: str = "",
+    diamonds: bool = True,
 ) -> Figure:
     """One row a variant and a panel a corpus: seeds, mean, 95 % interval, the report's figure.
 
     ``metrics`` names the column to read for each corpus. The report's figure (a diamond) is drawn
-    on ``repeated`` only, where it was measured. An axis that spans more than a factor of 3 is
-    logarithmic.
+    on ``repeated`` only, and only if it was measured there (``diamonds``). An axis that spans more
+    than a factor of 3 is logarithmic.
     """
     names = corpora(frame)
     figure, axes = grid_of_panels(names, title, rows.HEIGHT * len(variants) + 1.6, sharey=True)
@@ -110,7 +111,7 @@ def perplexities(
         every = own.loc[own["variant"].isin(variants), metric].dropna()
         for y, (variant, colour) in enumerate(methods.row_colours(variants).items()):
             rows.draw(panel, y, rows.own_values(own, variant, metric), colour)
-            if variant in known and corpus == "repeated":
+            if variant in known and corpus == "repeated" and diamonds:
                 rows.draw_reported(panel, y, known[variant])
         rows.name_rows(panel, variants)
         if parted:
@@ -120,7 +121,7 @@ def perplexities(
             style.plain_log(panel, "x")
         kind = "validation" if metric == "val_ppl" else "test"
         panel.set_xlabel(f"{kind} perplexity{' (logarithmic)' if logarithmic else ''}")
-    shown = "repeated" in names and any(variant in known for variant in variants)
+    shown = diamonds and "repeated" in names and any(variant in known for variant in variants)
     style.legend(figure, rows.key(shown), "above the line: the report's rows" * bool(parted), 4)
     return figure
 

@@ -97,15 +97,15 @@ class Claim:
 
         For ``within``: of being equal where the mean lies inside, else of being outside.
         """
-        if self.expect == "within":
-            mean, line = float(np.mean(values)), self.threshold
-            if abs(mean) > line:  # what may be shown is that it lies outside
-                return statistics.p_value(values, line if mean > 0 else -line)
-            return statistics.equivalence_p(values, line)
-        if self._logs(values):
-            logs = np.log1p(np.asarray(values, dtype=float) / 100)
-            return statistics.p_value(logs, float(np.log1p(self.threshold / 100)))
-        return statistics.p_value(values, self.threshold)
+        scale = (lambda v: np.log1p(v / 100)) if self._logs(values) else (lambda v: v)
+        own = scale(np.asarray(values, dtype=float))
+        low, high = float(scale(-self.threshold)), float(scale(self.threshold))
+        if self.expect != "within":
+            return statistics.p_value(own, high)
+        mean = float(np.mean(own))
+        if not low <= mean <= high:  # what may be shown is that it lies outside
+            return statistics.p_value(own, high if mean > high else low)
+        return statistics.equivalence_p(own, low, high)
 
     def _logs(self, values: np.ndarray) -> bool:
         change = self.unit.startswith("% change") and self.threshold > -100
@@ -286,7 +286,7 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
     verdict, why = place(found.low, found.high, claim, p)
     row["divided"] = claim.unanimous and len({bool(v > claim.threshold) for v in values}) == 2
     if row["divided"]:
-        verdict = UNDECIDED
+        verdict, row["tested"] = UNDECIDED, False
         why = f"{claim.over} lie on both sides of {claim.threshold:g}; {why}"
     return row | {"verdict": verdict, "reason": f"{why}; {claim.control}"}
 
@@ -301,23 +301,22 @@ def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
         here = row["id"] == judge.judges and (row["corpus"], row["size"]) in cases
         if here and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
             why = f"the sign changes with the {judge.over} (claim {judge.id})"
-            row |= {"verdict": UNDECIDED, "reason": f"{why}; {row['reason']}"}
+            row |= {"verdict": UNDECIDED, "reason": f"{why}; {row['reason']}", "tested": False}
 
 
 def _diverged(results: Results) -> str:
     """Which of the runs that a measure has looked at, in whatever table, diverged; or ""."""
-    frame = results()
-    if "status" not in frame:
+    if "status" not in results():
         return ""
-    lost = frame[frame["run_id"].isin(results.used) & (frame["status"] == DIVERGED)]
+    frame = results.looked_at()
+    lost = frame[frame["status"] == DIVERGED]
     names = ", ".join(repr(name) for name in lost["variant"].unique())
     return f"runs of {names} diverged" if names else ""
 
 
 def _runs(results: Results) -> dict[str, str]:
     """The runs that a measure has looked at, and the commits that made them."""
-    frame = results()
-    own = frame[frame["run_id"].isin(results.used)] if results.used else frame
+    own = results.looked_at() if results.used else results()
     commits = own["commit"].dropna().unique() if "commit" in own else ()
     return {
         "run_ids": " ".join(sorted(results.used)),
@@ -348,8 +347,8 @@ def corrected(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``q``, the false discovery rate over the tested rows of their kind; decided
     rows whose q is above 5 % become undecided.
 
-    Rows of too few seeds are not ``tested``: they cannot be discoveries, and their small p would
-    make it easier for others to be one.
+    Rows of too few seeds, or of divided values, are not ``tested``: they cannot be discoveries, and
+    their small p would make it easier for others to be one.
     """
     frame = frame.copy()
     frame["q"] = np.nan

@@ -106,15 +106,15 @@ def p_value(values: ArrayLike, threshold: float) -> float:
     return float(scipy.stats.ttest_1samp(sample, threshold).pvalue)
 
 
-def equivalence_p(values: ArrayLike, delta: float) -> float:
-    """p of two one-sided tests that the mean of values (n,) is within +-``delta``; 1 for n < 2."""
+def equivalence_p(values: ArrayLike, low: float, high: float) -> float:
+    """p of two one-sided tests that the mean of values (n,) lies between both; 1 for n < 2."""
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         return 1.0
     if np.ptp(sample) == 0:
-        return float(abs(sample[0]) > delta)
-    above = scipy.stats.ttest_1samp(sample, -delta, alternative="greater").pvalue
-    below = scipy.stats.ttest_1samp(sample, delta, alternative="less").pvalue
+        return float(not low <= sample[0] <= high)
+    above = scipy.stats.ttest_1samp(sample, low, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(sample, high, alternative="less").pvalue
     return float(max(above, below))
 
 

@@ -37,6 +37,7 @@ from lib.runs.places import ROOT, sets_folder, shown
 from lib.runs.task import Task
 
 TABLES = ROOT / "results"
+WHO = ["variant", "corpus", "size", "seed"]  # of whom a row is, whichever run it stands on
 LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
 TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
 UNPUBLISHED = ("custom", "quick", "tiny")  # sizes that are no report's
@@ -114,8 +115,30 @@ class Results:
         if main is None or not (main["status"] == DIVERGED).any():
             return self
         lost = set(main.loc[main["status"] == DIVERGED, "run_id"])
-        frames = {name: frame[~frame["run_id"].isin(lost)] for name, frame in self.frames.items()}
+        frames = {
+            name: frame[~self.main_runs(frame).isin(lost)] for name, frame in self.frames.items()
+        }
         return dataclasses.replace(self, frames=frames, used=self.used)
+
+    def main_runs(self, frame: pd.DataFrame) -> pd.Series:
+        """The run of the main table that each row of a table belongs to: its own, or for rows of a
+        run beside it that of the same variant, text, size and seed."""
+        main, ids = self(), frame["run_id"]
+        beside = ~ids.isin(main["run_id"])
+        if not beside.any() or not {*WHO} <= {*frame} & {*main}:
+            return ids
+        runs = main.drop_duplicates(WHO).set_index(WHO)["run_id"]
+        found = runs.reindex(pd.MultiIndex.from_frame(frame.loc[beside, WHO])).to_numpy()
+        return ids.where(~beside, pd.Series(found, frame.index[beside])).fillna(ids)
+
+    def looked_at(self) -> pd.DataFrame:
+        """The main rows of the runs that were used, or that used ones ran beside."""
+        main = self()
+        own = self.used & {*main["run_id"]}
+        if self.used - own:
+            for frame in self.frames.values():
+                own |= {*self.main_runs(frame[frame["run_id"].isin(self.used)])}
+        return main[main["run_id"].isin(own)]
 
     def on(self, corpus: str = "", size: str = "") -> "Results":
         """Only the rows of one text, or of one size."""

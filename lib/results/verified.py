@@ -22,12 +22,13 @@ OWN = ["run_id", "seconds", "commit"]  # no two trainings of all runs agree on t
 
 
 def copied(yours: Results, ours: Results) -> bool:
-    """Whether the rows of a run were taken from the committed ones instead of trained."""
+    """Whether any trained row was taken from the committed ones. Counts, which have no ``params``,
+    take no time and are alike wherever they are made."""
     own, held = (
-        set(results()[OWN].fillna("").itertuples(index=False, name=None))
-        for results in (yours, ours)
+        set(frame.loc[frame["params"].notna(), OWN].fillna("").itertuples(index=False, name=None))
+        for frame in (yours(), ours())
     )
-    return own <= held
+    return bool(own & held)
 
 
 def summary(slug: str, found: pd.DataFrame, yours: Results) -> pd.DataFrame:
@@ -75,15 +76,18 @@ def keep(rows: pd.DataFrame, path: Path = PATH) -> None:
 
 def told(path: Path = PATH) -> str:
     """The front page's list, by the mark of the main table: number and core-minutes of notebooks;
-    a text other than ``REAL`` that has a mark of its own is named."""
+    a text other than ``REAL`` that has a mark of its own is named, and a kind of processor where
+    there are several."""
     frame = pd.read_csv(path)
     frame = frame[frame["size"] == FULL].assign(mark=frame["main"].map(MARKS))
     found: dict[str, list[str]] = {mark: [] for mark in MARKS.values()}
-    for slug, part in frame.groupby("experiment"):
+    kinds = frame.groupby("experiment")["processor"].nunique()
+    for (slug, processor), part in frame.groupby(["experiment", "processor"]):
+        name = f"{slug[:2]} on {processor}" if kinds[slug] > 1 else slug[:2]
         real = part[part["corpus"] == REAL]
         mark = (real if len(real) else part)["mark"].iloc[0]
-        found[mark].append(f"{slug[:2]} ({part['minutes'].sum():.0f})")
+        found[mark].append(f"{name} ({part['minutes'].sum():.0f})")
         for corpus, other in part[["corpus", "mark"]].itertuples(index=False):
             if other != mark:
-                found[other].append(f"{slug[:2]} {corpus}")
+                found[other].append(f"{name} {corpus}")
     return "; ".join(f"{mark} {', '.join(books)}" for mark, books in found.items() if books)

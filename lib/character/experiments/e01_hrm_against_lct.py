@@ -222,7 +222,11 @@ E01 = Experiment(
     report="exp01",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), ("hrm", "oacd_2"), "exp01", counted=("unigram", "bigram")
+            list(VARIANTS),
+            ("hrm", "oacd_2"),
+            "exp01",
+            counted=("unigram", "bigram"),
+            diamonds=False,
         ),
         "curves": common.curves(PATIENT, highest=100),
     },

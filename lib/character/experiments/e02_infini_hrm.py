@@ -137,7 +137,7 @@ E02 = Experiment(
     report="exp02",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), ("infini_reset", "hrm"), "exp02", counted=("bigram",)
+            list(VARIANTS), ("infini_reset", "hrm"), "exp02", counted=("bigram",), diamonds=False
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
     },

@@ -110,7 +110,7 @@ E03 = Experiment(
     report="exp03",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), ("irt", "standard"), "exp03", counted=("bigram",)
+            list(VARIANTS), ("irt", "standard"), "exp03", counted=("bigram",), diamonds=False
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
     },

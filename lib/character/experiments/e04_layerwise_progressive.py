@@ -152,7 +152,7 @@ E04 = Experiment(
     report="exp04",
     figures={
         "perplexity": common.perplexity(
-            list(VARIANTS), ("lpt", "standard"), "exp04", counted=("bigram",)
+            list(VARIANTS), ("lpt", "standard"), "exp04", counted=("bigram",), diamonds=False
         ),
         "curves": common.curves(list(VARIANTS), highest=20),
         "layer_losses": layer_losses,

@@ -154,7 +154,7 @@ CLAIMS = (
         "scratch-beats-growing-control",
         "Scratch beats growing with LPT also when stages start from best epochs",
         perplexity_change("scratch_lpt", "lpt_4_best"),
-        "best epochs; growing spends 1.4 to 2 times the compute (column operations)",
+        "best epochs; growing spends 1.1 to 2.2 times the compute (column operations)",
         explains="scratch-beats-growing",
     ),
     claim(

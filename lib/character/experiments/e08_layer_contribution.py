@@ -1,6 +1,5 @@
 """Experiment 8: are deep layers for hard symbols, and can the size of a change tell them apart?"""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -171,10 +170,8 @@ def improvement(group: str, state: str, reference: str = "own", variant="standar
     first = cell("loss", 1, group, state, reference, variant)
     last = cell("loss", 4, group, state, reference, variant)
 
-    def measure(results: Results) -> np.ndarray:
-        return 100 * (1 - last(results) / first(results))
-
-    return measure
+    grown = ratio(last, first)
+    return lambda results: -grown(results)
 
 
 def norms(layer: int, state: str, reference: str = "own") -> Measure:

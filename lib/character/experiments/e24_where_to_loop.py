@@ -1,6 +1,5 @@
 """Experiment 24: which blocks to loop, from when on, and how often?"""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
@@ -16,8 +15,8 @@ from lib.experiment import Experiment
 from lib.figures import methods, style
 from lib.figures.panels import band, grid_of_panels, heading
 from lib.results import tables
-from lib.results.claims import OWN, Measure, claim_maker, filled
-from lib.results.statistics import interval, percent_change, percent_interval
+from lib.results.claims import OWN, Measure, claim_maker, filled, ratio
+from lib.results.statistics import interval, percent_interval
 from lib.results.store import Absent, Results
 
 FOUR, ONE = TransformerConfig(layers=4), TransformerConfig(initial_state=True)
@@ -52,25 +51,21 @@ PASSED = {
 def used(variant: str, count: int) -> Measure:
     """Perplexity by seed of a network used with so many passes."""
 
-    def measure(results: Results) -> np.ndarray:
+    def measure(results: Results) -> pd.Series:
         frame = results("passes")
         own = frame[(frame["variant"] == variant) & (frame["passes"] == count)]
         if own.empty:
             raise Absent(f"variant {variant!r} was not used with {count} passes")
         results.used.update(own["run_id"])
-        values = own.sort_values("seed")[common.metric(results.corpus)]
-        return filled(values, f"variant {variant!r} has no perplexity").to_numpy(dtype=float)
+        values = own.set_index("seed").sort_index()[common.metric(results.corpus)]
+        return filled(values, f"variant {variant!r} has no perplexity").astype(float)
 
     return measure
 
 
 def used_change(one: tuple[str, int], other: tuple[str, int]) -> Measure:
     """Percent change of perplexity from ``other`` to ``one``, each a variant and its passes."""
-
-    def measure(results: Results) -> np.ndarray:
-        return percent_change(used(*one)(results), used(*other)(results))
-
-    return measure
+    return ratio(used(*one), used(*other))
 
 
 # ------------------------------------------------------------------------------- table, figures

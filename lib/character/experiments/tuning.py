@@ -27,6 +27,7 @@ from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
 from lib.character.run import CharacterRun, WindowWork, run
 from lib.parameters import ParameterError, listed, typed
+from lib.runs import devices, files
 from lib.runs.sweep import SweepFailed, spoken, sweep
 from lib.runs.task import Task
 from lib.text.corpus import Corpus
@@ -100,27 +101,31 @@ def rows_of(
 
 
 def merged(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The table with rows added; a run that it holds already is not repeated."""
+    """The table with rows added; of the same run the first row stays, one with a loss before one
+    without."""
     own = pd.DataFrame(rows)
     both = pd.concat([table, own], ignore_index=True) if len(table) else own
-    return both.drop_duplicates([*KEYS, *NUMBERS, "seed"], keep="first", ignore_index=True)
+    both = both.sort_values("valid_loss", key=pd.isna, kind="stable")
+    both = both.drop_duplicates([*KEYS, *NUMBERS, "seed"], keep="first")
+    return both.sort_index().reset_index(drop=True)
 
 
 def tune(method: str, parameters: Exp22, corpus: Corpus) -> Choice:
     """Go through the grid with one method; returns what was chosen."""
     blind = replace(corpus, test="")
-    config, fixed, table = config_of(method, parameters, corpus), Choice(), choices.kept()
+    config, fixed = config_of(method, parameters, corpus), Choice()
     for stage in GRID:
         known = stage_tasks(method, config, stage, fixed)
         tasks = [task for task, _ in known]
         try:
-            records = {id(task): record for task, record in sweep(tasks, parameters.workers)}
+            records = {id(task): record for task, record in _swept(tasks, parameters)}
         except SweepFailed as failed:
             print(f"{failed}\nthese lose", flush=True)
-            records = {id(task): _alone(task, parameters.workers) for task in tasks}
+            records = {id(task): _alone(task, parameters) for task in tasks}
         found = [(choice, task.seed, records[id(task)]) for task, choice in known]
-        table = merged(table, rows_of(method, blind, stage, found))
-        choices.write(table)
+        with files.locked(choices.TABLE.with_name(f".{choices.TABLE.stem}.lock")):
+            table = merged(choices.kept(), rows_of(method, blind, stage, found))
+            choices.write(table)
         same = (table["method"] == method) & (table["corpus"] == blind.name)
         same &= table["train_chars"] == len(blind.train)
         fixed = choices.best(table[same], choices.candidates(stage, fixed))
@@ -128,9 +133,14 @@ def tune(method: str, parameters: Exp22, corpus: Corpus) -> Choice:
     return fixed
 
 
-def _alone(task: Task, workers: int) -> dict | None:
+def _swept(tasks: Sequence[Task], parameters: Exp22) -> list[tuple[Task, dict]]:
+    device = devices.choose(parameters.device)
+    return sweep(tasks, parameters.workers, device, parameters.engine)
+
+
+def _alone(task: Task, parameters: Exp22) -> dict | None:
     try:
-        ((_, record),) = sweep([task], workers)
+        ((_, record),) = _swept([task], parameters)
     except SweepFailed:
         return None
     return record

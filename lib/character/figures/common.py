@@ -34,11 +34,13 @@ def perplexity(
     pair: tuple[str, str],
     report: str = "",
     counted: Sequence[str] = (),
+    diamonds: bool = True,
 ):
     """Draw the perplexity of every variant with its interval, a panel a text.
 
     ``pair``: treatment and baseline whose change is the heading; ``report``: the name of the rows
-    in ``reported.csv`` that are drawn beside; ``counted`` names the n-gram baselines that are drawn
+    in ``reported.csv`` that are named first, and drawn beside if measured on ``repeated``
+    (``diamonds``); ``counted`` names the n-gram baselines that are drawn
     as rows too.
     """
 
@@ -46,7 +48,7 @@ def perplexity(
         frame = results.named()
         metrics = {corpus: metric(corpus) for corpus in results.corpora}
         names = results.names((*variants, *counted))
-        figure = panels.perplexities(frame, names, "", metrics, report)
+        figure = panels.perplexities(frame, names, "", metrics, report, diamonds)
         finding, found = "Perplexity", {}
         if set(pair) <= results.labels.keys():
             finding = " against ".join(results.labels[variant] for variant in pair)
