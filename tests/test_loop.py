@@ -16,7 +16,7 @@ from torch import nn
 
 from lib.runs import files
 from lib.runs.places import ROOT
-from lib.runs.tensors import load_tensors
+from lib.runs.tensors import load_tensors, save_tensors
 from lib.training import loop, optimizers
 from lib.training.loop import Diverged, Training, train
 
@@ -246,6 +246,26 @@ def test_a_loss_that_is_no_number_stops_the_run(where, value, tmp_path):
 def test_impossible_numbers_are_refused(given):
     with pytest.raises(ValueError, match="allowed"):
         Training(**given)
+
+
+def test_an_epoch_costs_what_it_took_before_and_after_a_kill(tmp_path, monkeypatch):
+    every_batch(monkeypatch)
+    path = tmp_path / "checkpoint.safetensors"
+
+    class Mortal(Regression):
+        def losses(self, batch):
+            if self.seen == 2 and not path.with_suffix(".killed").exists():
+                path.with_suffix(".killed").touch()
+                raise Killed
+            yield from super().losses(batch)
+
+    with pytest.raises(Killed):
+        train(Mortal(), Training(epochs=1), path=path)
+    tensors, about = load_tensors(path)
+    assert about["epoch_seconds"] > 0
+    save_tensors(path, tensors, {**about, "epoch_seconds": 1000.0})
+    (row,) = train(Mortal(), Training(epochs=1), path=path).curve
+    assert 1000 < row["epoch_seconds"] < 1100
 
 
 RUNS = {

@@ -198,6 +198,10 @@ class _Loop:
         self.fit = Fit()
         self.planned = self._planned()
         self.saved, self.cost = time.monotonic(), 0.0
+        # as of a whole run: what it costs, whatever runs beside it
+        on_cpu = all(p.device.type == "cpu" for p in self.parameters)
+        self.clock = time.process_time if on_cpu else time.perf_counter
+        self.began = self.clock()
 
     def _optimizer(self, groups) -> torch.optim.Optimizer:
         t = self.training
@@ -224,7 +228,7 @@ class _Loop:
                 fit.epoch += 1
                 self.work.begin_epoch(fit.epoch)
                 self.work.model.train()
-                self.began = time.perf_counter()
+                self.began = self.clock()
             for number, batch in enumerate(self.work.batches(fit.epoch)):
                 if number < fit.place:
                     continue
@@ -303,7 +307,7 @@ class _Loop:
         row["train_loss"] = fit.total / fit.weight if fit.weight else None
         row |= {"valid_loss": loss, "val_ppl": perplexity(loss), **found, **self.work.measures()}
         if began is not None:
-            row["epoch_seconds"] = round(time.perf_counter() - began, 6)
+            row["epoch_seconds"] = round(self.clock() - began, 6)
         fit.curve.append(row)
         fit.total = fit.weight = 0.0
         if self.report is not None:
@@ -341,6 +345,7 @@ class _Loop:
         # a weight that some updates leave out has a count of its own
         steps = [float(self.optimizer.state[p].get("step", 0)) for p in self.parameters]
         content = {"identity": self.identity, "counts": counts, "work": about, "steps": steps}
+        content["epoch_seconds"] = self.clock() - self.began
         save_tensors(self.path, tensors, content)
         self.saved = time.monotonic()
         self.cost = self.saved - started
@@ -376,5 +381,5 @@ class _Loop:
         self.work.restore(parts["work"], about["work"])
         torch.set_rng_state(tensors["random"])
         self.work.model.train()
-        self.began = time.perf_counter()
+        self.began = self.clock() - about.get("epoch_seconds", 0.0)  # older ones do not say
         return True
