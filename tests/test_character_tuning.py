@@ -257,6 +257,10 @@ def test_a_run_that_fails_has_no_loss(corpus):
     assert rows[0]["valid_loss"] is None and rows[0]["run_id"] == ""
     table = tuning.merged(pd.DataFrame(), rows)
     assert len(tuning.merged(table, rows)) == 1
+    good = [{**row, "valid_loss": 2.0} for row in rows]
+    for first, then in ((rows, good), (good, rows)):  # a failure can be mended, and mends nothing
+        again = tuning.merged(tuning.merged(pd.DataFrame(), first), then)
+        assert again["valid_loss"].tolist() == [2.0]
 
 
 def results() -> Results:

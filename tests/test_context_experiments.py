@@ -559,3 +559,11 @@ def test_narrow_random_cell_forgets_like_the_wide_one():
     scaled = noise_gain(ContextBlock(96, 96, 6, seed=0), x)
     literal = noise_gain(ContextBlock(96, 96, 6, weight_std=0.1, seed=0), x)
     assert np.isfinite(scaled) and abs(scaled - 0.2155) < abs(literal - 0.2155)
+
+
+def test_a_text_shorter_than_a_size_asks_for_is_taken_whole():
+    parameters = e16.E16.parameters.at("tenth").changed(corpus="embedded", base="tiny", width=0)
+    (text,) = parameters.texts()
+    choice = text.choose(parameters)
+    assert choice.valid_tokens == choice.test_tokens == text.held_out < parameters.valid_tokens
+    assert choice.vocabulary_tokens == text.available

@@ -9,7 +9,7 @@ from lib.runs import fetch
 from lib.text import corpus as corpora
 from lib.text import wikipedia
 from lib.text.alphabet import Alphabet
-from lib.text.corpus import CorpusUnavailable, load_corpus
+from lib.text.corpus import CorpusUnavailable, TooShort, load_corpus
 from lib.text.windows import Windows
 
 
@@ -144,3 +144,11 @@ def test_windows_have_a_true_next_symbol():
     assert torch.equal(shuffled.sort(0).values, windows.inputs)
     with pytest.raises(ValueError, match="do not fill one window"):
         Windows.cut(torch.arange(64), 64)
+
+
+def test_a_part_that_is_shorter_than_asked_for_is_refused_or_taken_whole():
+    asked = ("embedded", "", 10**7, 10**7, 10**7)
+    with pytest.raises(TooShort, match="train_chars is 10,000,000; at most"):
+        load_corpus(*asked)
+    whole = load_corpus(*asked, at_most=True)
+    assert whole.train and whole.valid and whole.test and len(whole.train) < 10**7

@@ -196,7 +196,7 @@ def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) ->
     """What ``run`` gives for each seed, from one training of all. Raises CannotJoin, Diverged."""
     if config.keep:
         raise CannotJoin("weights that are kept")
-    if config.objective.read:
+    if config.objective.measures_are_read:
         raise CannotJoin("measures of the training, which are each seed's own")
     if getattr(config.objective, "most", 0):
         raise CannotJoin("numbers of segments that each seed draws for itself")

@@ -25,7 +25,7 @@ class Objective:
     """What every training method offers; ``measures`` are extra numbers for the curve."""
 
     measures: dict[str, float]
-    read: ClassVar[bool] = False  # whether tables and claims read them
+    measures_are_read: ClassVar[bool] = False  # by tables and claims
 
     @property
     def steps(self) -> int:
@@ -78,7 +78,7 @@ class LayerLosses(Objective):
     Source: R4, Experiments 4, 7, 10, 11.
     """
 
-    read: ClassVar[bool] = True
+    measures_are_read: ClassVar[bool] = True
     weights: tuple[float, ...]
 
     def losses(self, model: nn.Module, symbols: Tensor, targets: Tensor) -> Iterator[Tensor]:

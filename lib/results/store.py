@@ -37,7 +37,7 @@ from lib.runs.places import ROOT, sets_folder, shown
 from lib.runs.task import Task
 
 TABLES = ROOT / "results"
-WHO = ["variant", "corpus", "size", "seed"]  # of whom a row is, whichever run it stands on
+WHO = [name for name in KEYS if name != "run_id"]  # of whom a row is, whichever its run
 LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
 TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
 UNPUBLISHED = ("custom", "quick", "tiny")  # sizes that are no report's
