@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from lib.cascade import dataset as datasets
 from lib.cascade import features as module
 from lib.cascade.baselines import states_under
 from lib.cascade.dataset import token_dataset
-from lib.cascade.features import token_features
+from lib.cascade.difficulty import hidden_cosine
+from lib.cascade.features import TokenFeatures, token_features
 from lib.cascade.packing import select
 from lib.runs import files
 from lib.text.instructions import load_instructions
@@ -158,6 +160,30 @@ def test_damaged_states_under_the_last_layers_are_made_again(
     path.write_bytes(raw)
     assert torch.equal(states_under(base, windows, 2), first)
     assert "made again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("last_two_layers", [(2, 3), (3, 4)]),
+        ("last_layer", [(3, 4)]),
+        ("embedding_to_final", [(0, 5)]),
+    ],
+)
+def test_hardness_is_the_cosine_of_the_named_layers(name, pairs):
+    hidden = torch.randn(6, 9, 32, generator=torch.Generator().manual_seed(0))
+    by_hand = sum(functional.cosine_similarity(hidden[a], hidden[b], dim=-1) for a, b in pairs)
+    torch.testing.assert_close(hidden_cosine(list(hidden), name), by_hand / len(pairs))
+
+
+def test_random_tokens_lie_anywhere_and_a_count_takes_the_first():
+    ids = torch.zeros(640, dtype=torch.long)
+    text = TokenFeatures(torch.zeros(640, 1), {"loss": torch.arange(640.0)}, ids, ids, 32)
+    drawn = select(text, "random", 0.1, "loss", seed=1)
+    assert len(drawn) == 64 and drawn.max() > 500 and drawn.min() < 140
+    assert len(drawn.diff().unique()) > 3
+    hard = select(text, "loss", 0.5, "loss", count=50)
+    assert hard.tolist() == list(range(320, 370)), "the first of the hard ones, not the hardest"
 
 
 def test_selection_rules(base, windows, tmp_path):

@@ -219,6 +219,29 @@ def test_every_condition_trains_and_repeats(plan, change, tmp_path):
     assert 0 < first.row["rate"] < 1 and first.row["flops"] > 1
 
 
+def test_what_a_stage_is_trained_on_and_where_it_stands_change_it(plan, tmp_path):
+    changes = [{"trained": t} for t in ("routed", "random", "loss", "all", "weighted")]
+    packed = {"context": "packed"}
+    changes += [packed, {**packed, "own_positions": False}]
+    found = set()
+    for number, change in enumerate(changes):
+        (tmp_path / str(number)).mkdir()
+        config = replace(plan, layers=1, **change)
+        found.add(routed_stage_run.run(config, 1, Place(tmp_path / str(number))).row["test_ppl"])
+    assert len(found) == len(changes)
+
+
+def test_the_threshold_of_a_rule_is_that_of_the_training_text():
+    ids = torch.zeros(100, dtype=torch.long)
+
+    def text(low: float) -> TokenFeatures:
+        entropy = low + torch.arange(100.0)
+        return TokenFeatures(torch.zeros(100, 1), {"entropy": entropy}, ids, ids, 100)
+
+    # half of entropies 0 to 99 lie above 49.5; of 30 to 129 eight tenths do
+    assert rule_mask(text(30), "entropy", 0.5, text(0), 0).sum() == 80
+
+
 def _look(config: RoutedStageRun) -> TokenFeatures:
     return config.dataset.open().features("valid").windows(0, config.text.look)
 

@@ -13,7 +13,7 @@ from lib.cascade.cascade_stage import Cascade, CascadeStage, TooFewTokens
 from lib.cascade.cost import cascade_flops
 from lib.cascade.dataset import TokenDataset, instruction_windows, wikitext_windows
 from lib.cascade.difficulty import threshold_for
-from lib.cascade.evaluation import applied_twice, hard_mask
+from lib.cascade.evaluation import applied_twice, score_deferred
 from lib.cascade.packing import Packs
 from lib.cascade.single_token import BlockAdamW
 from lib.cascade.stage import new_stage, parameter_count
@@ -277,14 +277,19 @@ def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):
     assert len(held["test"]["position"]) == two.tables["stages"][2]["test_hard"]
 
 
-def test_the_threshold_comes_from_train_alone(dataset):
-    data = dataset.open()
-    values = data.features("train").scalars["last_layer"]
-    threshold = threshold_for(values, 0.1, "last_layer")
-    assert hard_mask(data.features("train"), "last_layer", threshold).sum() == round(
-        0.1 * len(values)
-    )
-    assert data.features("test").scalars["last_layer"].quantile(0.1).item() != threshold
+def test_the_threshold_comes_from_train_alone(plan, tmp_path):
+    values = plan.dataset.open().features("train").scalars[plan.criterion]
+    row = stage_run.run(plan, 0, Place(tmp_path)).row
+    assert row["threshold"] == threshold_for(values, plan.hard_ratio, plan.criterion)
+
+
+def test_where_every_token_is_deferred_the_cascade_is_its_stage(dataset):
+    features = dataset.open().features("test")
+    stage = new_stage(load_base("tiny").model.config, 1, std=0.5, seed=3)
+    every = torch.ones(features.tokens, dtype=torch.bool)
+    found = score_deferred(stage, features, every, "single", 2, None)
+    assert found["cascade_all_accuracy"] == pytest.approx(found["accuracy"])
+    assert found["cascade_all_accuracy"] != found["base_all_accuracy"]
 
 
 def test_flops_of_the_reports_models():

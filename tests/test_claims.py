@@ -59,9 +59,9 @@ def merged(*parts: Results) -> Results:
 
 
 def claim(**own) -> Claim:
-    content = {"texts": ("wikitext-2",), "reported": -5.0, **own}
-    return Claim("x", "exp98", "R4", "a beats b", content.pop("measure", change("a", "b")),
-                 "equal everything", **content)  # fmt: skip
+    content = {"id": "x", "texts": ("wikitext-2",), "reported": -5.0, **own}
+    content = {"measure": change("a", "b"), "control": "equal everything", **content}
+    return Claim(experiment="exp98", source="R4", statement="a beats b", **content)
 
 
 def of(claims, *given, **more) -> list[dict]:
@@ -302,9 +302,29 @@ def test_a_claim_whose_sign_changes_with_the_slice_is_undecided_on_that_text():
     (alone,) = scoreboard.score([(own, elsewhere)]).itertuples()
     assert alone.verdict == REPLICATED
     for pair in ([(own, elsewhere), (both, elsewhere)], [(both, elsewhere), (own, elsewhere)]):
-        row = scoreboard.score(pair).set_index("id").loc["x"]
+        rows = scoreboard.score(pair).set_index("id")
+        assert rows["p"].notna().all() and rows["q"].isna().all(), "neither helps other rows"
+        row = rows.loc["x"]
         assert row["verdict"] == UNDECIDED
         assert row["reason"].startswith("the sign changes with the slices (claim slices); the int")
     for pair in ([(own, results()), (both, elsewhere)], [(own, elsewhere), (judge, elsewhere)]):
         row = scoreboard.score(pair).set_index("id").loc["x"]
         assert row["verdict"] == REPLICATED, "another text, or slices that agree"
+
+
+def test_within_a_band_takes_two_one_sided_tests():
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # 90 % interval +-1.51, 95 % +-1.96
+    for threshold, verdict in ((1.7, SUPPORTED), (1.4, UNDECIDED)):
+        own = {"kind": "own", "reported": None, "unit": "points", "expect": "within"}
+        (row,) = of([claim(measure=lambda _: values, threshold=threshold, **own)], results())
+        assert row["verdict"] == verdict
+
+
+def test_a_p_value_below_the_limit_decides_nothing_if_its_q_is_above():
+    def named(name: str, *values: float) -> Claim:
+        return claim(measure=lambda _: np.array(values), kind="own", reported=None, unit="points",
+                     id=name)  # fmt: skip
+
+    pair = [named("edge", -0.4, -2.4, -0.6, -2.6, -1.4), named("null", -1.0, 1.0, -2.0, 2.0, 0.1)]
+    edge, _ = of(pair, results())
+    assert edge["p"] < 0.05 < edge["q"] < 0.1 and edge["verdict"] == UNDECIDED

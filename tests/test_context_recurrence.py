@@ -164,6 +164,19 @@ def test_layer_outputs_continue_the_recurrence_and_do_not_look_ahead():
         assert not torch.allclose(a[6], b[6])
 
 
+def test_contexts_in_pieces_are_those_in_one(monkeypatch):
+    block, x = ContextBlock(5, 6, 3, "first_layer", seed=1), stream()
+
+    def made():
+        final = steps(block, x)
+        return [final, contexts.sweep(block, final, x), *layer_outputs(block, final, x)]
+
+    whole = made()
+    monkeypatch.setattr(contexts, "CHUNK", 7)
+    for one, other in zip(whole, made(), strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
 def test_document_starts_forget_the_previous_document():
     block, x = ContextBlock(5, 6, 2, seed=1), stream(9)
     final = documents(block, x, [4, 5])
@@ -257,6 +270,26 @@ def test_convergence_needs_no_learning_in_a_forgetting_cell():
     settings = PhaseOneSettings(chunk=300, learning_rate=0.0, max_iterations=12)
     result = run_phase_one(ContextBlock(64, 64, 6, seed=0), x, settings)
     assert result.converged and result.iterations <= 8
+
+
+@pytest.mark.parametrize(
+    ("iteration", "share", "ends"),
+    [(4, 1.0, False), (5, 1.0, True), (5, 0.989, False), (5, 0.99, True)],
+)
+def test_phase_one_ends_when_nearly_all_have_settled_and_not_before_its_fifth(
+    iteration, share, ends
+):
+    work = PhaseOneWork(ContextBlock(5, 6, 2), stream(7), PhaseOneSettings(), 0)
+    work.found = {"iteration": iteration, "converged_ratio": share}
+    assert work.converged is ends
+
+
+def test_phase_one_adds_noise():
+    def table(noise):
+        settings = PhaseOneSettings(noise=noise, max_iterations=2)
+        return run_phase_one(ContextBlock(5, 6, 2, seed=0), stream(), settings).table
+
+    assert not torch.equal(table(0.1), table(0.0))
 
 
 def test_phase_one_settings_are_checked():

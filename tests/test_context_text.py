@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2Model
 
 from lib.base.pretrained import BaseUnavailable
-from lib.context import block_run, features, language_run, ultrachat
+from lib.context import agreement_run, block_run, features, language_run, ultrachat
 from lib.context.agreement_run import AgreementRun
 from lib.context.agreement_run import run as agree
 from lib.context.block_run import BlockRun, trained_block
@@ -206,6 +206,23 @@ def test_a_block_is_trained_once_for_all_that_stand_on_it(tmp_path, monkeypatch)
     assert sizes == [300]
     run(LanguageRun(choice(tokens=200), recurrent, SETTINGS), 0, place(tmp_path))
     assert sizes == [300, 200]
+
+
+def test_agreement_is_with_contexts_that_begin_where_those_of_phase_one_did(tmp_path, monkeypatch):
+    starts, outcomes = [], []
+    real, block = agreement_run.sequential, agreement_run.trained_block
+    monkeypatch.setattr(
+        agreement_run, "sequential", lambda b, x, start: starts.append(start) or real(b, x, start)
+    )
+    monkeypatch.setattr(
+        agreement_run, "trained_block", lambda *given: outcomes.append(block(*given)) or outcomes[0]
+    )
+    found = agree(AgreementRun(choice(), SOURCES["trained"], 2), 0, place(tmp_path))
+    assert starts == [outcomes[0].start]
+    curve = {line["tokens_seen"]: line["cos"] for line in found.tables["forgetting"]}
+    assert found.row["cos_after_3"] == curve[3] != curve[1]
+    agreed = [seen for seen, cos in curve.items() if cos >= 0.99]
+    assert found.row["memory_tokens"] == (min(agreed) if agreed else None)
 
 
 def test_a_killed_run_reads_its_contexts_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):

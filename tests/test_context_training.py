@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from lib.context import phase_two
 from lib.context.block import ContextBlock, TokenBlock
 from lib.context.contexts import sequential
 from lib.context.early_stopping import best_epoch, stop_epoch
@@ -47,6 +48,14 @@ def test_positions_outside_the_vocabulary_do_not_count():
     with pytest.raises(ValueError, match="none of 59"):
         none = torch.full_like(outputs, UNSCORED)
         evaluate(model(), Features(data.contexts, data.tokens, none))
+
+
+def test_a_text_scored_in_pieces_has_the_loss_of_the_whole(monkeypatch):
+    net, data = model(), features()
+    torch.nn.init.normal_(net.head.linear.weight)
+    whole = evaluate(net, data)
+    monkeypatch.setattr(phase_two, "EVALUATION_CHUNK", 7)
+    assert evaluate(net, data) == pytest.approx(whole, rel=1e-5)
 
 
 def test_phase_two_learns_a_rule_that_the_token_gives_away():

@@ -10,6 +10,7 @@ from lib.text import corpus as corpora
 from lib.text import wikipedia
 from lib.text.alphabet import Alphabet
 from lib.text.corpus import CorpusUnavailable, TooShort, load_corpus
+from lib.text.records import embedded_texts
 from lib.text.windows import Windows
 
 
@@ -50,8 +51,11 @@ def test_the_text_written_here_needs_nothing():
     corpus = load_corpus("embedded", "", 2_000, 1_000, 1_000)
     assert corpus.name == "embedded" and len(corpus.test) == 1_000
     assert load_corpus("embedded", "", 2_000, 1_000, 1_000).sha256 == corpus.sha256
-    whole = load_corpus("embedded", "", 10_000, 5_000, 5_000)
-    assert not any(part in whole.train for part in (whole.valid[:200], whole.test[:200]))
+
+
+def test_the_parts_of_a_text_are_the_whole_text_once():
+    whole = load_corpus("embedded", "", 10**7, 10**7, 10**7, at_most=True)
+    assert whole.train + whole.valid + whole.test == "\n\n".join(embedded_texts())
 
 
 def test_demanding_what_is_not_there_stops():

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from lib.depth import forward
+from lib.depth import forward, reading, work
 from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
@@ -18,6 +18,7 @@ from lib.depth.modeling import DepthLlamaForCausalLM, as_model
 from lib.depth.reading import mean_loss, token_losses
 from lib.depth.toys import cost_of_exits
 from lib.depth.variants import HEAD_LAYERS, left
+from lib.depth.work import exit_weights
 from lib.runs.fetch import Unfit
 
 EXITS = (1, 2, 3)
@@ -321,11 +322,28 @@ def test_methods_refuse_what_cannot_be():
         Again(1, 2, "some")
 
 
-def test_losses_in_pieces_are_the_plain_ones(llama, ids):
+def test_losses_in_pieces_are_the_plain_ones(llama, ids, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK", 7)
     states = forward.through(llama, ids)[-1]
     plain = F.cross_entropy(llama.logits(states).flatten(0, 1), ids.flatten(), reduction="none")
     torch.testing.assert_close(token_losses(llama, states, ids).flatten(), plain)
     torch.testing.assert_close(mean_loss(llama, states, ids), plain.mean())
+
+
+def test_a_gate_pays_for_missing_its_rate(base, ids):
+    def loss(penalty: float) -> float:
+        method = Method(4, gated=Gated(1, 3, 0.9, penalty))
+        _, _, llama = moved(method, base)
+        return work.loss_of(llama, method, ids, ids).item()
+
+    free, once, twice = (loss(penalty) for penalty in (0.0, 10.0, 20.0))
+    assert free < once < twice and twice - once == pytest.approx(once - free, rel=1e-3)
+
+
+def test_exits_share_the_loss_evenly_or_by_their_depth():
+    even, rising = Method(4, exits=(1, 2)), Method(4, exits=(1, 2), exit_loss="rising")
+    assert exit_weights(even) == {1: 1 / 3, 2: 1 / 3, 4: 1 / 3}
+    assert exit_weights(rising) == {1: 1 / 7, 2: 2 / 7, 4: 4 / 7}
 
 
 def test_adapters_of_another_depth_are_refused(base):

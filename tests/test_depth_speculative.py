@@ -13,7 +13,7 @@ from lib.depth.generation import Session, write
 from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
-from lib.depth.speculative import Drafter, frequent
+from lib.depth.speculative import Drafter, _kept, frequent
 from lib.results.store import Absent, Results
 
 
@@ -25,6 +25,13 @@ def llama(base):
 @pytest.fixture(scope="module")
 def ids():
     return torch.randint(3, 280, (4, 9), generator=torch.Generator().manual_seed(1))
+
+
+def test_texts_advance_together_and_each_ones_agreement_counts():
+    drafts, wanted = torch.tensor([[1, 2, 3], [1, 9, 3]]), torch.tensor([[1, 2, 3], [1, 2, 3]])
+    logits = torch.nn.functional.one_hot(wanted, 12).float()
+    kept, agreed = _kept(drafts, logits, torch.empty(0), None)
+    assert kept.tolist() == [[1, 2], [1, 2]] and agreed == 3 + 1
 
 
 @pytest.mark.parametrize("exit", [1, 2, 3])

@@ -75,7 +75,9 @@ def test_the_parts_share_no_record():
     corpus = load_instructions("embedded")
     parts = split_records(corpus, (0.6, 0.2, 0.2))
     assert sum(map(len, parts.values())) == 108
-    assert not set(parts["train"]) & set(parts["test"])
+    whole = [record for part in parts.values() for record in part]
+    assert len(whole) == len(set(whole)) == 108
+    assert parts["train"] != corpus.records[:65], "they are shuffled"
     assert split_records(corpus, (0.6, 0.2, 0.2), None)["train"] == corpus.records[:65]
     with pytest.raises(ValueError, match="sum 1"):
         split_records(corpus, (0.6, 0.2, 0.1))

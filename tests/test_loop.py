@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_work import Regression
@@ -124,6 +125,29 @@ def test_the_best_weights_are_put_back_and_the_last_ones_kept():
     assert kept.validate()["valid_loss"] == losses[-1] > losses[best]
     endless = train(Regression(), Training(epochs=25, patience=0, learning_rate=0.3, clip=0.0))
     assert len(endless.curve) == 25 > len(losses)
+
+
+def test_a_tie_is_no_improvement():
+    class Flat(Regression):
+        def validate(self):
+            return {"valid_loss": 1.0}
+
+    fit = train(Flat(), Training(epochs=9, patience=2))
+    assert (fit.best_epoch, fit.epoch) == (1, 3)
+
+
+def test_the_training_loss_of_an_epoch_weighs_its_batches():
+    seen = []
+
+    class Uneven(Regression):
+        def losses(self, batch):
+            for loss, _ in super().losses(batch):
+                seen.append((loss.item(), 1.0 + batch[0]))
+                yield loss, seen[-1][1]
+
+    (row,) = train(Uneven(), Training(epochs=1)).curve
+    losses, weights = zip(*seen, strict=True)
+    assert row["train_loss"] == pytest.approx(np.average(losses, weights=weights))
 
 
 def test_max_updates_end_the_run_inside_an_epoch_and_inside_a_batch():

@@ -318,6 +318,18 @@ def test_missing_columns_and_doubled_rows_are_refused():
     assert len(check(pd.DataFrame([GOOD, worst]))) == 2
 
 
+def test_tables_are_published_by_one_process_at_a_time(monkeypatch):
+    write = store._write
+
+    def alone(*given):
+        with pytest.raises(BlockingIOError), files.locked(store._lock(SLUG), wait=False):
+            pass
+        return write(*given)
+
+    monkeypatch.setattr(store, "_write", alone)
+    store.publish(results())
+
+
 def test_a_full_disk_leaves_the_old_set(monkeypatch):
     e = experiment()
     made = e.run(e.parameters(seeds=1))

@@ -14,9 +14,10 @@ import small_runs
 import torch
 from small_runs import Small, Text, task
 
-from lib.runs import files, places
+from lib.runs import engines, files, places
+from lib.runs.key import run_function
 from lib.runs.sweep import SweepFailed, spoken, sweep
-from lib.runs.task import CPU, Place, Task, finished, run_one, run_together
+from lib.runs.task import CPU, Outcome, Place, Task, finished, run_one, run_together
 from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
@@ -203,6 +204,32 @@ def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
     sweep(tasks)
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert order == ["b,", "c,", "a,"]
+
+
+def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch):
+    asked, submit = [], engines.submit
+
+    def spy(engine, tasks, workers, *more):
+        asked.append(([task.labels["variant"] for task in tasks], workers))
+        return submit(engine, tasks, 1, *more)
+
+    monkeypatch.setattr(engines, "submit", spy)
+    clocks = [dataclasses.replace(task("c", seed, value=3.0), alone=True) for seed in (0, 1)]
+    sweep([*clocks, task("a"), task("b", value=2.0)], 2)
+    assert asked == [(["a", "b"], 2), (["c", "c"], 1)]
+
+
+def test_a_run_takes_one_thread(kept):
+    seen = []
+
+    @run_function("threads")
+    def run(config, seed, place):
+        seen.append(torch.get_num_threads())
+        return Outcome({"val_ppl": 2.0})
+
+    torch.set_num_threads(2)
+    run_one(Task(run, None, 0, {}), kept / "runs", CPU)
+    assert seen == [1] and torch.get_num_threads() == 2
 
 
 def test_finished_runs_are_read_from_a_folder_that_takes_no_writes(kept, monkeypatch):

@@ -37,7 +37,10 @@ ALL_EQUAL = {(table, variant): "equal" for table in ("main", "curve") for varian
     [
         ({}, "equal"),
         ({"seconds": [7.0, 7.0], "run_id": ["p", "q"]}, "equal"),
-        ({"test_ppl": [9.0 * (1 + 1e-4), 8.0]}, "close"),
+        ({"test_ppl": [9.0 * (1 + 0.9e-5), 8.0]}, "equal"),
+        ({"test_ppl": [9.0 * (1 + 1.1e-5), 8.0]}, "close"),
+        ({"test_ppl": [9.0 * (1 + 0.9e-3), 8.0]}, "close"),
+        ({"test_ppl": [9.0 * (1 + 1.1e-3), 8.0]}, "differs"),
         ({"test_ppl": [9.1, 8.0]}, "differs"),
         ({"test_ppl": [np.nan, 8.0]}, "differs"),
         ({"rule": ["oracle", "gate"]}, "differs"),

@@ -30,7 +30,7 @@ def toy() -> Toy:
                 "layers": stage,
                 "numbers that train": sum(p.numel() for p in trained),
                 "frozen": sum(p.numel() for p in below),
-                "frozen ones moved by": f"{moved:.0f}",
+                "frozen ones moved by": f"{moved:.1g}",
                 "loss at once": f"{start:.2f}",
                 f"after {UPDATES} updates": f"{loss_of(model(INPUTS)):.3f}",
             }
