@@ -38,6 +38,7 @@ endif
 ifneq ($(words $(NB)),$(if $(strip $(NB)),1,0))
 $(error NB is a list parted by commas without blanks, such as NB=03,04)
 endif
+SIZES += $(if $(filter table,$(MAKECMDGOALS)),custom)
 ifneq ($(filter-out $(SIZES),$(SIZE))$(word 2,$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
 endif

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from lib.parameters import ParameterError, Parameters
 from lib.results import store
 from lib.results.claims import Claim, Measure
-from lib.results.schema import DIVERGED, THEIRS
+from lib.results.schema import COLUMNS, DIVERGED, THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
 from lib.runs.sweep import spoken, sweep
@@ -81,7 +81,7 @@ class Experiment:
     pending: str = ""
 
     def __post_init__(self):
-        self.own = tuple(self.variants)  # those of the repository
+        self.own = dict(self.variants)  # those of the repository
         ids = [claim.id for claim in self.claims]
         if repeated := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"{self.slug}: claims share an id: {', '.join(repeated)}")
@@ -100,12 +100,34 @@ class Experiment:
         return {variant: self.label(variant) for variant in self.variants}
 
     def check_variants(self, only: Sequence[str]) -> None:
-        """Raises ParameterError if one of them is no variant."""
+        """Raises ParameterError if one of them is no variant, or one of a reader's passes for
+        another."""
         if unknown := [name for name in only if name not in self.variants]:
             raise ParameterError(
                 f"{self.slug} has no variant {', '.join(unknown)}; allowed: "
                 f"{', '.join(self.variants)}"
             )
+        names: dict[str, str] = {}
+        for variant, entry in self.variants.items():
+            here = f"{self.slug}: variants[{variant!r}]"
+            if variant in self.own:
+                if entry is not self.own[variant]:
+                    raise ParameterError(f"{here} is the repository's; allowed: an id of its own")
+                continue
+            if not (hasattr(entry, "runs") and hasattr(entry, "factors")):
+                raise ParameterError(f"{here} is a {type(entry).__name__}; allowed: a Variant")
+            if taken := sorted(set(entry.factors) & set(COLUMNS)):
+                raise ParameterError(
+                    f"{here} has the factor {taken[0]!r}, a column of every table; allowed: "
+                    "another name"
+                )
+            name = self.label(variant)
+            if name in names:
+                raise ParameterError(
+                    f"{here} is called {entry.label!r}, as is {names[name]!r}; allowed: a label "
+                    "of its own"
+                )
+            names[name] = variant
 
     def tasks(
         self, parameters: Parameters, texts: Sequence[Any], only: Sequence[str] = ()

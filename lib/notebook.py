@@ -172,7 +172,7 @@ def verdicts(experiment: Experiment, results: Results) -> None:
     """
     if results.folder is None:
         ids = [claim.id for claim in experiment.claims]
-        frame = pd.read_csv(scoreboard.PATH)
+        frame = scoreboard.saved()
         show(scoreboard.shown(frame[frame["id"].isin(ids)]))
         return
     size = results.sizes[0]

@@ -8,6 +8,7 @@ sentence that names the parameter and says what is allowed. The checking is pyda
 """
 
 import ast
+import contextlib
 import difflib
 import math
 import os
@@ -110,8 +111,10 @@ def folder() -> Any:
 
 def no_folder(name: str) -> str | None:
     """What is wrong with the name of a folder; None if it exists or nothing is named."""
-    found = not name or Path(name).expanduser().is_dir()
-    return None if found else "there is no such folder; allowed: a folder that exists, or nothing"
+    with contextlib.suppress(RuntimeError):  # a home that nobody has
+        if not name or Path(name).expanduser().is_dir():
+            return None
+    return "there is no such folder; allowed: a folder that exists, or nothing"
 
 
 def check_environment() -> None:

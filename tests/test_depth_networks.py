@@ -292,6 +292,11 @@ def test_a_saved_network_refuses_what_it_would_pass_over(base, ids):
             call(ids, attention_mask=padded)
     with pytest.raises(TypeError, match="num_beams"):
         model.generate(ids, num_beams=4)
+    assert torch.equal(model.generate(ids, max_new_tokens=0), ids)
+    with pytest.raises(ValueError, match="max_new_tokens is -3; allowed"):
+        model.generate(ids, max_new_tokens=-3)
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        model.generate(ids[:, :0], max_new_tokens=2)
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,14 @@ from lib.character.objectives import Segments
 from lib.character.variants import Variant
 from lib.experiment import Experiment
 from lib.figures import gallery
+from lib.parameters import ParameterError
 from lib.results import scoreboard, store, tables
 from lib.results.claims import NOT_MEASURABLE, change
 from lib.results.schema import DIVERGED, THEIRS
 from lib.runs import places
 from lib.runs.places import ROOT
 from lib.runs.sweep import SweepFailed
+from lib.training.loop import Training
 
 matplotlib.use("Agg")
 
@@ -122,6 +124,43 @@ def test_a_readers_variant_is_trained_with_the_same_seeds_and_appears_marked(kep
     assert "mine" not in E03.variants, "the repository's own experiment is as it was"
     verdicts = scoreboard.verdicts(e.claims, results, least=2)
     assert len(verdicts) == len(e.claims)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"irt": Variant(TransformerConfig(), Segments(3))}, "'irt'. is the repository's; allowed"),
+        ({"x": TransformerConfig()}, "'x'. is a TransformerConfig; allowed: a Variant"),
+        (
+            {"x": Variant(TransformerConfig(), Segments(2), "x", {}, {"variant": "irt"})},
+            "has the factor 'variant', a column of every table",
+        ),
+        (
+            {n: Variant(TransformerConfig(), Segments(k), "mine") for n, k in (("a", 2), ("b", 3))},
+            "'b'. is called 'mine', as is 'a'",
+        ),
+    ],
+)
+def test_a_readers_variant_does_not_pass_for_another(given, sentence):
+    e = fresh(E03, "standard", "irt")
+    e.variants |= given
+    with pytest.raises(ParameterError, match=sentence):
+        e.tasks(tiny(e), [])
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Segments(0), "segments is 0; allowed"),
+        (lambda: Segments("3"), "segments is '3'; allowed"),
+        (lambda: TransformerConfig(layers=-1), "layers is -1; allowed"),
+        (lambda: TransformerConfig(width=64.0), "width is 64.0; allowed"),
+        (lambda: Training(learning_rate="1e-3"), "learning_rate is '1e-3'; allowed: a number"),
+    ],
+)
+def test_an_impossible_number_of_a_variant_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
 
 
 def test_the_idea_that_notebook_00_shows_can_be_trained():

@@ -90,6 +90,9 @@ def test_what_lies_above_a_cut_is_named_and_the_axis_starts_at_the_data():
     (axes,), (legend,) = figure.axes, figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["Standard", "HRM (above the cut)"]
     assert axes.get_yscale() == "log" and axes.get_ylim()[1] == 60
+    uncut = training.curves(frame, ["Standard", "HRM"], "title", highest=5)
+    names = [text.get_text() for text in uncut.legends[0].get_texts()]
+    assert names == ["Standard", "HRM"] and uncut.axes[0].get_ylim()[1] > frame["val_ppl"].max()
     assert 0.9 * frame["val_ppl"].min() < axes.get_ylim()[0] < frame["val_ppl"].min()
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lib.runs import files
+from lib.runs import files, places
 
 
 def test_a_file_and_a_record_come_back_as_written(tmp_path):
@@ -61,12 +61,34 @@ def test_a_damaged_file_that_another_process_has_set_aside_is_no_error(tmp_path,
     assert files.kept(tmp_path / "x", read) is None and capsys.readouterr().out == ""
 
 
+def test_a_damaged_file_in_a_folder_that_takes_no_writes_is_a_sentence(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def read(path):
+        raise files.Damaged("x is bad", path)
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(files.NoRoom, match="x.damaged-1 could not be written: the folder is read-"):
+        files.kept(tmp_path / "x", read)
+
+
+def test_a_named_cache_needs_no_home(monkeypatch, tmp_path):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(places.Path, "home", nobody)
+    monkeypatch.setenv("DEPTH_CACHE", str(tmp_path))
+    assert places.cache_folder() == tmp_path
+
+
 REFUSALS = [
     (errno.ENOSPC, "the disk is full"),
     (errno.EROFS, "the disk is read-only"),
     (errno.EACCES, "the folder is read-only"),
     (errno.EPERM, "the folder is read-only"),
     (errno.EDQUOT, "the quota is used up"),
+    (errno.EFBIG, "the file is larger than is allowed here"),
 ]
 
 

@@ -14,7 +14,7 @@ from small_runs import Text, task
 
 from lib import registry
 from lib.parameters import ParameterError
-from lib.results import store
+from lib.results import scoreboard, store
 from lib.results.schema import COLUMNS, SchemaError, check
 from lib.results.store import Absent, Results, assemble, save_set
 from lib.runs import files, places
@@ -150,7 +150,7 @@ def test_some_variants_take_the_place_of_themselves_alone(tables, monkeypatch):
     order, full = tuple(e.variants), e.parameters.at("full")
     store.publish(e.run(full), order)
     before = store.committed(SLUG)()
-    e.variants["base"] = SmallVariant(9.0)
+    e = dataclasses.replace(e, variants={**e.variants, "base": SmallVariant(9.0)})
     some = e.run(full, only=("base",))
     assert set(some()["variant"]) == {"base"}
     store.publish(some, order)
@@ -316,6 +316,36 @@ def test_missing_columns_and_doubled_rows_are_refused():
         check(pd.DataFrame([GOOD, GOOD]))
     worst = {**GOOD, "status": "diverged", "val_ppl": float("inf"), "variant": "b"}
     assert len(check(pd.DataFrame([GOOD, worst]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name,value\na,1\nb,", "t.csv ends in the middle of a line"),
+        ("name,value\n", "t.csv has no row"),
+        ("name,value\na,1\n,2\n", "t.csv has a row without name"),
+        ("name,value\na,1\nb,garbage\n", "t.csv has a value that is no number"),
+        ("value\n1\n", "t.csv has no column name"),
+        ("\n", "t.csv is no table of results"),
+    ],
+)
+def test_a_table_that_is_not_whole_is_refused(text, sentence, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(SchemaError, match=sentence):
+        store.whole_table(path, ["name"], numbers=["value"])
+
+
+def test_claims_and_reported_numbers_are_read_whole(tables, tmp_path, monkeypatch):
+    tables.mkdir()
+    for name in ("claims", "reported"):
+        whole = (places.ROOT / "results" / f"{name}.csv").read_text()
+        (tables / f"{name}.csv").write_text(whole[: len(whole) // 2].rstrip("\n"))
+    monkeypatch.setattr(scoreboard, "PATH", tables / "claims.csv")
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    for read in (scoreboard.saved, store.reported):
+        with pytest.raises(SchemaError, match="ends in the middle of a line"):
+            read()
 
 
 def test_tables_are_published_by_one_process_at_a_time(monkeypatch):

@@ -30,18 +30,8 @@ from lib.parameters import (  # noqa: E402
     listed,
     typed,
 )
+from lib.refusals import told  # noqa: E402
 from lib.results import store  # noqa: E402
-from lib.results.schema import SchemaError  # noqa: E402
-from lib.runs.devices import DeviceUnavailable  # noqa: E402
-from lib.runs.engines import EngineUnavailable  # noqa: E402
-from lib.runs.fetch import Refused, Unavailable  # noqa: E402
-from lib.runs.files import NoRoom  # noqa: E402
-from lib.runs.sweep import SweepFailed  # noqa: E402
-
-REFUSALS = (
-    ParameterError, SweepFailed, NoRoom, Unavailable, Refused, DeviceUnavailable,
-    EngineUnavailable, SchemaError,
-)  # fmt: skip
 
 
 def chosen(only: str) -> list[str]:
@@ -94,6 +84,7 @@ def run(slugs: list[str], given: argparse.Namespace) -> None:
             print(f"published: {', '.join(published(results))}", flush=True)
 
 
+@told()
 def main() -> None:
     layout = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
@@ -108,10 +99,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.recorded:
         os.environ["DEPTH_RECORDED"] = "1"
-    try:
-        run(chosen(given.only), given)
-    except REFUSALS as refusal:
-        sys.exit(str(refusal))
+    run(chosen(given.only), given)
 
 
 if __name__ == "__main__":

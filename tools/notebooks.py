@@ -147,7 +147,7 @@ def answer(slug: str) -> str:
     ids = [claim.id for claim in experiment.claims]
     over = experiment.claims[0].over if ids else "seeds"
     said = "random seeds" if over == "seeds" else f"{over} of the text"
-    claims = pd.read_csv(scoreboard.PATH)
+    claims = scoreboard.saved()
     return front.answer(slug[:2], experiment.question, ids, claims, said)
 
 
@@ -364,7 +364,7 @@ def faults(path: Path) -> list[str]:
     if any(len(alternative_text(one)) < LEAST_WORDS for shown in pictures for one in shown):
         found.append("a figure has no alternative text")
     found += sorted({fault for output in outputs for fault in table_faults(output)})
-    saved = pd.read_csv(scoreboard.PATH)
+    saved = scoreboard.saved()
     found += [fault for output in outputs for fault in stale_verdicts(output, saved)]
     if any(MACHINE_PATH.search(text) for text in texts(outputs)):
         found.append("an output holds a path of the machine it ran on")

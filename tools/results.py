@@ -57,7 +57,7 @@ def claims() -> None:
     with pd.option_context("display.width", 200, "display.max_colwidth", 60):
         print(frame[shown_columns].to_string(index=False))
     style.use()
-    saved = pd.read_csv(scoreboard.PATH)
+    saved = scoreboard.saved()
     style.save(forest.forest(saved, registry.stated()), ROOT / "figures" / "claims.png", dpi=140)
     plt.close("all")
     for name, text in front.pages().items():

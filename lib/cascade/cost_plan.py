@@ -34,6 +34,7 @@ from lib.cascade.stage import Stage, new_stage
 from lib.cascade.stage_run import StageRun
 from lib.experiment import Experiment
 from lib.parameters import FULL, Parameters
+from lib.refusals import told
 from lib.results.claims import EXPLANATION, REPORTED, Claim
 from lib.results.store import Results
 from lib.runs import places
@@ -292,6 +293,7 @@ def report(numbers: Iterable[str], size: str) -> pd.DataFrame:
     return whole
 
 
+@told()
 def main(given: list[str] | None = None) -> None:
     """Print the plan."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])

@@ -138,6 +138,10 @@ class Segments(Objective):
     _kept: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self):
+        if not isinstance(self.segments, int) or self.segments < 1:
+            raise ValueError(
+                f"segments is {self.segments!r}; allowed: a whole number of at least 1"
+            )
         if self.most and not self.joint:
             raise ValueError("segments are drawn at random under one joint loss only")
 

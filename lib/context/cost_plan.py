@@ -9,7 +9,7 @@ change much. Phase 1 is taken to stop where the report's did, and a Phase 2 to r
 patience makes it shorter.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from lib.context.scaling_run import ScalingRun
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.context.token_stream import StreamChoice, first, tokenise
 from lib.experiment import Experiment
+from lib.parameters import FULL
+from lib.refusals import told
 from lib.runs.key import described, digest
 from lib.training.loop import Training
 
@@ -212,21 +214,24 @@ def report(rows: Sequence[dict], rates: Rates) -> str:
     return "\n".join(lines)
 
 
-def main(number: str, size: str = "full") -> None:
+@told()
+def main(given: Sequence[str] | None = None) -> None:
     """Print the plan of an experiment at a size. Exits for one of another study."""
     from lib import registry
 
     slugs = {slug[:2]: slug for slug, name in registry.module_names().items() if STUDY in name}
-    if number not in slugs:
-        sys.exit(f"no context experiment {number!r}; allowed: {', '.join(slugs)}")
-    experiment = registry.experiment(slugs[number])
-    if size not in (sizes := experiment.parameters.sizes()):
-        sys.exit(f"no size {size!r}; allowed: {', '.join(sizes)}")
-    parameters = experiment.parameters.at(size)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("number", choices=list(slugs))
+    parser.add_argument("size", nargs="?", default=FULL)
+    chosen = parser.parse_args(given)
+    experiment = registry.experiment(slugs[chosen.number])
+    if chosen.size not in (sizes := experiment.parameters.sizes()):
+        parser.error(f"no size {chosen.size!r}; allowed: {', '.join(sizes)}")
+    parameters = experiment.parameters.at(chosen.size)
     torch.set_num_threads(1)
     rates = measured_rates()
     print(report(plan(experiment, parameters, experiment.texts(parameters), rates), rates))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

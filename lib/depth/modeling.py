@@ -101,9 +101,16 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
     ) -> Tensor:
         """Prompt and new tokens [B, T + max_new_tokens], also past an end of sequence.
 
-        Raises ValueError for a mask that leaves tokens out: texts of a batch are equally long.
+        Raises ValueError for a mask that leaves tokens out (texts of a batch are equally long), for
+        an empty prompt and for less than no new token.
         """
         _refuse_padding(attention_mask)
+        if not input_ids.shape[1]:
+            raise ValueError("the prompt is empty; allowed: at least one token")
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; allowed: 0 or more")
+        if not max_new_tokens:
+            return input_ids
         session = Session(self.network(), self.method, self.policy)
         draw = torch.Generator(input_ids.device).manual_seed(seed) if do_sample else None
         new = generation.write(session, input_ids, max_new_tokens, draw)

@@ -1,5 +1,7 @@
 """Figures about training: curves over epochs, and perplexities with intervals."""
 
+import math
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -34,20 +36,21 @@ def lines(
     ``highest`` cuts the axis: the legend names variants that lie wholly above. An axis cut at more
     than 3 times its lowest value is logarithmic. ``floors`` are named horizontal lines.
     """
-    lowest, most = [], []
+    drawn = curve[curve["variant"].isin(variants)]
+    values = drawn["val_ppl"]
+    levels = {k: v for k, v in (floors or {}).items() if highest is None or v <= highest}
+    least = min([values.min(), *levels.values()], default=math.nan)
+    cut = highest is not None and least < highest < values.max()
+    lowest = list(levels.values())
     for variant, look in methods.looks(variants).items():
-        own = curve[curve["variant"] == variant]
+        own = drawn[drawn["variant"] == variant]
         if own.empty:
             continue
-        above = highest is not None and own["val_ppl"].min() > highest
+        above = cut and own["val_ppl"].min() > highest
         name = f"{variant} (above the cut)" if above else variant
         lowest.append(over_epochs(axes, own, "val_ppl", name, **look))
-        most.append(own["val_ppl"].max())
-    for name, value in (floors or {}).items():
-        if highest is None or value <= highest:
-            style.level(axes, name, value)
-            lowest.append(value)
-    cut = highest is not None and bool(most) and min(lowest) < highest < max(most)
+    for name, value in levels.items():
+        style.level(axes, name, value)
     if cut:
         if highest > 3 * min(lowest):
             style.plain_log(axes, "y")

@@ -23,7 +23,7 @@ BOARD = SimpleNamespace(slug="90_scoreboard", parameters=Board)
 
 def claims() -> pd.DataFrame:
     """All rows of claims.csv."""
-    return pd.read_csv(scoreboard.PATH)
+    return scoreboard.saved()
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:

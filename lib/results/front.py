@@ -44,14 +44,15 @@ HEADS = {
 
 def numbers(claims: pd.DataFrame) -> dict[str, str]:
     """Every number that the text of the front page names."""
-    reported = claims[claims["kind"] == REPORTED]
-    real = claims[(claims["kind"] == TRANSFER) & (claims["corpus"] == REAL)]
+    measured = claims[claims["verdict"] != NOT_MEASURABLE]
+    reported = measured[measured["kind"] == REPORTED]
+    real = measured[(measured["kind"] == TRANSFER) & (measured["corpus"] == REAL)]
     found = {"reported": len(reported), "transfer": len(real), "rows": len(claims)}
     for name, frame in (("reported", reported), ("transfer", real)):
         for verdict in (REPLICATED, REVERSED, UNDECIDED):
             found[f"{name}_{verdict}"] = int((frame["verdict"] == verdict).sum())
     found["sentence"] = int((reported["corpus"] == SENTENCE).sum())
-    known = set(reported[reported["verdict"] != NOT_MEASURABLE]["id"])
+    known = set(reported["id"])
     claimed = claims[claims["kind"].isin((REPORTED, TRANSFER))]["id"]
     found["waiting"] = len(set(claimed) - known)  # for a run on the report's text at its size
     held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == SENTENCE)]["id"]
@@ -165,7 +166,7 @@ def _link(number: str) -> str:
 def fill(language: str) -> str:
     """The front page in a language: a name in braces becomes a number, ``claim`` and an id become
     what is measured of that claim. Raises KeyError for a name or a claim that has no number."""
-    claims = pd.read_csv(scoreboard.PATH)
+    claims = scoreboard.saved()
     known = numbers(claims) | {"questions": table(claims, language)}
 
     def put(match: re.Match[str]) -> str:

@@ -78,7 +78,7 @@ class Site:
 
 def site(code: str) -> Site:
     """The committed claims, with where each is defined."""
-    claims = pd.read_csv(scoreboard.PATH)
+    claims = scoreboard.saved()
     sentences = tomllib.loads(SENTENCES.read_text(encoding="utf-8"))
     return Site(claims, homes(claims), sentences, code)
 

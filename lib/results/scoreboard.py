@@ -19,7 +19,7 @@ from lib.results.claims import (
     overruled,
 )
 from lib.results.statistics import Interval, sensible
-from lib.results.store import Results
+from lib.results.store import Results, whole_table
 from lib.runs import files
 from lib.runs.places import ROOT
 
@@ -37,6 +37,8 @@ MARKS = {  # legible without colour
     NOT_MEASURABLE: "–",
 }
 PATH = ROOT / "results" / "claims.csv"
+FILLED = ("id", "kind", "experiment", "source", "statement", "corpus", "size", "verdict", "reason")
+NUMBERS = ("reported", "ours", "ci_low", "ci_high", "n", "threshold", "p", "q")
 DECIDES = "claim (kind), and what decides it"  # heads a column of the table of verdicts
 
 
@@ -49,6 +51,11 @@ def score(decided: Iterable[tuple[Claim, Results | None]], least: int = SEEDS) -
             overruled(rows, claim, own)
     frame = pd.DataFrame(rows, columns=["tested", *(c for c in COLUMNS if c != "q")])
     return corrected(frame.astype({"p": float, "tested": bool}))[list(COLUMNS)]
+
+
+def saved() -> pd.DataFrame:
+    """The rows of claims.csv. Raises SchemaError for a table that is not whole."""
+    return whole_table(PATH, FILLED, numbers=NUMBERS)
 
 
 def write(decided: Iterable[tuple[Claim, Results | None]]) -> pd.DataFrame:

@@ -376,7 +376,7 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
 def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     frames = {}
     for path in sorted(folder.glob(f"{slug}*.csv")):
-        frame = _table(path)
+        frame = whole_table(path, KEYS, TEXT)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
                 written = pd.read_csv(path, usecols=[column], dtype=str)[column]
@@ -387,15 +387,23 @@ def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """One table. Raises SchemaError, which names the file, for one that is not whole."""
+def whole_table(
+    path: Path, filled: Sequence[str], text: Sequence[str] = (), numbers: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A CSV file, ``text`` columns as text. Raises SchemaError, which names the file, for one that
+    is cut off, has no row, an empty cell in a ``filled`` column or a word among ``numbers``."""
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise SchemaError(f"{path.name} ends in the middle of a line")
-        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
+        frame = pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path.name} is no table of results: {error}") from None
-    for column in KEYS:
+    if frame.empty:
+        raise SchemaError(f"{path.name} has no row")
+    for column in numbers:
+        if column in frame and not pd.api.types.is_numeric_dtype(frame[column]):
+            raise SchemaError(f"{path.name} has a {column} that is no number")
+    for column in filled:
         if column not in frame:
             raise SchemaError(f"{path.name} has no column {column}")
         if frame[column].isna().any():
@@ -422,8 +430,12 @@ def _plain(row: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:
 
 
 def reported(experiment: str = "") -> pd.DataFrame:
-    """What a report says of an experiment (all without a name): row, metric, value, source."""
-    frame = pd.read_csv(ROOT / "results" / "reported.csv", dtype={"source": str})
+    """What a report says of an experiment (all without a name): row, metric, value, source.
+
+    Raises SchemaError for a table that is not whole.
+    """
+    columns = ("source", "experiment", "row", "metric", "value")
+    frame = whole_table(ROOT / "results" / "reported.csv", columns, ["source"], ["value"])
     return frame[frame["experiment"] == experiment] if experiment else frame
 
 

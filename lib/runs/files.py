@@ -108,7 +108,8 @@ def set_aside(path: Path) -> Path:
     for number in range(1, 1000):
         aside = path.with_name(f"{path.name}.damaged-{number}")
         if not aside.exists():
-            os.replace(path, aside)
+            with _spoken(aside, 0):
+                os.replace(path, aside)
             return aside
     raise NoRoom(f"{shown(path)} was set aside a thousand times; look at its disk")
 
@@ -215,6 +216,7 @@ def _spoken(path: Path, size: int) -> Iterator[None]:
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
         reasons |= dict.fromkeys((errno.EACCES, errno.EPERM), "the folder is read-only")
         reasons |= {errno.EDQUOT: "the quota is used up"}
+        reasons |= {errno.EFBIG: "the file is larger than is allowed here (ulimit -f)"}
         blocked = "a file is where a folder should be"
         reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), blocked)
         if is_gone(path):

@@ -14,8 +14,7 @@ BEGUN = "DEPTH_KEEP_BEGUN"  # set by begin_keeping alone
 
 def cache_folder() -> Path:
     """Downloads and features: ``$DEPTH_CACHE`` or a folder of the user's cache."""
-    default = Path.home() / ".cache" / "depth-adaptive-lm"
-    return Path(os.environ.get("DEPTH_CACHE") or default).expanduser()
+    return Path(os.environ.get("DEPTH_CACHE") or "~/.cache/depth-adaptive-lm").expanduser()
 
 
 def kept_folder() -> Path:

@@ -110,13 +110,14 @@ def attempt(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Fa
     try:
         return run_one(task, runs, device)
     except Exception as error:
-        log = runs / task.key(device.type) / "error.txt"
+        log, told = runs / task.key(device.type) / "error.txt", ""
         with contextlib.suppress(OSError):
             files.write_text(log, traceback.format_exc())
+            told = f" (log: {places.shown(log)})"
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         if not isinstance(error, (Diverged, files.NoRoom)):
             cause = f"{type(error).__name__}: {cause}"
-        return Failure(f"{cause} (log: {places.shown(log)})")
+        return Failure(cause + told)
 
 
 def run_one(

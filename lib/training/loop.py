@@ -65,6 +65,9 @@ class Training:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
                 )
+        for name in ("learning_rate", "weight_decay", "clip"):
+            if not isinstance(getattr(self, name), (int, float)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: a number")
         if min(self.epochs, self.batch_size) < 1 or not 0 <= self.average < 1:
             raise ValueError("allowed: epochs and batch_size of at least 1, average from 0 below 1")
 

@@ -184,7 +184,7 @@ CLAIMS = (
         "A loss at every segment gains more than its updates do",
         change("lct_2", "lct_2_one_loss_batch_4"),
         "the same network and segments; one loss on batches of 4 gives about as many updates (78"
-        " and 80 an epoch); the cut gradient still differs",
+        " and 80 an epoch at full size); the cut gradient still differs",
         explains="hrm-beats-lct-2",
     ),
     claim(

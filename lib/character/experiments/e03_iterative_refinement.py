@@ -60,8 +60,8 @@ CLAIMS = (
         "irt-not-depth-and-updates",
         "Refinement training gains more than depth and number of updates together do",
         change("irt", "looped_batch_8"),
-        "the loop on batches of 8 gives about as many updates (39 and 40 an epoch); a loss for"
-        " each segment and the cut gradient still differ",
+        "the loop on batches of 8 gives about as many updates (39 and 40 an epoch at"
+        " full size); a loss for each segment and the cut gradient still differ",
         explains="irt-beats-standard",
     ),
     claim(

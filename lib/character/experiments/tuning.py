@@ -26,7 +26,8 @@ from lib.character import choices
 from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
 from lib.character.run import CharacterRun, WindowWork, run
-from lib.parameters import ParameterError, listed, typed
+from lib.parameters import listed, typed
+from lib.refusals import told
 from lib.runs import devices, files
 from lib.runs.sweep import SweepFailed, spoken, sweep
 from lib.runs.task import Task
@@ -146,6 +147,7 @@ def _alone(task: Task, parameters: Exp22) -> dict | None:
     return record
 
 
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Say what it costs, then tune."""
     parser = argparse.ArgumentParser(
@@ -159,10 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     methods = listed(given.only) or list(METHODS)
     if unknown := [name for name in methods if name not in METHODS]:
         sys.exit(f"no method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
-    try:
-        parameters = Exp22.checked({name: typed(text) for name, text in given.parameter})
-    except ParameterError as refusal:
-        sys.exit(str(refusal))
+    parameters = Exp22.checked({name: typed(text) for name, text in given.parameter})
     corpus = parameters.load()
     costs = {name: RUNS * seconds_of(config_of(name, parameters, corpus)) for name in methods}
     for name, cost in costs.items():

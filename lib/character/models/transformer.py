@@ -31,6 +31,14 @@ class TransformerConfig:
     initial_state: bool = False
     dropout: float = 0.0
 
+    def __post_init__(self):
+        for name, least in {"layers": 0, "width": 1, "heads": 1, "length": 1}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"{name} is {value!r}; allowed: a whole number of at least {least}"
+                )
+
     def build(self, vocabulary: int) -> "Transformer":
         """A network of this shape over so many symbols, drawn from the global generator."""
         return Transformer(self, vocabulary)

@@ -6,9 +6,9 @@ of network on one batch of the real base and prints processor hours a run and a 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -18,6 +18,8 @@ from lib.depth.evaluation import AGAIN_RATES, AIMS, MIXES
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.methods import Method
 from lib.depth.reading import token_losses
+from lib.parameters import FULL
+from lib.refusals import told
 
 PROPAGATED = 3  # points a cost: best rule with the head, best without, random
 
@@ -85,6 +87,15 @@ def plan(size: str) -> None:
     )
 
 
-if __name__ == "__main__":
+@told()
+def main(given: Sequence[str] | None = None) -> None:
+    """Print the plan at a size."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("size", nargs="?", default=FULL, choices=E20.parameters.sizes())
+    chosen = parser.parse_args(given)
     torch.set_num_threads(1)
-    plan(sys.argv[1] if len(sys.argv) > 1 else "full")
+    plan(chosen.size)
+
+
+if __name__ == "__main__":
+    main()

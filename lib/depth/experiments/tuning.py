@@ -22,6 +22,7 @@ from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.network import tune
 from lib.depth.texts import DepthText
 from lib.parameters import listed
+from lib.refusals import told
 from lib.runs import devices, files
 from lib.runs.places import ROOT
 from lib.runs.sweep import sweep
@@ -109,6 +110,7 @@ def search(family: str, size: str, parameters: Any, text: DepthText) -> float:
     return best
 
 
+@told()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search for each family in turn."""
     layout = argparse.RawTextHelpFormatter
