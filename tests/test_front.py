@@ -12,6 +12,7 @@ from lib.results.claims import (
     NOT_MEASURABLE,
     REPLICATED,
     REPORTED,
+    REVERSED,
     TRANSFER,
     UNDECIDED,
 )
@@ -80,9 +81,12 @@ def test_every_picture_has_words(filled):
 
 def test_the_sentence_counts_reported_claims_only(claims):
     found = front.numbers(claims)
-    own = claims[claims["kind"] == REPORTED]
-    assert int(found["reported"]) == len(own)
-    assert int(found["reported_replicated"]) == (own["verdict"] == REPLICATED).sum()
+    own = claims[(claims["kind"] == REPORTED) & (claims["verdict"] != NOT_MEASURABLE)]
+    verdicts = [int(found[f"reported_{name}"]) for name in (REPLICATED, REVERSED, UNDECIDED)]
+    assert int(found["reported"]) == len(own) == sum(verdicts), "claims with a number"
+    assert verdicts[0] == (own["verdict"] == REPLICATED).sum()
+    real = [int(found[f"transfer_{name}"]) for name in (REPLICATED, REVERSED, UNDECIDED)]
+    assert int(found["transfer"]) == sum(real)
     assert int(found["drawn_own"]) <= len(own)
 
 

@@ -40,7 +40,7 @@ ORDER = (
     ("lib.base",),
     ("lib.checks", "lib.parameters"),
     ("lib.results", "lib.training"),
-    ("lib.experiment",),
+    ("lib.experiment", "lib.refusals"),
     ("lib.results.tables", "lib.results.beside_reported"),
     ("lib.figures",),
     ("lib.toy",),
