@@ -100,13 +100,15 @@ class Experiment:
         return {variant: self.label(variant) for variant in self.variants}
 
     def check_variants(self, only: Sequence[str]) -> None:
-        """Raises ParameterError if one of them is no variant, or one of a reader's passes for
-        another."""
+        """Raises ParameterError if one of them is no variant."""
         if unknown := [name for name in only if name not in self.variants]:
             raise ParameterError(
                 f"{self.slug} has no variant {', '.join(unknown)}; allowed: "
                 f"{', '.join(self.variants)}"
             )
+
+    def check_theirs(self) -> None:
+        """Raises ParameterError if a variant of a reader's is none, or passes for another."""
         names: dict[str, str] = {}
         for variant, entry in self.variants.items():
             here = f"{self.slug}: variants[{variant!r}]"
@@ -134,8 +136,9 @@ class Experiment:
     ) -> list[Task]:
         """Every run, turn by turn and in it seed by seed, so that an interrupted sweep has whole
         comparisons. ``only`` takes some variants, all if empty. Raises ParameterError for
-        an unknown one."""
+        an unknown one, and for one of a reader's that passes for another."""
         self.check_variants(only)
+        self.check_theirs()
         found = []
         for order, text in enumerate(texts):
             for variant in only or self.variants:

@@ -9,11 +9,11 @@ import time
 
 import pandas as pd
 import pytest
-from small_experiment import SmallVariant, experiment
+from small_experiment import Smalls, SmallVariant, experiment
 from small_runs import Text, task
 
 from lib import registry
-from lib.parameters import ParameterError
+from lib.parameters import ParameterError, words
 from lib.results import scoreboard, store
 from lib.results.schema import COLUMNS, SchemaError, check
 from lib.results.store import Absent, Results, assemble, save_set
@@ -376,9 +376,16 @@ def test_a_full_disk_leaves_the_old_set(monkeypatch):
     assert len(list(made.folder.parent.iterdir())) == 2
 
 
+class Placed(Smalls):
+    """Parameters that name a folder of this machine."""
+
+    data_dir: str = words("")
+
+
 def test_a_set_says_what_it_is_and_names_no_folder_of_the_machine(tmp_path):
-    e = experiment()
-    about = json.loads((e.run(e.parameters(seeds=1)).folder / "set.json").read_text())
+    e = dataclasses.replace(experiment(), parameters=Placed)
+    given = e.parameters(seeds=1, data_dir=str(tmp_path))
+    about = json.loads((e.run(given).folder / "set.json").read_text())
     assert about["parameters"]["seeds"] == 1 and about["texts"] == ["embedded"]
     assert str(tmp_path) not in json.dumps(about)
     other = dataclasses.replace(Text(), sha256="b" * 64)

@@ -165,6 +165,9 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
 
     def together(config, seeds, places):
         asked.append(seeds)
+        for place in places:  # nobody else may be at these runs
+            with pytest.raises(BlockingIOError), files.locked(place.folder / "lock", wait=False):
+                pass
         return [
             small_runs.run(config, seed, place) for seed, place in zip(seeds, places, strict=True)
         ]

@@ -127,8 +127,8 @@ class Segments(Objective):
     many segments it has, from 1 to ``most``; the prediction has ``segments`` all the same, and the
     measure of a segment is what batches that end there add to the mean loss.
     Source: R4, Experiments 1-4; ``most``: this repository, Experiment 24. Raises ValueError for
-    ``most`` without ``joint``, whose updates would differ in number, and for ``carry`` with a model
-    that has no memory.
+    less than one segment, for ``most`` without ``joint``, whose updates would differ in number, and
+    for ``carry`` with a model that has no memory.
     """
 
     segments: int = 2

@@ -41,7 +41,8 @@ class Training:
     ``schedule``: ``linear`` lowers the rate to 0 over all updates. ``max_updates`` ends the run (0:
     ``epochs`` do). ``validations``: how often over the whole run, 0: at the end of each epoch.
     ``validate_first``: the untrained weights are a candidate for the best. ``average``: decay of an
-    exponential average of the weights, which is what is validated and kept (0: none).
+    exponential average of the weights, which is what is validated and kept (0: none). Raises
+    ValueError for a word or a number that is not allowed.
     """
 
     epochs: int = 30

@@ -21,6 +21,7 @@ class TransformerConfig:
     ``initial_state`` adds a learned (length, width) state that refinement training (IRT) adds
     to the embedding in its first segment; without it the state is zero and costs nothing.
     ``dropout`` is applied to what attention and feed-forward add, in training (0: none at all).
+    Raises ValueError for a size that is no whole number or too small.
     """
 
     layers: int = 1
