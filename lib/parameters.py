@@ -12,12 +12,12 @@ import contextlib
 import difflib
 import math
 import os
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lib.runs import devices, engines
+from lib.runs.places import NoHome, at_home
 
 FULL = "full"
 # from the report's own downwards; large is its design on more text
@@ -111,8 +111,8 @@ def folder() -> Any:
 
 def no_folder(name: str) -> str | None:
     """What is wrong with the name of a folder; None if it exists or nothing is named."""
-    with contextlib.suppress(RuntimeError):  # a home that nobody has
-        if not name or Path(name).expanduser().is_dir():
+    with contextlib.suppress(NoHome):
+        if not name or at_home(name).is_dir():
             return None
     return "there is no such folder; allowed: a folder that exists, or nothing"
 

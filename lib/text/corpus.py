@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.runs import fetch
+from lib.runs.places import at_home
 from lib.text.alphabet import PRINTABLE, Alphabet
 from lib.text.records import embedded_texts
 from lib.text.wikipedia import PACKAGE, VERSION, CorpusUnavailable, splits
@@ -158,7 +159,7 @@ def data_folder(data_dir: str, corpus: str) -> Path | None:
     given = data_dir or os.environ.get("DEPTH_DATA", "")
     if not given:
         return None
-    folder = Path(given).expanduser()
+    folder = at_home(given)
     if not folder.is_dir():
         raise CorpusUnavailable(f"the data folder {given!r} does not exist")
     return folder / corpus if (folder / corpus).is_dir() else folder
