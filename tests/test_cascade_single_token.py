@@ -1,6 +1,8 @@
 """The faster update on single tokens has the numbers of the plain one, and goes on alike."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -71,6 +73,22 @@ def test_a_bound_on_the_gradient_takes_the_plain_update():
     bounded = work(SingleTokenWork, stage, training=numbers)
     train(bounded, numbers)
     assert bounded.fast is None
+
+
+@pytest.mark.parametrize("kind", [StageWork, SingleTokenWork])
+def test_a_stage_leaves_the_memory_with_its_run(kind):
+    """A sweep of large stages would fill the machine: neither hooks nor cycles may hold them."""
+    stage = new_stage(load_base("tiny").model.config, 2, "scratch", seed=1)
+    own = work(kind, stage)
+    train(own, TRAINING)
+    assert (own.fast is not None) if kind is SingleTokenWork else True
+    gone = [weakref.ref(thing) for thing in (stage, getattr(own, "fast", None)) if thing]
+    gc.disable()  # which comes late where few objects hold much
+    try:
+        del stage, own
+        assert [thing() for thing in gone] == [None] * len(gone)
+    finally:
+        gc.enable()
 
 
 class Killed(Exception):

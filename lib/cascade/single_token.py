@@ -13,6 +13,7 @@ Needs no bound on the gradient's norm, whose value is known only when it is whol
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -64,9 +65,12 @@ class BlockAdamW(torch.optim.AdamW):
             for layer in stage.layers
             for p in (layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight)
         ]
+        # weakly: the garbage collector sees no cycle through a hook, and a stage with its moments
+        # (1.1 GB at R1's size) would stay in memory after its run
+        mine = weakref.WeakMethod(self._move_whole)
         for p in stage.parameters():
             if p is not self.head and not any(p is q for q in self.idle):
-                p.register_post_accumulate_grad_hook(self._move_whole)
+                p.register_post_accumulate_grad_hook(lambda moved: mine()(moved))
         self.pending: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def prepare(self, states: Tensor, labels: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,13 +76,24 @@ class StageWork(SequenceWork):
         base_head: Tensor | None,
         valid: Callable[[], dict[str, Any]],
     ):
-        super().__init__(stage, len(packs), batch, seed, self._loss_of, valid)
+        loss_of = partial(_loss_of, stage, inputs, labels, packs, base_head)
+        super().__init__(stage, len(packs), batch, seed, loss_of, valid)
         self.inputs, self.labels, self.packs, self.base_head = inputs, labels, packs, base_head
         self.device = next(stage.parameters()).device
 
-    def _loss_of(self, rows: Tensor) -> tuple[Tensor, int]:
-        index, counted = self.packs.index[rows], self.packs.counted[rows]
-        own = counted.to(self.device)
-        out = self.model(self.inputs[index].to(self.device))[own]
-        labels = self.labels[index].to(self.device)[own]
-        return summed_loss(out, self.model.head_weight(self.base_head), labels), int(counted.sum())
+
+def _loss_of(
+    stage: Stage,
+    inputs: Tensor,
+    labels: Tensor,
+    packs: Packs,
+    base_head: Tensor | None,
+    rows: Tensor,
+) -> tuple[Tensor, int]:
+    """Summed loss of some sequences, and of how many tokens."""
+    device = next(stage.parameters()).device
+    index, counted = packs.index[rows], packs.counted[rows]
+    own = counted.to(device)
+    out = stage(inputs[index].to(device))[own]
+    wanted = labels[index].to(device)[own]
+    return summed_loss(out, stage.head_weight(base_head), wanted), int(counted.sum())
