@@ -81,11 +81,12 @@ def test_a_stage_leaves_the_memory_with_its_run(kind):
     stage = new_stage(load_base("tiny").model.config, 2, "scratch", seed=1)
     own = work(kind, stage)
     train(own, TRAINING)
-    assert (own.fast is not None) if kind is SingleTokenWork else True
-    gone = [weakref.ref(thing) for thing in (stage, getattr(own, "fast", None)) if thing]
+    fast = getattr(own, "fast", None)
+    assert (fast is not None) == (kind is SingleTokenWork)
+    gone = [weakref.ref(thing) for thing in (stage, fast) if thing is not None]
     gc.disable()  # which comes late where few objects hold much
     try:
-        del stage, own
+        del stage, own, fast
         assert [thing() for thing in gone] == [None] * len(gone)
     finally:
         gc.enable()

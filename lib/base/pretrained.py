@@ -74,8 +74,8 @@ class Base:
 def load_base(source: str) -> Base:
     """Load a base model, frozen, in evaluation mode, in float32, on the CPU.
 
-    Raises ``Unfit`` for a source that is none of the allowed ones and ``BaseUnavailable``
-    when it cannot be had here.
+    Raises ``Unfit`` for a source that is none of the allowed ones, ``NoHome`` for a folder in a
+    home that is not known and ``BaseUnavailable`` when it cannot be had here.
     """
     transformers_logging.disable_progress_bar()
     if source == "tiny":

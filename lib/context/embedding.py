@@ -45,7 +45,8 @@ def _embedding(table: Tensor, tokenizer: "PreTrainedTokenizerBase", name: str) -
 def load_embedding(source: str = "auto") -> Embedding:
     """Table and tokenizer of `source`, kept for the process (115 MB for SmolLM2-135M).
 
-    Raises BaseUnavailable when the model cannot be had and ValueError for an unknown source.
+    Raises BaseUnavailable when the model cannot be had, NoHome for a folder in a home that is not
+    known and ValueError for an unknown source.
     """
     if source == "gpt2":
         return _from_auto(_fetched(GPT2, GPT2_REVISION), GPT2)
