@@ -76,6 +76,7 @@ class StageWork(SequenceWork):
         base_head: Tensor | None,
         valid: Callable[[], dict[str, Any]],
     ):
+        # no method of its own: a work that holds one is a cycle, and its stage stays in memory
         loss_of = partial(_loss_of, stage, inputs, labels, packs, base_head)
         super().__init__(stage, len(packs), batch, seed, loss_of, valid)
         self.inputs, self.labels, self.packs, self.base_head = inputs, labels, packs, base_head

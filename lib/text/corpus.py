@@ -155,6 +155,7 @@ def data_folder(data_dir: str, corpus: str) -> Path | None:
     """The folder of a corpus under ``data_dir`` or DEPTH_DATA; None if neither is set.
 
     Raises CorpusUnavailable if one is set and does not exist: a typo must not pass for absence.
+    Raises NoHome for one in a home that is not known.
     """
     given = data_dir or os.environ.get("DEPTH_DATA", "")
     if not given:
