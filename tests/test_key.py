@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -181,3 +182,35 @@ def test_the_hash_of_code_ignores_words_and_follows_imports(tmp_path, monkeypatc
     assert found[0] == found[1] and len(set(found)) == 3
     with pytest.raises(FileNotFoundError, match="lib.absent has no file"):
         code_hash("lib.absent")
+
+
+def test_the_commit_says_where_library_files_were_changed(tmp_path, monkeypatch):
+    from lib.runs import provenance
+
+    def commit() -> str:
+        provenance.commit.cache_clear()
+        return provenance.commit()
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    try:
+        assert commit() == "", "no checkout"
+        git("init")
+        assert commit() == "", "no commit"
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "m.py").write_text("X = 1\n")
+        git("add", ".")
+        git("commit", "-m", "one")
+        clean = commit()
+        assert re.fullmatch("[0-9a-f]{9,}", clean)
+        (tmp_path / "note.txt").write_text("beside the library\n")
+        assert commit() == clean
+        (tmp_path / "lib" / "m.py").write_text("X = 2\n")
+        assert commit() == clean + "+"
+        monkeypatch.setenv("PATH", "")
+        assert commit() == "", "no git"
+    finally:
+        provenance.commit.cache_clear()

@@ -168,6 +168,7 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
         for place in places:  # nobody else may be at these runs
             with pytest.raises(BlockingIOError), files.locked(place.folder / "lock", wait=False):
                 pass
+        time.sleep(0.2)
         return [
             small_runs.run(config, seed, place) for seed, place in zip(seeds, places, strict=True)
         ]
@@ -178,8 +179,13 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
     half = kept / "runs" / tasks[2].key() / ".checkpoint.safetensors.abc.part"
     half.parent.mkdir()
     half.write_text("half")
+    begun = time.perf_counter()
     records = run_together(tasks, kept / "runs", CPU)
+    wall = time.perf_counter() - begun
     assert asked == [[0, 2]] and records[1] == first and not half.exists()
+    seconds = [records[place]["row"]["seconds"] for place in (0, 2)]
+    assert 0.2 <= sum(seconds) <= wall + 0.02, "seeds that run as one share its time"
+    assert seconds[0] == pytest.approx(seconds[1], abs=0.02)
     assert records == [finished(kept / "runs" / t.key()) for t in tasks]
     assert run_together(tasks, kept / "runs", CPU) == records and len(asked) == 1
 

@@ -109,6 +109,29 @@ def test_wikitext_becomes_prose():
     assert clean(WIKITEXT) == joined.replace("long,\nand", "long, and")
 
 
+@pytest.mark.parametrize(
+    ("template", "prose"),
+    [
+        ("the 1990{{'s}}{{snd}}a decade", "the 1990's – a decade"),
+        ("{{lang-de|Aa}}", "Aa"),
+        ("{{transl|ar|DIN|al-jabr}}", "al-jabr"),
+        ("{{nihongo|Tokyo|東京|Tōkyō}}", "Tokyo"),
+        ("{{quote|A saying.|author=Someone}}", "A saying."),
+        ("water is {{chem|H|2|O}}", "water is H2O"),
+        ("{{convert|5|to|10|km|mi}} long", "5 to 10 km long"),
+        ("{{cvt|12000|sqft}} large", "12,000 sq ft large"),
+        ("about {{convert|-3.5|C}} cold", "about -3.5 °C cold"),
+        ("{{frac|3}} and {{frac|2|3}} and {{sfrac|1|2|3}} of it", "1/3 and 2/3 and 1 2/3 of it"),
+        ("{{OldStyleDate|4 May|1700|23 April}}", "4 May 1700"),
+        ("{{as of|2010}}, and {{as of|2010|lc=on}}", "As of 2010, and as of 2010"),
+        ("seen {{unknown template|with|words}} here", "seen here"),
+        ("seen {{nowrap}} here", "seen here"),
+    ],
+)
+def test_templates_that_stand_in_sentences(template, prose):
+    assert clean(template) == prose
+
+
 def test_only_articles_are_read():
     sent = export(
         ("One", "<ns>0</ns>", "first"),
