@@ -433,6 +433,19 @@ def test_figures_are_drawn(results):
         plt.close(figure)
 
 
+def test_a_network_of_fewer_seeds_says_so(results):
+    more = {
+        name: pd.concat([frame, frame[frame["variant"] != "layerskip"].assign(seed=1)])
+        for name, frame in results.frames.items()
+    }
+    figure = E20.figures["exits"](Results(results.slug, more))
+    names = [line.get_label() for line in figure.axes[0].lines]
+    assert "LayerSkip, one exit for all (1 seed)" in names
+    assert "Losses at every exit, one exit for all" in names
+    assert figure.get_suptitle().endswith("2 seeds")
+    plt.close(figure)
+
+
 def test_lines_go_through_their_points():
     costs, losses = np.array([0.9, 0.5, 0.7]), np.array([1.0, 3.0, 1.5])
     order = np.argsort(costs)

@@ -63,6 +63,9 @@ def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys)
     shown = tables.against_reported(results, e)
     assert shown.index.tolist() == ["Standard, 1 layer", "unigram", "bigram"]
     assert "embedded (sha256" in shown.attrs["caption"] and shown["n"].tolist() == [2, 1, 1]
+    assert "mean over n random seeds" in shown.attrs["caption"]
+    uncounted = tables.captioned(shown.drop(columns="n"), results())
+    assert "mean over 1 to 2 random seeds" in uncounted.attrs["caption"]
     gallery.show(e, "curve", results)
     plt.close("all")
     assert (results.folder / "00_start_here_curve.png").stat().st_size > 5_000

@@ -72,14 +72,17 @@ def second_pass(results: Results) -> Figure:
 
 
 def losses_by_depth(results: Results) -> Figure:
-    """Test loss of every exit used for all tokens, beside networks cut to that depth."""
-    curves = [
-        (f"{results.labels[v]}, one exit for all", fronts.single(v, rule="static"), colour, "-")
-        for v, colour in (("exits", 3), ("layerskip", 2))
-        if v in results.labels
-    ]
+    """Test loss of every exit used for all tokens, beside networks cut to that depth. A network of
+    fewer seeds than the title says so in its name."""
+    frame, curves = results(), []
+    for variant, colour in (("exits", 3), ("layerskip", 2)):
+        if variant in results.labels:
+            own, all_told = (tables.seeds(f) for f in (frame[frame["variant"] == variant], frame))
+            name = f"{results.labels[variant]}, one exit for all"
+            name += "" if own == all_told else f" ({own})"
+            curves.append((name, fronts.single(variant, rule="static"), colour, "-"))
     curves.append(("cut and healed", fronts.fixed, 0, "--"))
-    title = f"One network for all depths, or one each, {tables.seeds(results())}"
+    title = f"One network for all depths, or one each, {tables.seeds(frame)}"
     return _by_text(results, curves, title, 4.0, 3)
 
 

@@ -130,18 +130,26 @@ def seeds(frame: pd.DataFrame) -> str:
 
 
 def captioned(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Attach what the numbers stand on, shown by ``notebook.show``."""
-    table.attrs["caption"] = caption(frame)
+    """Attach what the numbers stand on, shown by ``notebook.show``. How many seeds: a column ``n``
+    of the table says it row by row, or else the caption."""
+    table.attrs["caption"] = caption(frame, "n" if "n" in table.columns else _counts(frame))
     return table
 
 
-def caption(frame: pd.DataFrame) -> str:
-    """One line: text with hash, size, device, code, and how intervals were made."""
+def _counts(frame: pd.DataFrame) -> str:
+    """How many seeds the variants have: "5", or "3 to 5" where they differ."""
+    counts = frame.groupby(["corpus", "size", "variant"])["seed"].nunique()
+    least, most = counts.min(), counts.max()
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def caption(frame: pd.DataFrame, n: str = "n") -> str:
+    """One line: text with hash, size, device, over how many seeds, how intervals were made."""
     texts = frame.drop_duplicates("corpus")
     names = ", ".join(f"{r.corpus} (sha256 {r.corpus_sha256[:12]})" for r in texts.itertuples())
     one = {c: "/".join(sorted(frame[c].astype(str).unique())) for c in ("size", "device")}
     return (
-        f"{names}; size {one['size']}; device {one['device']}; mean over n random seeds "
+        f"{names}; size {one['size']}; device {one['device']}; mean over {n} random seeds "
         "[95 % interval, Student's t; percent changes by logarithms]"
     )
 
