@@ -75,14 +75,15 @@ def losses_by_depth(results: Results) -> Figure:
     """Test loss of every exit used for all tokens, beside networks cut to that depth. A network of
     fewer seeds than the title says so in its name."""
     frame, curves = results(), []
+    most = tables.seeds(frame)
     for variant, colour in (("exits", 3), ("layerskip", 2)):
         if variant in results.labels:
-            own, all_told = (tables.seeds(f) for f in (frame[frame["variant"] == variant], frame))
+            own = tables.seeds(frame[frame["variant"] == variant])
             name = f"{results.labels[variant]}, one exit for all"
-            name += "" if own == all_told else f" ({own})"
+            name += "" if own == most else f" ({own})"
             curves.append((name, fronts.single(variant, rule="static"), colour, "-"))
     curves.append(("cut and healed", fronts.fixed, 0, "--"))
-    title = f"One network for all depths, or one each, {tables.seeds(frame)}"
+    title = f"One network for all depths, or one each, {most}"
     return _by_text(results, curves, title, 4.0, 3)
 
 
