@@ -58,6 +58,7 @@ class Exp19(CascadeParameters):
     the second corpus out. ``conditions``: ``decisive`` leaves out ablations and rivals, ``rivals``
     ablations and the reverse direction."""
 
+    seeds: int = whole(5, 1, 1_000)
     text_windows: int = whole(128, 2, 100_000)
     stopping_windows: int = whole(16, 1, 10_000)
     scored_windows: int = whole(96, 2, 100_000)
@@ -80,7 +81,7 @@ class Exp19(CascadeParameters):
     study_rates: str = reals("0.0001,0.0003,0.001,0.003,0.01", 0.0, 1.0, above=True)
     study_windows: int = whole(96, 0, 100_000)
     batch: int = whole(2, 1, 1_000)
-    cumulative_seeds: int = whole(3, 1, 1_000)
+    cumulative_seeds: int = whole(5, 1, 1_000)
     ablation_seeds: int = whole(1, 1, 1_000)
     conditions: str = choice("all", ("all", "decisive", "rivals"))
 

@@ -39,7 +39,7 @@ class Exp11(TwoTexts):
     """
 
     largest_scale: int = whole(50, 1, 1_000)
-    scale_seeds: int = whole(3, 1, 1_000)
+    scale_seeds: int = whole(5, 1, 1_000)
     scale_symbols: int = whole(300_000, 1, 100_000_000)
 
     QUICK = {**TwoTexts.QUICK, "largest_scale": 1, "scale_seeds": 1}
@@ -206,7 +206,7 @@ def scale_claim(method: str, times: int, words: str) -> Claim:
         f"scale-{method}-{chars // 1000}k",
         f"{words} at {chars:,} training characters ({limit})",
         change(f"{method}_{times}x", f"standard_{times}x"),
-        f"data order and limit of epochs as in standard training; {stopping}; three seeds",
+        f"data order and limit of epochs as in standard training; {stopping}",
         kind="own",
         expect="above" if method == "irt" else "below",
     )
