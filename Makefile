@@ -4,6 +4,7 @@ PIP_ARGS ?=
 NB ?=
 SIZE ?=
 VARIANTS ?=
+SEEDS ?=
 NAME ?=
 STUDY ?=
 COLAB_PYTHON ?=
@@ -19,13 +20,14 @@ PIP := pip>=25,<27
 override NB := $(value NB)
 override SIZE := $(value SIZE)
 override VARIANTS := $(value VARIANTS)
+override SEEDS := $(value SEEDS)
 override COLAB_PYTHON := $(value COLAB_PYTHON)
 override TORCH := $(value TORCH)
 override EXACT := $(value EXACT)
 override RECORD := $(value RECORD)
 override NAME := $(value NAME)
 override STUDY := $(value STUDY)
-export NB SIZE VARIANTS NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
+export NB SIZE VARIANTS SEEDS NAME STUDY COLAB_PYTHON TORCH EXACT PIP_ARGS
 comma := ,
 NUMBERS := $(sort $(foreach n,$(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)),$(firstword $(subst _, ,$(n)))))
 SHORT := $(patsubst 0%,%,$(NUMBERS))
@@ -84,8 +86,8 @@ reproduce: $(READY) ## train again at the full size, compare with the committed 
 verify: $(READY) ## what was run here against the committed tables, line by line (NB=03 SIZE=full; RECORD=1 keeps it for the front page)
 	@$(BIN)/python tools/results.py verify --size "$$SIZE" --only "$$NB" $(if $(RECORD),--record)
 
-outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full VARIANTS=..)
-	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB" --variants "$$VARIANTS"
+outstanding: $(READY) ## run what the committed tables lack and publish it as it ends (NB=14 SIZE=full VARIANTS=.. SEEDS=2,3)
+	@$(BIN)/python tools/experiments.py run --recorded --publish --size "$${SIZE:-full}" --only "$$NB" --variants "$$VARIANTS" --seeds "$$SEEDS"
 
 table: $(READY) ## every set of parameters that was run here, with its means
 	@$(BIN)/python tools/results.py table --size "$$SIZE"

@@ -12,7 +12,7 @@ It is trained with the same seeds on the same text, and appears, marked as their
 figures.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from lib.parameters import ParameterError, Parameters
 from lib.results import store
 from lib.results.claims import Claim, Measure
+from lib.results.forecast import forecast
 from lib.results.schema import COLUMNS, DIVERGED, THEIRS
 from lib.results.store import Results
 from lib.runs import devices, places
-from lib.runs.sweep import spoken, sweep
-from lib.runs.task import RECORD, Task
+from lib.runs.sweep import sweep
+from lib.runs.task import Task
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,12 @@ class Experiment:
         texts: Sequence[Any] | None = None,
         published: Callable[[Results], Any] | None = None,
         only: Sequence[str] = (),
+        seeds: Collection[int] = (),
     ) -> Results:
         """Run what is not finished, write the tables of this set of parameters, return them.
 
         ``published`` is called with the tables so far, while runs end. ``only`` as in ``tasks``.
+        ``seeds``: only these are trained, those of others appear where they are finished.
         Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
         device, what is to be done and how long it took us before anything is trained.
         """
@@ -170,8 +173,10 @@ class Experiment:
         places.begin_keeping()
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts, only)
-        keys = [task.key(device.type) for task in tasks]
         known = store.recorded(self.slug) if places.recorded_counts() else {}
+        if seeds:
+            tasks = self._of_seeds(tasks, seeds, known, device.type)
+        keys = [task.key(device.type) for task in tasks]
         order = {variant: place for place, variant in enumerate(self.variants)}
 
         def sort(pairs: list[tuple[Task, dict]]) -> list[tuple[Task, dict]]:
@@ -196,7 +201,7 @@ class Experiment:
             f"{'s' if len(texts) > 1 else ''}, device {devices.spoken(device)}",
             flush=True,
         )
-        print(self._forecast(tasks, keys, known, parameters), flush=True)
+        print(forecast(self.slug, tasks, known, parameters, device.type), flush=True)
         pairs = sweep(
             tasks, parameters.workers, device, parameters.engine, recorded=known, told=told
         )
@@ -209,33 +214,24 @@ class Experiment:
             print(f"diverged, and left out of means and claims: {counts}", flush=True)
         return results
 
-    def _forecast(
-        self, tasks: Sequence[Task], keys: Sequence[str], known: Mapping, parameters: Parameters
-    ) -> str:
-        """How long the runs that are not finished took where the committed tables were made."""
+    def _of_seeds(
+        self, tasks: Sequence[Task], seeds: Collection[int], known: Collection[str], device: str
+    ) -> list[Task]:
+        """The tasks of some seeds, and those of others that are finished, whose rows stay.
+
+        Raises ParameterError for a seed that no task has."""
+        there = {task.seed for task in tasks}
+        if unknown := sorted(set(seeds) - there):
+            raise ParameterError(
+                f"{self.slug} has no seed {unknown[0]} with these parameters; allowed: "
+                f"{', '.join(map(str, sorted(there)))}"
+            )
         runs = places.runs_folder()
-        left = {
-            key: task
-            for task, key in zip(tasks, keys, strict=True)
-            if key not in known and not (runs / key / RECORD).is_file()
-        }
-        waiting = {k: task.labels["variant"] for k, task in left.items() if not task.side}
-        if not left:
-            return "nothing is left to train"
-        if not waiting:
-            return f"{len(left)} to run beside finished ones; the time left is told as runs end"
-        seconds: dict[str, float] = {}
-        if store.has_committed(self.slug):
-            rows = store.committed(self.slug)()
-            rows = rows[rows["size"] == parameters.size]
-            seconds = rows.groupby("variant")["seconds"].mean().to_dict()
-        if not set(waiting.values()) <= seconds.keys():
-            return f"{len(waiting)} to train; the time left is told as runs end"
-        total = sum(seconds[variant] for variant in waiting.values())
-        return (
-            f"{len(waiting)} to train; on a core of ours they took {spoken(total)}, with "
-            f"{parameters.workers} at once about {spoken(total / parameters.workers)}"
-        )
+
+        def stays(task: Task) -> bool:
+            return task.key(device) in known or not task.missing(runs, device)
+
+        return [task for task in tasks if task.seed in seeds or stays(task)]
 
     def _shown(self) -> Results:
         """The committed rows of all texts and sizes: how the notebooks that are read were made."""

@@ -1,6 +1,6 @@
 """An experiment of small runs: seconds become milliseconds, all else is as in the real ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from small_runs import Small, Text, beside, run
@@ -25,12 +25,14 @@ class Smalls(Parameters):
 
 @dataclass(frozen=True)
 class SmallVariant:
-    """A value that is added to every perplexity; ``side`` adds the run beside."""
+    """A value that is added to every perplexity; ``side`` adds the run beside;
+    ``function``: what is run."""
 
     value: float = 1.0
     label: str = ""
     fate: str = ""
     side: bool = False
+    function: Callable = run
     mark: str = ""
     factors: dict = field(default_factory=dict)
 
@@ -38,7 +40,7 @@ class SmallVariant:
         training = Training(epochs=parameters.epochs, learning_rate=parameters.learning_rate)
         config = Small(self.value, self.fate, training, text, self.mark)
         for seed in range(parameters.seeds):
-            yield Run(run, config, seed)
+            yield Run(self.function, config, seed)
             if self.side:
                 yield Run(beside, config, seed, side=True)
 

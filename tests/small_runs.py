@@ -80,6 +80,17 @@ def beside(config: Small, seed: int, place: Place) -> Outcome:
     return Outcome(row, {"side": [{"twice": 2 * held["val_ppl"]}]})
 
 
+def earlier(config: Small, seed: int) -> list[tuple]:
+    """The run that another notebook has as a row."""
+    return [(keeps, config, seed, "best.safetensors")]
+
+
+@run_function("later", starts_from=earlier)
+def later(config: Small, seed: int, place: Place) -> Outcome:
+    """A run that starts from what another one has kept."""
+    return Outcome(place.starts(earlier, config, seed)[0].record()["row"])
+
+
 @run_function("keeps")
 def keeps(config: Small, seed: int, place: Place) -> Outcome:
     """A run that keeps weights."""

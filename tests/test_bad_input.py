@@ -370,6 +370,8 @@ TOOLS = [
     (["--only", "17", "-p", "depths", "1,64"], "'depths' is '1,64'; allowed: a whole number at"),
     (["--only", "03", "--variants", "irt,mine"], "no variant mine; allowed: standard, irt, hrm"),
     (["--only", "03,12", "--variants", "irt"], "12_two_layer_stage has no variant irt; allowed"),
+    (["--only", "03", "--seeds", "2,x"], "--seeds has 'x'; allowed: whole numbers, such as 2,3"),
+    (["--only", "00", "--size", "tiny", "--seeds", "7"], "has no seed 7 with these parameters"),
     (["--only", "03", "--size", "tiny", "--publish"], "size tiny is not published; allowed:"),
     (["--only", "03", "-p", "seeds", "3", "--publish"], "size custom is not published; allowed:"),
     (["--only", "19", "--size", "tiny", "-p", "base", "nowhere"], "base source 'nowhere' is not"),

@@ -10,6 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 from small_experiment import SmallVariant, experiment
+from small_runs import later
 
 from lib import checks
 from lib.character.experiments.e00_start_here import E00
@@ -22,10 +23,11 @@ from lib.figures import gallery
 from lib.parameters import ParameterError
 from lib.results import scoreboard, store, tables
 from lib.results.claims import NOT_MEASURABLE, change
+from lib.results.forecast import forecast
 from lib.results.schema import DIVERGED, THEIRS
 from lib.runs import places
 from lib.runs.places import ROOT
-from lib.runs.sweep import SweepFailed
+from lib.runs.sweep import SweepFailed, sweep
 from lib.training.loop import Training
 
 matplotlib.use("Agg")
@@ -97,6 +99,47 @@ def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[1] == (
         "2 to train; on a core of ours they took 3 min, with 2 at once about 90 s"
     )
+
+
+def test_the_time_told_counts_runs_of_other_notebooks_that_are_not_there(kept, capsys, monkeypatch):
+    e = experiment(base=SmallVariant(label="Base", function=later))
+    parameters = e.parameters(seeds=2)
+    tasks = e.tasks(parameters, e.texts(None))
+    starts = {key: 3600.0 for task in tasks for key in task.before(places.runs_folder())}
+    rows = pd.DataFrame(
+        {"variant": "base", "size": parameters.size, "seconds": [60.0, 60.0, 900.0]}
+    )
+
+    def told() -> str:
+        return forecast(e.slug, tasks, {}, parameters, "cpu")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lib.results.store.has_committed", lambda slug: True)
+        patch.setattr("lib.results.store.committed", lambda slug: lambda: rows)
+        assert (
+            told() == "2 to train, after 2 that they start from; the time left is told as runs end"
+        )
+        patch.setattr("lib.results.store.seconds", lambda keys: {k: starts[k] for k in keys})
+        assert told() == (
+            "2 to train, after 2 that they start from; on a core of ours they took 2.0 h, "
+            "with 1 at once about 2.0 h"
+        )
+    sweep(tasks)
+    assert told() == "nothing is left to train"
+    for task in tasks:
+        shutil.rmtree(places.runs_folder() / task.key())
+    assert told() == "2 to train; the time left is told as runs end", (
+        "what they start from is there"
+    )
+    kept_file = places.runs_folder() / next(iter(starts)) / "best.safetensors"
+    kept_file.unlink()
+    assert told().startswith("2 to train, after 1 that they start from")
+
+
+def test_committed_rows_tell_what_runs_took():
+    some = pd.read_csv(ROOT / "results" / "20_adaptive_or_fixed_depth.csv").iloc[:3]
+    assert store.seconds(list(some["run_id"])) == some.set_index("run_id")["seconds"].to_dict()
+    assert store.seconds([]) == {} and store.seconds(["0" * 12]) == {}
 
 
 def test_seeds_are_outermost_so_that_an_interrupted_sweep_has_whole_comparisons():

@@ -218,6 +218,22 @@ def test_recorded_runs_come_back_from_the_committed_tables(tmp_path, monkeypatch
         pd.testing.assert_frame_equal(again(name), full(name), check_dtype=False, rtol=1e-5)
 
 
+def test_some_seeds_are_trained_and_the_finished_rows_of_others_stay(tmp_path, monkeypatch):
+    """So that two machines share an experiment: each publishes beside what is committed."""
+    e = experiment(base=SmallVariant(1.0, "Base"), worse=SmallVariant(2.0, "Worse", side=True))
+    full = e.parameters.at("full")
+    store.publish(e.run(full, seeds=[1]))
+    assert store.committed(SLUG)()["seed"].tolist() == [1, 1]
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path / "another machine"))
+    monkeypatch.setenv("DEPTH_RECORDED", "1")
+    store.publish(e.run(full, seeds=[0, 2], only=["worse"]))
+    rows = store.committed(SLUG)()
+    assert rows.groupby("variant")["seed"].agg(list).to_dict() == {"base": [1], "worse": [0, 1, 2]}
+    assert store.committed(SLUG)("side")["seed"].tolist() == [0, 1, 2]
+    with pytest.raises(ParameterError, match="has no seed 3 with these parameters; allowed: 0, 1"):
+        e.run(full, seeds=[3])
+
+
 def test_whole_numbers_keep_their_digits():
     """In a table, beside empty cells, and after it was published and merged."""
     big = 2**62 + 1

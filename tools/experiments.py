@@ -3,6 +3,7 @@
 python tools/experiments.py run --only 14 --size full               what is not finished yet
 python tools/experiments.py run --only 03 -p corpus wikitext-2      any parameter, checked
 --variants exits,gated   some variants of one experiment; published rows of the others stay
+--seeds 2,3  train these only, so that machines share an experiment; what is finished stays
 --recorded   rows that are committed count as finished
 --publish    merge the tables into results/, as runs end (a report's sizes only)
 
@@ -54,6 +55,13 @@ def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
     return schema.checked({**schema.preset(size), **values})
 
 
+def whole(text: str) -> list[int]:
+    """The seeds that were typed. Raises ParameterError for what is no whole number."""
+    if wrong := [part for part in listed(text) if not part.isdecimal()]:
+        raise ParameterError(f"--seeds has {wrong[0]!r}; allowed: whole numbers, such as 2,3")
+    return [int(part) for part in listed(text)]
+
+
 def checked(slugs: list[str], given: argparse.Namespace) -> dict[str, Parameters]:
     """The parameters of every experiment. Raises ParameterError for whatever was typed that one of
     them refuses, before the first is run."""
@@ -72,13 +80,13 @@ def checked(slugs: list[str], given: argparse.Namespace) -> dict[str, Parameters
 
 def run(slugs: list[str], given: argparse.Namespace) -> None:
     """Run the experiments one after the other; publishes what has ended even if some runs fail."""
-    asked = checked(slugs, given)
+    asked, seeds = checked(slugs, given), whole(given.seeds)
     for slug, own in asked.items():
         print(f"\n{slug}, size {own.size}", flush=True)
         experiment = registry.experiment(slug)
         published = partial(store.publish, variants=tuple(experiment.variants))
         results = experiment.run(
-            own, published=published if given.publish else None, only=listed(given.variants)
+            own, None, published if given.publish else None, listed(given.variants), seeds
         )
         if given.publish:
             print(f"published: {', '.join(published(results))}", flush=True)
@@ -93,6 +101,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[])
     parser.add_argument("--variants", default="", help="ids, such as exits,gated")
+    parser.add_argument("--seeds", default="", help="some random seeds, such as 2,3")
     parser.add_argument("--recorded", action="store_true")
     parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()

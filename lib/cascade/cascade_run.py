@@ -94,11 +94,16 @@ class ServedRun:
         _servable(self.cascade.cascade)
 
 
-@run_function("served-cascade", version=2)
+def _cascade(config: ServedRun | CascadeSpeed, seed: int) -> list[tuple]:
+    """The cascade that is served or timed."""
+    return [(run, config.cascade, seed)]
+
+
+@run_function("served-cascade", version=2, starts_from=_cascade)
 def run_served(config: ServedRun, seed: int, place: Place) -> Outcome:
     """The cascade's own row and tables, its operations a token, and the table ``served``: one line
     for every number of stages."""
-    whole = place.need(run, config.cascade, seed).record()
+    whole = place.starts(_cascade, config, seed)[0].record()
     data, stages, rules, first = _finished(config.cascade, seed, place)
     rates = [line["reached"] for line in whole["tables"]["stages"][1:]]
     alone, ours = cascade_flops(
@@ -166,10 +171,10 @@ class CascadeSpeed:
         _servable(self.cascade.cascade)
 
 
-@run_function("cascade-speed", version=2)
+@run_function("cascade-speed", version=2, starts_from=_cascade)
 def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
     """Table ``speed``: a line a batch size and kind of work, base and cascade in turns."""
-    place.need(run, config.cascade, seed)
+    place.starts(_cascade, config, seed)
     data, stages, rules, _ = _finished(config.cascade, seed, place)
     model = _model(config.cascade, data, stages, rules)
     lines: list[dict[str, Any]] = []

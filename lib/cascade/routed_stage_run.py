@@ -92,7 +92,12 @@ class RoutedStageRun:
             )
 
 
-@run_function("routed-stage")
+def _adaptation(config: RoutedStageRun, seed: int) -> list[tuple]:
+    """The adaptation of the base that the stage is behind, if any."""
+    return [(baseline_run.run, config.behind, seed, ADAPTER_FILE)] if config.behind else []
+
+
+@run_function("routed-stage", starts_from=_adaptation)
 def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
     """Train one stage and score it on valid, test and, if there, WikiText-2."""
     data = config.dataset.open(place.device)
@@ -101,7 +106,8 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
     if config.behind is None:
         parts = {name: part.features for name, part in plain.items()}
     else:
-        adapter = _Adapter(config.behind, data, seed, place)
+        (kept,) = place.starts(_adaptation, config, seed)
+        adapter = _Adapter(config.behind, data, seed, kept)
         parts = {name: adapter.features(part) for name, part in plain.items()}
 
     scale = stream_scale(base, data.windows["train"].inputs[:2].to(place.device))
@@ -182,10 +188,9 @@ def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
 
 
 class _Adapter:
-    """The base with the low-rank matrices of another run, which is made now if it is not there."""
+    """The base with the low-rank matrices that a finished run has kept."""
 
-    def __init__(self, config: BaselineRun, data: OpenDataset, seed: int, place: Place):
-        kept = place.need(baseline_run.run, config, seed, ADAPTER_FILE)
+    def __init__(self, config: BaselineRun, data: OpenDataset, seed: int, kept: Place):
         self.base, self.config = data.base, config
         self.tail, self.sha256 = baseline_run.adapted_tail(config, data, seed, kept)
         self.weights = kept.record()["row"]["params"]

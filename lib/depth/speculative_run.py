@@ -14,7 +14,7 @@ from lib.depth.generation import Session, write
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
-from lib.depth.network import DepthRun, network_of
+from lib.depth.network import KEPT, DepthRun, learn, load_network
 from lib.depth.speculative import Count, Drafter, frequent
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
@@ -49,10 +49,17 @@ class Speculative:
             raise ValueError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
 
 
-@run_function("depth-speculative")
+def _network(config: Speculative, seed: int) -> list[tuple]:
+    """The network that drafts and writes."""
+    return [(learn, config.network, seed, KEPT)]
+
+
+@run_function("depth-speculative", starts_from=_network)
 def run(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding``: a text, batch and prompt length each; the first round is not timed."""
-    llama, _, trained = network_of(config.network, seed, place)
+    there = place.starts(_network, config, seed)[0]
+    llama, _ = load_network(config.network, there)
+    trained = there.record()
     model = plain_model(config.network.base.load().model, llama)
     model.generation_config.eos_token_id = None  # every text is as long as was asked
     model.generation_config.pad_token_id = 0

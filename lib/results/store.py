@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,17 @@ def committed(slug: str) -> Results:
 def has_committed(slug: str) -> bool:
     """Whether an experiment has committed tables."""
     return (TABLES / f"{slug}.csv").is_file()
+
+
+def seconds(keys: Collection[str]) -> dict[str, float]:
+    """What runs took, by key, as far as the committed tables tell."""
+    found: dict[str, float] = {}
+    for path in sorted(TABLES.glob("[0-9][0-9]_*.csv")) if keys else ():
+        names = set(pd.read_csv(path, nrows=0))
+        if {"run_id", "seconds"} <= names:
+            rows = pd.read_csv(path, dtype={"run_id": str}).set_index("run_id")["seconds"]
+            found |= rows[rows.index.isin(keys)].to_dict()
+    return found
 
 
 def recorded(slug: str) -> dict[str, dict[str, Any]]:

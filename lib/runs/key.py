@@ -15,17 +15,26 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 KEY_DIGITS = 12
 
 
-def run_function(name: str, version: int = 1) -> Callable[[Callable], Callable]:
-    """Declare a function as one that runs: ``name`` and ``version`` enter the key of its runs."""
+def run_function(
+    name: str,
+    version: int = 1,
+    starts_from: Callable[[Any, int], Iterable[tuple]] = lambda config, seed: (),
+) -> Callable[[Callable], Callable]:
+    """Declare a function as one that runs: ``name`` and ``version`` enter the key of its runs.
+
+    ``starts_from(config, seed)``: the runs of other rows and notebooks that it needs finished, each
+    as the arguments of ``Place.need``. It serves the forecast of time and enters no key.
+    """
 
     def declare(function: Callable) -> Callable:
         function.run_name, function.run_version = name, version
+        function.starts_from = starts_from
         return function
 
     return declare

@@ -53,6 +53,10 @@ class Place:
         run_one(task, self.folder.parent, self.device, kept)
         return Place(self.folder.parent / task.key(self.device.type), self.device)
 
+    def starts(self, starts_from: Callable, config: Any, seed: int) -> list["Place"]:
+        """The places of the runs that a function declared to start from."""
+        return [self.need(*run) for run in starts_from(config, seed)]
+
     def record(self) -> dict[str, Any]:
         """The record of the finished run in this place."""
         return files.read_record(self.folder / RECORD)
@@ -82,6 +86,20 @@ class Task:
     @property
     def name(self) -> str:
         return f"{self.labels.get('variant', self.function.run_name)}, seed {self.seed}"
+
+    def missing(self, runs: Path, device: str = "cpu", kept: Sequence[str] = ()) -> bool:
+        """Whether it is to be run: no record is there, or not all files that it must have left."""
+        folder = runs / self.key(device)
+        return not all((folder / name).is_file() for name in (RECORD, *kept))
+
+    def before(self, runs: Path, device: str = "cpu") -> dict[str, "Task"]:
+        """By key, the runs that it starts from and that are to be run, or whose own starts are."""
+        found: dict[str, Task] = {}
+        for function, config, seed, *kept in self.function.starts_from(self.config, self.seed):
+            task = Task(function, config, seed, {"variant": function.run_name})
+            if task.missing(runs, device, kept) or task.before(runs, device):
+                found[task.key(device)] = task
+        return found
 
 
 @dataclass(frozen=True)
