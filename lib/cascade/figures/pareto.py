@@ -200,12 +200,12 @@ def _kept_gain(results: Results, stage: str) -> Figure:
         axes.set_title(title)
     panels[0].set_ylabel("share of the whole gain kept (in nats)")
     kept = [
-        f"{100 * np.interp(READ, *line.get_data()):.0f} % of {axes.get_title()}"
+        f"{100 * np.interp(READ, *line.get_data()):.0f} % ({axes.get_title()})"
         for axes in panels
         for line in axes.lines
         if line.get_label() == f"by {RULE_NAMES['gate']}"
     ]
-    found = f"Routing {100 * READ:.0f} % by the gate keeps of the gain: {', '.join(kept)}"
+    found = f"Routing {100 * READ:.0f} % by the gate keeps of the gain {', '.join(kept)}"
     figure.suptitle(f"{found}\n({_stands_on(frame, routes)})")
     style.legend(
         figure,
