@@ -263,6 +263,18 @@ def test_a_run_that_fails_has_no_loss(corpus):
         assert again["valid_loss"].tolist() == [2.0]
 
 
+def test_losses_on_another_text_of_the_same_name_give_way(corpus, capsys):
+    losses = [(Choice(), 1_000, None)]
+    other = replace(corpus, valid=corpus.valid[::-1])
+    assert other.sha256 != corpus.sha256 and other.name == corpus.name
+    table = pd.DataFrame(tuning.rows_of("irt_1", corpus, "dropout", losses))
+    table = tuning.merged(table, tuning.rows_of("standard_1", corpus, "dropout", losses))
+    assert len(table) == 2 and capsys.readouterr().out == ""
+    table = tuning.merged(table, tuning.rows_of("standard_1", other, "dropout", losses))
+    assert table["corpus_sha256"].tolist() == [other.sha256]
+    assert capsys.readouterr().out == "2 rows of another text of this name give way\n"
+
+
 def results() -> Results:
     """Three seeds of the one-layer trio, tuned and not, and of one pair on a larger text."""
     rows = []

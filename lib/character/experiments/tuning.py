@@ -102,9 +102,16 @@ def rows_of(
 
 
 def merged(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The table with rows added; of the same run the first row stays, one with a loss before one
-    without."""
-    own = pd.DataFrame(rows)
+    """The table with rows of one text added; of the same run the first row stays, one with a loss
+    before one without. Rows of another text of the same name and size give way, whatever their
+    method: methods are compared on one text."""
+    own, text = pd.DataFrame(rows), rows[0]
+    if len(table):
+        same = (table["corpus"] == text["corpus"]) & (table["train_chars"] == text["train_chars"])
+        other = same & (table["corpus_sha256"] != text["corpus_sha256"])
+        if other.any():
+            print(f"{other.sum()} rows of another text of this name give way", flush=True)
+        table = table[~other]
     both = pd.concat([table, own], ignore_index=True) if len(table) else own
     both = both.sort_values("valid_loss", key=pd.isna, kind="stable")
     both = both.drop_duplicates([*KEYS, *NUMBERS, "seed"], keep="first")
