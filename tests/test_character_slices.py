@@ -179,9 +179,28 @@ def test_table_and_figure_say_over_what_their_intervals_are():
         and "Student's t over the slices' means" in table.attrs["caption"]
     )
     figure = E23.figures["slices"](given)
-    assert figure.get_suptitle() == "All 5 slices agree in sign in 0 of 1 comparisons (wikipedia)"
+    said = figure.get_suptitle().replace("\u00a0", " ")
+    assert said == "Comparisons in which all slices agree in sign: 0 of 1 on wikipedia"
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert ticks == [*(f"slice {i}" for i in range(1, 6)), "over slices", "over seeds"]
+    plt.close("all")
+
+
+def test_texts_are_drawn_apart():
+    one = results(spread((-5.0, -4.0, -6.0, -5.5, 0.5)))
+    other = results(spread((5.0, 4.0, 6.0, 5.5, 4.5)))
+    frames = {
+        name: pd.concat([frame, other.frames[name].assign(corpus="repeated")])
+        for name, frame in one.frames.items()
+    }
+    figure = E23.figures["slices"](replace(one, frames=frames))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"{IRT.words}\nwikipedia", f"{IRT.words}\nrepeated"]
+    means = [sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|")
+             for axes in figure.axes]  # fmt: skip
+    assert all(x < 0 for x in means[0]) and all(x > 0 for x in means[1])
+    said = figure.get_suptitle().replace("\u00a0", " ")
+    assert said.endswith("agree in sign: 0 of 1 on wikipedia, 1 of 1 on repeated")
     plt.close("all")
 
 

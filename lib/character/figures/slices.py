@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.character.slices import Headline, mean, over_seeds
 from lib.figures import alternative, methods, style
-from lib.figures.panels import grid_of_panels
+from lib.figures.panels import grid_of_panels, heading
 from lib.results.statistics import Interval, percent_interval
 from lib.results.store import Results
 
@@ -16,24 +16,32 @@ PALE = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
 
 
 def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
-    """Draw the change on each slice, a panel a headline; ``treatments``: the label of its arm.
+    """Draw the change on each slice, a panel a text and headline; ``treatments``: the label of its
+    arm.
 
     Above, a row a slice: its seeds and their mean. Below, the interval over all slices and that
     which seeds alone leave.
     """
 
     def draw(results: Results) -> Figure:
-        found = {h: values for h in headlines if (values := h.shown(results))}
-        names = [headline.words for headline in found]
-        figure, axes = grid_of_panels(names, title(found, results), 2.5)
-        for panel, (headline, values) in zip(axes, found.items(), strict=True):
+        found = {
+            (text, headline): values
+            for text in results.corpora
+            for headline in headlines
+            if (values := headline.shown(results.on(text)))
+        }
+        several = len(results.corpora) > 1
+        names = [f"{h.words}\n{text}" if several else h.words for text, h in found]
+        figure, axes = grid_of_panels(names, "", 2.5)
+        heading(figure, "Comparisons in which all slices agree in sign", agreeing(found))
+        for panel, ((_, headline), values) in zip(axes, found.items(), strict=True):
             colour = methods.method_of(treatments[headline.name]) or methods.BLUE
             _panel(panel, values, colour)
         style.legend(figure, _key(), columns=4)
         told = (
-            f"{headline.words} {percent_interval([mean(v) for v in values.values()])} % over"
-            f" slices, {over_seeds(values)} % over seeds"
-            for headline, values in found.items()
+            f"{headline.words} on {text} {percent_interval([mean(v) for v in values.values()])} %"
+            f" over slices, {over_seeds(values)} % over seeds"
+            for (text, headline), values in found.items()
         )
         alternative.say(figure, f"Change and interval: {'; '.join(told)}.")
         return figure
@@ -41,16 +49,14 @@ def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
     return draw
 
 
-def title(found: dict[Headline, dict[int, np.ndarray]], results: Results) -> str:
-    """What was found, in words: in how many comparisons all slices agree in sign."""
-    agree = sum(
-        len({mean(values) > 0 for values in by_slice.values()}) == 1 for by_slice in found.values()
-    )
-    slices = max((len(by_slice) for by_slice in found.values()), default=0)
-    return (
-        f"All {slices} slices agree in sign in {agree} of {len(found)} comparisons "
-        f"({', '.join(results.corpora)})"
-    )
+def agreeing(found: dict[tuple[str, Headline], dict[int, np.ndarray]]) -> dict[str, str]:
+    """By text, in how many comparisons all slices agree in sign."""
+    said = {}
+    for text in dict.fromkeys(text for text, _ in found):
+        own = [values for (name, _), values in found.items() if name == text]
+        agree = sum(len({mean(changes) > 0 for changes in values.values()}) == 1 for values in own)
+        said[text] = f"{agree} of {len(own)}"
+    return said
 
 
 def _panel(axes: Axes, values: dict[int, np.ndarray], colour: str) -> None:
