@@ -32,7 +32,7 @@ def by_slice(headlines: tuple[Headline, ...], treatments: dict[str, str]):
         }
         several = len(results.corpora) > 1
         names = [f"{h.words}\n{text}" if several else h.words for text, h in found]
-        figure, axes = grid_of_panels(names, "", 2.5)
+        figure, axes = grid_of_panels(names, "", 2.25)
         heading(figure, "Comparisons in which all slices agree in sign", agreeing(found))
         for panel, ((_, headline), values) in zip(axes, found.items(), strict=True):
             colour = methods.method_of(treatments[headline.name]) or methods.BLUE
