@@ -823,7 +823,8 @@ def gates_table(results: Results) -> pd.DataFrame:
     if len(found) < 2:
         return pd.DataFrame()
     table = pd.DataFrame(found).round(3).rename_axis("share routed")
-    return tables.captioned(table, one(results)())
+    whole, shown = one(results)(), {variant for variant, _ in GATES_SHOWN.values()}
+    return tables.captioned(table, whole[whole["variant"].isin(shown)])
 
 
 def reversed_table(results: Results) -> pd.DataFrame:
@@ -869,7 +870,9 @@ def routes_table(results: Results) -> pd.DataFrame:
     table = wide[[rule for rule in SHOWN_RULES if rule in wide]].rename(columns=SHOWN_RULES)
     table.insert(1, "chance", gate["test_chance_ppl"].mean())
     table["FLOPs (gate)"] = gate["flops"].mean()
-    return tables.captioned(table.round(3).rename_axis("share routed"), one(results)())
+    whole = one(results)()
+    table = table.round(3).rename_axis("share routed")
+    return tables.captioned(table, whole[whole["variant"] == "all_1"])
 
 
 def chosen_table(results: Results, budget: float) -> pd.DataFrame:
