@@ -219,7 +219,8 @@ class Experiment:
     ) -> list[Task]:
         """The tasks of some seeds, and those of others that are finished, whose rows stay.
 
-        Raises ParameterError for a seed that no task has."""
+        Raises ParameterError for a seed that no task has.
+        """
         there = {task.seed for task in tasks}
         if unknown := sorted(set(seeds) - there):
             raise ParameterError(

@@ -55,7 +55,7 @@ def parameters(slug: str, size: str, given: list[list[str]]) -> Parameters:
     return schema.checked({**schema.preset(size), **values})
 
 
-def whole(text: str) -> list[int]:
+def typed_seeds(text: str) -> list[int]:
     """The seeds that were typed. Raises ParameterError for what is no whole number."""
     if wrong := [part for part in listed(text) if not part.isdecimal()]:
         raise ParameterError(f"--seeds has {wrong[0]!r}; allowed: whole numbers, such as 2,3")
@@ -80,7 +80,7 @@ def checked(slugs: list[str], given: argparse.Namespace) -> dict[str, Parameters
 
 def run(slugs: list[str], given: argparse.Namespace) -> None:
     """Run the experiments one after the other; publishes what has ended even if some runs fail."""
-    asked, seeds = checked(slugs, given), whole(given.seeds)
+    asked, seeds = checked(slugs, given), typed_seeds(given.seeds)
     for slug, own in asked.items():
         print(f"\n{slug}, size {own.size}", flush=True)
         experiment = registry.experiment(slug)
