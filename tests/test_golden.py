@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
@@ -64,6 +65,18 @@ def test_golden_numbers_are_not_kept_over_a_default_that_changed(tmp_path, monke
         tool.main()
     assert "Block.width has the default 9, it was 8" in end.value.code
     assert json.loads(kept.read_text()) != now
+
+
+def test_golden_numbers_use_nothing_that_other_processes_have_kept(monkeypatch, tmp_path):
+    """Neither their runs nor their cached states, which may have gone another way to the last
+    digit."""
+    tool, seen = load_tool("golden"), {}
+    monkeypatch.setattr(sys, "argv", ["golden.py", "check", "--only", "03"])
+    with patch.dict(os.environ, DEPTH_KEEP=str(tmp_path), DEPTH_CACHE=str(tmp_path)):
+        monkeypatch.setattr(tool, "check", lambda slugs: seen.update(os.environ) or [])
+        tool.main()
+    assert seen["DEPTH_KEEP"] != str(tmp_path) and seen["DEPTH_CACHE"] != str(tmp_path)
+    assert Path(seen["DEPTH_CACHE"]).is_relative_to(seen["DEPTH_KEEP"])
 
 
 def test_an_experiment_without_golden_numbers_is_named(monkeypatch, tmp_path):

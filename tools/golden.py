@@ -95,7 +95,8 @@ def main() -> None:
         if moved := [sentence for sentence in changed if "default (gone)" not in sentence]:
             sys.exit("; ".join(moved))  # else keeping numbers would hide them
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["DEPTH_KEEP"] = folder
+        # a cache of their own: states that other processes keep went another way
+        os.environ.update(DEPTH_KEEP=folder, DEPTH_CACHE=str(Path(folder) / "cache"))
         if given.action == "write":
             for slug in slugs:
                 golden.keep(slug, golden.compute(registry.experiment(slug)))
