@@ -101,7 +101,7 @@ def test_the_time_is_told_before_anything_is_trained(kept, capsys, monkeypatch):
     )
 
 
-def test_the_time_told_counts_runs_of_other_notebooks_that_are_not_there(kept, capsys, monkeypatch):
+def test_the_time_told_counts_runs_of_other_notebooks_that_are_not_there(kept, monkeypatch):
     e = experiment(base=SmallVariant(label="Base", function=later))
     parameters = e.parameters(seeds=2)
     tasks = e.tasks(parameters, e.texts(None))
