@@ -199,6 +199,13 @@ def choices_table(methods: Mapping[str, Method]) -> pd.DataFrame:
     return frame
 
 
+def grids(methods: Mapping[str, Method]) -> list[pd.DataFrame]:
+    """The tables of the grid of every text and size on which a method was tuned."""
+    texts = choices.kept()[["corpus", "train_chars"]].drop_duplicates()
+    pairs = texts.itertuples(index=False, name=None)
+    return [table for corpus, chars in pairs for table in grid_tables(methods, corpus, chars)]
+
+
 def grid_tables(methods: Mapping[str, Method], corpus: str, chars: int) -> list[pd.DataFrame]:
     """Validation perplexity at every point of the grid, a column a method; none if not tuned.
 

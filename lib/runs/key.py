@@ -29,7 +29,8 @@ def run_function(
     """Declare a function as one that runs: ``name`` and ``version`` enter the key of its runs.
 
     ``starts_from(config, seed)``: the runs of other rows and notebooks that it needs finished, each
-    as the arguments of ``Place.need``. It serves the forecast of time and enters no key.
+    as the arguments of ``Place.need``. Only the forecast of time reads it, so it is given where
+    such a run may take long and is not counted within the function's own row. It enters no key.
     """
 
     def declare(function: Callable) -> Callable:
