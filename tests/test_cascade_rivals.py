@@ -11,11 +11,11 @@ from test_cascade_routed import COUNTS, PLAN, TRAINING  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lib.base.head import loss_by_token, summed_loss
-from lib.cascade import baseline_run, routed_stage_run, second_pass_run
+from lib.cascade import routed_stage_run
 from lib.cascade.adaptation_text import text_parts
 from lib.cascade.adapted import adapted_part
 from lib.cascade.all_tokens import RULES, route_values
-from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun, adapted_tail
+from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun, adapted_tail, run_baseline
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.between_rates import at_flops, at_rate, at_share, paired_change
 from lib.cascade.cost import matrix_weights, relative_flops, second_pass_flops
@@ -27,9 +27,9 @@ from lib.cascade.figures import pareto
 from lib.cascade.gate import FREQUENCY, SEEN, JointGate, best_wide_gate, joint_loss, with_frequency
 from lib.cascade.query_stage import query_stage
 from lib.cascade.routed import RoutedForCausalLM
-from lib.cascade.routed_stage_run import RoutedStageRun
+from lib.cascade.routed_stage_run import RoutedStageRun, run_routed_stage
 from lib.cascade.second_pass import SecondPass
-from lib.cascade.second_pass_run import SecondPassRun
+from lib.cascade.second_pass_run import SecondPassRun, run_second_pass
 from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.claims import NOT_MEASURABLE, decide
@@ -75,12 +75,16 @@ def test_what_is_off_is_no_part_of_a_key(every, dataset):
     assert not {"rules", "holding", "behind"} & set(told)
     assert "keep" not in described(BaselineRun(dataset, PLAN, TRAINING, "tuned"))
     seen = replace(every, rules=(*RULES, "wide_gate"))
-    assert run_key(routed_stage_run.run, seen, 0) != run_key(routed_stage_run.run, every, 0)
+    assert run_key(run_routed_stage, seen, 0) != run_key(run_routed_stage, every, 0)
 
 
 def test_one_rule_more_leaves_all_other_numbers_as_they_are(every, tmp_path):
-    plain = run_in(tmp_path / "a", routed_stage_run.run, every)
-    wide = run_in(tmp_path / "b", routed_stage_run.run, replace(every, rules=(*RULES, "wide_gate")))
+    plain = run_in(tmp_path / "a", run_routed_stage, every)
+    wide = run_in(
+        tmp_path / "b",
+        run_routed_stage,
+        replace(every, rules=(*RULES, "wide_gate")),
+    )
     assert plain.row == wide.row and plain.tables["curve"] == wide.tables["curve"]
     own = [line for line in wide.tables["routes"] if line["rule"] != "wide_gate"]
     assert own == plain.tables["routes"]
@@ -89,8 +93,8 @@ def test_one_rule_more_leaves_all_other_numbers_as_they_are(every, tmp_path):
 
 
 def test_weights_are_kept_without_a_number_moving(adapter, tmp_path):
-    kept = run_in(tmp_path / "a", baseline_run.run, adapter)
-    plain = run_in(tmp_path / "b", baseline_run.run, replace(adapter, keep=False))
+    kept = run_in(tmp_path / "a", run_baseline, adapter)
+    plain = run_in(tmp_path / "b", run_baseline, replace(adapter, keep=False))
     assert kept.row == plain.row
     assert (tmp_path / "a" / ADAPTER_FILE).is_file() != (tmp_path / "b" / ADAPTER_FILE).is_file()
 
@@ -235,12 +239,12 @@ def test_an_untrained_gate_is_the_share_and_orders_as_its_read_out(base, dataset
 def test_a_gate_is_trained_with_its_stage(joint, tmp_path):
     # thresholds of routes are set on as many training windows as the gate's own: on all of them
     joint = replace(joint, text=replace(PLAN, look=4))
-    first, again = (run_in(tmp_path / name, routed_stage_run.run, joint, 1) for name in "ab")
+    first, again = (run_in(tmp_path / name, run_routed_stage, joint, 1) for name in "ab")
     assert first.row == again.row and first.tables == again.tables
     data = joint.dataset.open()
     look = data.features("valid").windows(0, 4)
     assert first.row["start_val_ppl"] == pytest.approx(perplexity(look.scalars["loss"]), rel=1e-6)
-    plain = run_in(tmp_path / "c", routed_stage_run.run, replace(joint, rates=()), 1)
+    plain = run_in(tmp_path / "c", run_routed_stage, replace(joint, rates=()), 1)
     assert first.row["test_ppl"] == pytest.approx(plain.row["test_ppl"])
     stage = query_stage(data.base.model, 2)
     assert first.row["params"] == trained_weights(stage) + 32 + 1
@@ -265,7 +269,7 @@ def test_the_mean_of_the_gate_is_held_at_the_share(joint, monkeypatch, tmp_path)
     for holding in (0.0, 100.0):
         fast = replace(joint.training, learning_rate=0.02, epochs=4)
         config = replace(joint, training=fast, rates=(), holding=holding)
-        run_in(tmp_path / f"{holding}", routed_stage_run.run, config)
+        run_in(tmp_path / f"{holding}", run_routed_stage, config)
     assert means["free"][0] == means["held"][0] == pytest.approx(0.25)
     assert means["free"][-1] > 0.4, "where the stage gains, the gate opens"
     assert means["held"][-1] == pytest.approx(0.25, abs=0.05)
@@ -298,8 +302,8 @@ def test_features_of_an_adapted_base_are_the_bases_own_before_training(base, dat
 def test_a_stage_stands_behind_an_adapted_base(every, adapter, tmp_path):
     rules = ("entropy", "gate", "oracle")
     config = replace(every, layers=1, rules=rules, behind=adapter)
-    outcome = run_in(tmp_path / "stage", routed_stage_run.run, config, 1)
-    made = Place(tmp_path / run_key(baseline_run.run, adapter, 1))
+    outcome = run_in(tmp_path / "stage", run_routed_stage, config, 1)
+    made = Place(tmp_path / run_key(run_baseline, adapter, 1))
     alone = made.record()["row"]
     data = config.dataset.open()
     row = outcome.row
@@ -320,7 +324,7 @@ def test_a_stage_stands_behind_an_adapted_base(every, adapter, tmp_path):
         RoutedForCausalLM.assemble(data.base, tmp_path / "stage", "gate", 0.0)
     with pytest.raises(ValueError, match="are not those of this adaptation"):
         adapted_tail(replace(adapter, layers=2), data, 1, made)
-    again = run_in(tmp_path / "again", routed_stage_run.run, config, 1)
+    again = run_in(tmp_path / "again", run_routed_stage, config, 1)
     assert again.row == row and again.tables == outcome.tables
 
 
@@ -416,7 +420,7 @@ def test_flops_of_a_second_pass(base):
 @pytest.mark.parametrize("rule", ["everything", "entropy"])
 def test_second_passes_train_and_repeat(dataset, feedback, rule, tmp_path):
     config = SecondPassRun(dataset, PLAN, TRAINING, feedback, rule, 0.25, 3, 2)
-    first, again = (run_in(tmp_path / name, second_pass_run.run, config, 1) for name in "ab")
+    first, again = (run_in(tmp_path / name, run_second_pass, config, 1) for name in "ab")
     assert first.row == again.row
     row = first.row
     assert row["test_ppl"] != row["base_test_ppl"]

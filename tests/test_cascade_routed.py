@@ -6,10 +6,9 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lib.cascade import baseline_run, routed_stage_run, speed_run
 from lib.cascade.adaptation_text import TextPlan, text_parts
 from lib.cascade.all_tokens import RULES, rule_mask, template_mask
-from lib.cascade.baseline_run import BaselineRun
+from lib.cascade.baseline_run import BaselineRun, run_baseline
 from lib.cascade.baselines import Tail, states_under, trained_weights
 from lib.cascade.cost import matrix_weights, relative_flops
 from lib.cascade.dataset import WIKITEXT
@@ -20,9 +19,9 @@ from lib.cascade.features import TokenFeatures
 from lib.cascade.gate import fit_gate
 from lib.cascade.query_stage import Keys, query_stage, stream_scale
 from lib.cascade.routed import RoutedConfig, RoutedForCausalLM
-from lib.cascade.routed_stage_run import RoutedStageRun
+from lib.cascade.routed_stage_run import RoutedStageRun, run_routed_stage
 from lib.cascade.routes import cut
-from lib.cascade.speed_run import SpeedRun
+from lib.cascade.speed_run import SpeedRun, run_route_speed
 from lib.results.store import Absent
 from lib.runs.task import Place
 from lib.training.loop import Training
@@ -209,7 +208,7 @@ def test_every_condition_trains_and_repeats(plan, change, tmp_path):
     config = replace(plan, **change)
     for name in "ab":
         (tmp_path / name).mkdir()
-    first, again = (routed_stage_run.run(config, 1, Place(tmp_path / name)) for name in "ab")
+    first, again = (run_routed_stage(config, 1, Place(tmp_path / name)) for name in "ab")
     assert first.row == again.row
     assert first.row["base_test_ppl"] != first.row["test_ppl"]
     if config.start in ("residual", "copied"):
@@ -227,7 +226,7 @@ def test_what_a_stage_is_trained_on_and_where_it_stands_change_it(plan, tmp_path
     for number, change in enumerate(changes):
         (tmp_path / str(number)).mkdir()
         config = replace(plan, layers=1, **change)
-        found.add(routed_stage_run.run(config, 1, Place(tmp_path / str(number))).row["test_ppl"])
+        found.add(run_routed_stage(config, 1, Place(tmp_path / str(number))).row["test_ppl"])
     assert len(found) == len(changes)
 
 
@@ -255,7 +254,7 @@ def test_conditions_that_cannot_be_are_refused(plan):
 
 def test_routes_agree_with_the_run_they_come_from(plan, place):
     config = replace(plan, rule="everything", trained="all", rates=(0.0, 0.3, 1.0))
-    outcome = routed_stage_run.run(config, 0, place)
+    outcome = run_routed_stage(config, 0, place)
     lines = outcome.tables["routes"]
     assert {line["rule"] for line in lines} == set(RULES)
     for line in lines:
@@ -274,14 +273,14 @@ def test_baselines_run_and_repeat(dataset, kind, tmp_path):
     rows = []
     for name in "ab":
         (tmp_path / name).mkdir()
-        rows.append(baseline_run.run(config, 0, Place(tmp_path / name)).row)
+        rows.append(run_baseline(config, 0, Place(tmp_path / name)).row)
     assert rows[0]["flops"] == 1 and rows[0] == rows[1]
     assert (rows[0]["test_ppl"] == rows[0]["base_test_ppl"]) == (kind == "none")
 
 
 def test_the_finished_model_serves_and_loads(dataset, plan, place, tmp_path):
     every = replace(plan, rule="everything", trained="all", rates=(0.5, 1.0))
-    routed_stage_run.run(every, 0, place)
+    run_routed_stage(every, 0, place)
     base = dataset.open().base
     ids = dataset.open().windows["test"].inputs[:2, :24]
     alone = base.model(ids).logits
@@ -317,7 +316,7 @@ def test_the_finished_model_serves_and_loads(dataset, plan, place, tmp_path):
 
 
 def test_the_clock_counts_every_rate(dataset, place):
-    outcome = speed_run.run(SpeedRun(dataset, 2, (0.0, 0.5, 1.0), 2, 1), 0, place)
+    outcome = run_route_speed(SpeedRun(dataset, 2, (0.0, 0.5, 1.0), 2, 1), 0, place)
     clock = outcome.tables["clock"]
     assert [line["rate"] for line in clock] == [0.0, 0.5, 1.0]
     assert clock[0]["flops"] == 1 and all(line["milliseconds"] > 0 for line in clock)

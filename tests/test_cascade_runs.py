@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from lib.base.pretrained import load_base
-from lib.cascade import base_twice_run, cascade_run, cascade_stage, stage_run
-from lib.cascade.base_twice_run import BaseTwice
-from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
-from lib.cascade.cascade_stage import Cascade, CascadeStage, TooFewTokens
+from lib.cascade import cascade_stage
+from lib.cascade.base_twice_run import BaseTwice, run_base_twice
+from lib.cascade.cascade_run import (
+    CascadeRun,
+    CascadeSpeed,
+    ServedRun,
+    run_cascade,
+    run_served,
+    run_speed,
+)
+from lib.cascade.cascade_stage import Cascade, CascadeStage, TooFewTokens, run_cascade_stage
 from lib.cascade.cost import cascade_flops
 from lib.cascade.dataset import TokenDataset, instruction_windows, wikitext_windows
 from lib.cascade.difficulty import threshold_for
@@ -17,7 +24,7 @@ from lib.cascade.evaluation import applied_twice, score_deferred
 from lib.cascade.packing import Packs
 from lib.cascade.single_token import BlockAdamW
 from lib.cascade.stage import new_stage, parameter_count
-from lib.cascade.stage_run import StageRun, chosen_packs
+from lib.cascade.stage_run import StageRun, chosen_packs, run_stage
 from lib.runs.task import Place
 from lib.text.corpus import CorpusUnavailable
 from lib.training.loop import Training
@@ -67,7 +74,7 @@ def test_a_stage_that_adds_nothing_is_the_base(plan, place):
         start="identity",
         training=replace(TRAINING, learning_rate=1e-30),
     )
-    row = stage_run.run(still, 0, place).row
+    row = run_stage(still, 0, place).row
     for metric in ("ppl", "inner_ppl", "all_ppl", "all_inner_ppl"):
         ours = {"ppl": "test_ppl"}.get(metric, metric.replace("all", "cascade_all"))
         assert row[ours] == pytest.approx(row[f"base_{metric}"], rel=1e-5), metric
@@ -93,7 +100,7 @@ def test_every_variant_runs_and_repeats(plan, change, tmp_path):
     rows = []
     for name in "ab":
         (tmp_path / name).mkdir()
-        outcome = stage_run.run(config, 1, Place(tmp_path / name))
+        outcome = run_stage(config, 1, Place(tmp_path / name))
         rows.append(outcome.row)
         assert outcome.tables["curve"][-1]["updates"] == 4
     assert rows[0] == rows[1] and rows[0]["hard_tokens"] > 0
@@ -104,7 +111,7 @@ def test_all_selections_have_as_many_tokens_and_are_scored_on_the_same(plan, tmp
     rows = []
     for rule in ("hard", "random", "first", "loss"):
         (tmp_path / rule).mkdir()
-        rows.append(stage_run.run(replace(plan, selection=rule), 0, Place(tmp_path / rule)).row)
+        rows.append(run_stage(replace(plan, selection=rule), 0, Place(tmp_path / rule)).row)
     assert len({row["base_ppl"] for row in rows}) == 1
     assert len({row["train_tokens"] for row in rows}) == 1
     assert len({row["test_ppl"] for row in rows}) == 4
@@ -131,16 +138,16 @@ def test_the_base_applied_twice_is_really_that(dataset, place):
         logits.flatten(0, 1), features.labels[:256], reduction="none"
     )
     assert torch.allclose(found["loss"], loss, atol=1e-4)
-    row = base_twice_run.run(BaseTwice(dataset, natural_windows=2), 0, place).row
+    row = run_base_twice(BaseTwice(dataset, natural_windows=2), 0, place).row
     assert row["test_ppl"] != row["base_ppl"] and 0 <= row["exit_rate"] <= 1
 
 
 def test_stages_end_where_no_token_is_left(cascade, place):
     few = replace(cascade, hard_ratio=0.05)
-    stages = cascade_run.run(CascadeRun(few, 5), 0, place).row["stages"]
+    stages = run_cascade(CascadeRun(few, 5), 0, place).row["stages"]
     assert 1 <= stages < 5
     with pytest.raises(TooFewTokens, match="too few tokens for stage 1"):
-        cascade_run.run(CascadeRun(replace(cascade, hard_ratio=0.0), 5), 0, place)
+        run_cascade(CascadeRun(replace(cascade, hard_ratio=0.0), 5), 0, place)
 
 
 @pytest.mark.parametrize("arrangement", ["single", "packed"])
@@ -149,7 +156,7 @@ def test_stages_and_the_served_model_agree(cascade, arrangement, place):
         cascade, arrangement=arrangement, training=replace(cascade.training, batch_size=8, epochs=1)
     )
     config = CascadeRun(own, 2)
-    outcome = cascade_run.run_served(ServedRun(config, 6), 0, place)
+    outcome = run_served(ServedRun(config, 6), 0, place)
     stages, served = outcome.tables["stages"], outcome.tables["served"]
     assert [line["stage"] for line in stages] == [0, 1, 2] == [line["stage"] for line in served]
     assert stages[0]["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"])
@@ -159,7 +166,7 @@ def test_stages_and_the_served_model_agree(cascade, arrangement, place):
         assert 1 - live["exit_0"] == pytest.approx(line["reached"], abs=2e-3)
     if arrangement == "single":  # the same tokens see the same context in both
         assert served[2]["all_ppl"] == pytest.approx(stages[2]["all_ppl"], rel=1e-3)
-    speed = cascade_run.run_speed(CascadeSpeed(config, (1, 2), 3, 1), 0, place).tables["speed"]
+    speed = run_speed(CascadeSpeed(config, (1, 2), 3, 1), 0, place).tables["speed"]
     assert [(line["batch"], line["work"]) for line in speed] == [
         (batch, work) for batch in (1, 2) for work in ("prefill", "generation")
     ]
@@ -169,7 +176,7 @@ def test_stages_and_the_served_model_agree(cascade, arrangement, place):
 @pytest.mark.parametrize("change", [{"selection": "random"}, {"arrangement": "full"}])
 def test_random_and_full_context_cascades_run(cascade, change, place):
     own = replace(cascade, head="shared", start="identity", **change)
-    outcome = cascade_run.run(CascadeRun(own, 2), 0, place)
+    outcome = run_cascade(CascadeRun(own, 2), 0, place)
     lines = outcome.tables["stages"]
     assert lines[1]["reached"] == pytest.approx(0.6, abs=0.2) and len(lines) == 3
     assert lines[1]["base_ppl"] != lines[1]["test_ppl"]
@@ -179,14 +186,14 @@ def test_random_and_full_context_cascades_run(cascade, change, place):
 
 
 def test_held_out_tokens_go_on_at_the_very_ratio_or_as_they_are_served(cascade, place):
-    outcome = cascade_run.run(CascadeRun(cascade, 2), 0, place)
+    outcome = run_cascade(CascadeRun(cascade, 2), 0, place)
     lines = outcome.tables["stages"]
     counts = [line["test_hard"] for line in lines]
     assert counts == [counts[0], round(0.6 * counts[0]), round(0.6 * round(0.6 * counts[0]))]
     assert [line["train_hard"] / lines[0]["train_hard"] for line in lines] == pytest.approx(
         [1, 0.6, 0.36], abs=2e-3
     )
-    there = place.need(cascade_stage.run, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
+    there = place.need(run_cascade_stage, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
     _, held, _ = cascade_stage.load_stage(cascade, cascade.dataset.open(), there)
     for part in ("valid", "test"):
         assert held[part].keys() == held[f"{part}_served"].keys()
@@ -198,7 +205,7 @@ def test_held_out_tokens_go_on_at_the_very_ratio_or_as_they_are_served(cascade, 
 
 def test_random_tokens_are_served_as_they_are_scored(cascade, place):
     own = replace(cascade, selection="random")
-    for line in cascade_run.run(CascadeRun(own, 2), 0, place).tables["stages"]:
+    for line in run_cascade(CascadeRun(own, 2), 0, place).tables["stages"]:
         assert line["equal_all_ppl"] == pytest.approx(line["all_ppl"], rel=1e-6)
 
 
@@ -211,7 +218,7 @@ def test_a_zero_initialised_cascade_that_learns_nothing_is_the_base(cascade, pla
     )
     for arrangement in ("single", "full"):
         own = replace(still, arrangement=arrangement)
-        outcome = cascade_run.run(CascadeRun(own, 2), 0, place)
+        outcome = run_cascade(CascadeRun(own, 2), 0, place)
         for line in outcome.tables["stages"]:
             assert line["test_ppl"] == pytest.approx(line["base_ppl"], rel=1e-5)
             assert line["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"], rel=1e-5)
@@ -222,7 +229,7 @@ def test_best_and_last_weights_are_both_scored(cascade, place):
     rows = {}
     for weights in ("last", "best"):
         own = replace(cascade, training=hot, weights=weights, train_tokens=40)
-        rows[weights] = cascade_run.run(CascadeRun(own, 1), 0, place).tables["stages"][1]
+        rows[weights] = run_cascade(CascadeRun(own, 1), 0, place).tables["stages"][1]
     last, best = rows["last"], rows["best"]
     assert last["best_epoch"] < 6 == last["epochs"]
     assert last["best_val_ppl"] == best["best_val_ppl"] == best["val_ppl"] < last["val_ppl"]
@@ -240,7 +247,7 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
     config = CascadeRun(few, 3)
     for name in ("whole", "cut"):
         (tmp_path / name / "run").mkdir(parents=True)
-    whole = cascade_run.run(config, 0, Place(tmp_path / "whole" / "run"))
+    whole = run_cascade(config, 0, Place(tmp_path / "whole" / "run"))
     updates = [line["updates"] for line in whole.tables["stages"][1:]]
     real, steps = BlockAdamW.step, []
 
@@ -253,12 +260,12 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(BlockAdamW, "step", dying)
         with pytest.raises(Killed):
-            cascade_run.run(config, 0, Place(tmp_path / "cut" / "run"))
+            run_cascade(config, 0, Place(tmp_path / "cut" / "run"))
     counted = []
     monkeypatch.setattr(
         BlockAdamW, "step", lambda self, closure=None: counted.append(1) or real(self, closure)
     )
-    again = cascade_run.run(config, 0, Place(tmp_path / "cut" / "run"))
+    again = run_cascade(config, 0, Place(tmp_path / "cut" / "run"))
     assert len(counted) == updates[2] - 2, "nothing that was done is done again"
     assert timeless(again.tables["stages"]) == timeless(whole.tables["stages"])
     assert timeless(again.tables["curve"]) == timeless(whole.tables["curve"])
@@ -266,20 +273,19 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
 
 
 def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):
-    two = cascade_run.run(CascadeRun(cascade, 2), 0, place)
+    two = run_cascade(CascadeRun(cascade, 2), 0, place)
     monkeypatch.setattr(cascade_stage, "train", None)  # nothing may be trained
     assert (
-        cascade_run.run(CascadeRun(cascade, 1), 0, place).tables["stages"]
-        == (two.tables["stages"][:2])
+        run_cascade(CascadeRun(cascade, 1), 0, place).tables["stages"] == (two.tables["stages"][:2])
     )
-    there = place.need(cascade_stage.run, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
+    there = place.need(run_cascade_stage, CascadeStage(cascade, 2), 0, cascade_stage.STAGE)
     _, held, _ = cascade_stage.load_stage(cascade, cascade.dataset.open(), there)
     assert len(held["test"]["position"]) == two.tables["stages"][2]["test_hard"]
 
 
 def test_the_threshold_comes_from_train_alone(plan, tmp_path):
     values = plan.dataset.open().features("train").scalars[plan.criterion]
-    row = stage_run.run(plan, 0, Place(tmp_path)).row
+    row = run_stage(plan, 0, Place(tmp_path)).row
     assert row["threshold"] == threshold_for(values, plan.hard_ratio, plan.criterion)
 
 
@@ -324,5 +330,5 @@ def test_a_run_keeps_the_base_on_its_own_device(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(
         TokenDataset, "open", lambda self, device=None: opened.append(device) or real(self)
     )
-    stage_run.run(plan, 0, Place(tmp_path, torch.device("cpu:0")))
+    run_stage(plan, 0, Place(tmp_path, torch.device("cpu:0")))
     assert set(opened) == {torch.device("cpu:0")}

@@ -10,7 +10,7 @@ from lib.base.pretrained import load_base
 from lib.cascade.difficulty import head_criterion, is_hard, threshold_for
 from lib.cascade.evaluation import stage_scores
 from lib.cascade.packing import Packs, arrange, arrange_all
-from lib.cascade.stage import Stage, new_stage, parameter_count
+from lib.cascade.stage import StageModel, new_stage, parameter_count
 from lib.cascade.work import SequenceWork, StageWork
 from lib.training.loop import Training, train
 
@@ -154,7 +154,7 @@ def test_stage_sizes_are_the_reports():
         head_dim=64,
     )
     with torch.device("meta"):
-        sizes = [parameter_count(Stage(config, n, final_norm=n > 0)) for n in (0, 2, 8)]
+        sizes = [parameter_count(StageModel(config, n, final_norm=n > 0)) for n in (0, 2, 8)]
     assert sizes == [28_311_552, 35_392_320, 56_632_896]
 
 

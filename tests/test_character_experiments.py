@@ -19,8 +19,7 @@ from lib.character.models.hrm import HRMConfig
 from lib.character.models.lct import LCTConfig
 from lib.character.objectives import Dispersion, Segments
 from lib.character.run import WindowWork
-from lib.character.two_phase_run import TwoPhaseRun
-from lib.character.two_phase_run import run as two_phases
+from lib.character.two_phase_run import TwoPhaseRun, run_two_phases
 from lib.character.variants import Path
 from lib.checks import CheckFailed, causal
 from lib.results import store
@@ -137,14 +136,14 @@ def shaped(corpus):
 def test_the_task_loss_reaches_the_head_alone_and_shaping_the_blocks_alone(
     shaped, tmp_path, weights
 ):
-    row = two_phases(shaped, 0, Place(tmp_path)).row
+    row = run_two_phases(shaped, 0, Place(tmp_path)).row
     first, second = moved(*weights[:2]), moved(*weights[2:])
     assert first and all(name.startswith("blocks.") for name in first)
     assert second == {"head.weight"} and row["shaping_updates"] == 32
 
 
 def test_without_shaping_the_blocks_stay_as_they_were_drawn(shaped, tmp_path, weights):
-    row = two_phases(replace(shaped, shaping=None), 0, Place(tmp_path)).row
+    row = run_two_phases(replace(shaped, shaping=None), 0, Place(tmp_path)).row
     torch.manual_seed(0)
     drawn = shaped.head.build().state_dict()
     assert row["shaping_updates"] == 0 and moved(drawn, weights[1]) == {"head.weight"}
@@ -164,7 +163,7 @@ def test_the_controls_of_shaping_differ_in_its_epochs_alone(corpus):
 def test_two_phases_that_were_stopped_in_either_end_with_the_same_numbers(
     shaped, tmp_path, monkeypatch
 ):
-    whole = two_phases(shaped, 0, Place(tmp_path / "whole"))
+    whole = run_two_phases(shaped, 0, Place(tmp_path / "whole"))
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
     losses, count = WindowWork.losses, []
@@ -178,8 +177,8 @@ def test_two_phases_that_were_stopped_in_either_end_with_the_same_numbers(
     monkeypatch.setattr(WindowWork, "losses", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            two_phases(shaped, 0, Place(tmp_path / "stopped"))
-    again = two_phases(shaped, 0, Place(tmp_path / "stopped"))
+            run_two_phases(shaped, 0, Place(tmp_path / "stopped"))
+    again = run_two_phases(shaped, 0, Place(tmp_path / "stopped"))
     assert again.row == whole.row
     assert [row["val_ppl"] for row in again.tables["curve"]] == [
         row["val_ppl"] for row in whole.tables["curve"]

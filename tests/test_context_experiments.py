@@ -27,7 +27,7 @@ from lib.context.experiments import e18_scaling as e18
 from lib.context.forgetting import noise_gain
 from lib.context.parameters import REPORT_TOKENS, ContextParameters, report_phase_one
 from lib.context.phase_two import recipe
-from lib.context.scaling_run import Recipe, chosen_columns, column, last_column
+from lib.context.scaling_run import Recipe, chosen_columns, column, last_column, run_scaling
 from lib.context.sources import Recurrent
 from lib.figures import alternative, methods, style
 from lib.parameters import ParameterError
@@ -455,7 +455,7 @@ def test_replayed_patience_equals_really_stopping(tmp_path, own_cache):
     config = scaling_run.ScalingRun(
         p.load().choose(p), Recurrent("every_layer", 2, 16, None), rules
     )
-    row = scaling_run.run(config, 0, Place(tmp_path)).row
+    row = run_scaling(config, 0, Place(tmp_path)).row
     assert row["fixed_patience1_test_ppl"] == row["stopped_test_ppl"]
     assert row["fixed_patience1_epoch"] == row["stopped_epoch"] < 8
 

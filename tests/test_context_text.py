@@ -11,13 +11,11 @@ from transformers import GPT2Config, GPT2Model
 
 from lib.base.pretrained import BaseUnavailable
 from lib.context import agreement_run, block_run, features, language_run, ultrachat
-from lib.context.agreement_run import AgreementRun
-from lib.context.agreement_run import run as agree
-from lib.context.block_run import BlockRun, trained_block
-from lib.context.collection_clock import CollectionClock
-from lib.context.collection_clock import run as clock
+from lib.context.agreement_run import AgreementRun, run_agreement
+from lib.context.block_run import BlockRun, run_phase_one, trained_block
+from lib.context.collection_clock import CollectionClock, run_clock
 from lib.context.embedding import _embedding, load_embedding, narrowed
-from lib.context.language_run import LanguageRun, UnigramRun, run, run_unigram
+from lib.context.language_run import LanguageRun, UnigramRun, run_language, run_unigram
 from lib.context.phase_one import PhaseOneSettings
 from lib.context.phase_two import recipe
 from lib.context.sources import Recurrent, TruncatedBptt, Window
@@ -136,7 +134,7 @@ def test_every_source_makes_a_row_and_repeats(name, scoring, tmp_path):
     config = LanguageRun(choice(scoring=scoring), SOURCES[name], SETTINGS)
     rows = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        outcome = run(config, 0, place(folder))
+        outcome = run_language(config, 0, place(folder))
         rows.append([row["valid_loss"] for row in outcome.tables["curve"]])
     assert rows[0] == rows[1] and len(rows[0]) == 2
     assert outcome.row["test_ppl"] > 1 and outcome.row["updates"] == 6
@@ -184,16 +182,16 @@ def test_a_folder_without_its_embedding_is_refused_in_one_sentence(tmp_path, spo
 
 def test_contexts_in_memory_and_contexts_made_when_read_train_alike(tmp_path, monkeypatch):
     config = LanguageRun(choice(), SOURCES["documents"], SETTINGS)
-    held = run(config, 0, place(tmp_path / "a"))
+    held = run_language(config, 0, place(tmp_path / "a"))
     monkeypatch.setattr(features, "IN_MEMORY", 0)
-    made = run(config, 0, place(tmp_path / "b"))
+    made = run_language(config, 0, place(tmp_path / "b"))
     for name in ("val_ppl", "test_ppl", "er_pct"):
         assert made.row[name] == pytest.approx(held.row[name], rel=1e-4)
 
 
 def test_a_block_is_trained_once_for_all_that_stand_on_it(tmp_path, monkeypatch):
     sizes = []
-    real = block_run.run_phase_one
+    real = run_phase_one
     monkeypatch.setattr(
         block_run, "run_phase_one", lambda *given: sizes.append(len(given[1])) or real(*given)
     )
@@ -201,10 +199,12 @@ def test_a_block_is_trained_once_for_all_that_stand_on_it(tmp_path, monkeypatch)
     ways = [recurrent, dataclasses.replace(recurrent, way="table"), SOURCES["memory"]]
     for number, source in enumerate(ways):
         here = Place(tmp_path / f"run{number}")
-        run(LanguageRun(choice(valid_tokens=100 + number), source, SETTINGS), 0, here)
-    agree(AgreementRun(choice(test_tokens=110), recurrent, 2), 0, Place(tmp_path / "agreement"))
+        run_language(LanguageRun(choice(valid_tokens=100 + number), source, SETTINGS), 0, here)
+    run_agreement(
+        AgreementRun(choice(test_tokens=110), recurrent, 2), 0, Place(tmp_path / "agreement")
+    )
     assert sizes == [300]
-    run(LanguageRun(choice(tokens=200), recurrent, SETTINGS), 0, place(tmp_path))
+    run_language(LanguageRun(choice(tokens=200), recurrent, SETTINGS), 0, place(tmp_path))
     assert sizes == [300, 200]
 
 
@@ -217,7 +217,7 @@ def test_agreement_is_with_contexts_that_begin_where_those_of_phase_one_did(tmp_
     monkeypatch.setattr(
         agreement_run, "trained_block", lambda *given: outcomes.append(block(*given)) or outcomes[0]
     )
-    found = agree(AgreementRun(choice(), SOURCES["trained"], 2), 0, place(tmp_path))
+    found = run_agreement(AgreementRun(choice(), SOURCES["trained"], 2), 0, place(tmp_path))
     assert starts == [outcomes[0].start]
     curve = {line["tokens_seen"]: line["cos"] for line in found.tables["forgetting"]}
     assert found.row["cos_after_3"] == curve[3] != curve[1]
@@ -227,7 +227,7 @@ def test_agreement_is_with_contexts_that_begin_where_those_of_phase_one_did(tmp_
 
 def test_a_killed_run_reads_its_contexts_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     config = LanguageRun(choice(), SOURCES["trained"], SETTINGS)
-    job = Task(run, config, 0, {"variant": "x"})
+    job = Task(run_language, config, 0, {"variant": "x"})
     whole = run_one(job, tmp_path / "whole", task.CPU)
     runs = tmp_path / "killed"
     folder = runs / job.key()
@@ -266,14 +266,16 @@ def test_a_damaged_block_is_set_aside_and_made_again(tmp_path, capsys):
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda folder: 10)
     with pytest.raises(files.NoRoom, match="table of Phase 1 needs"):
-        run(LanguageRun(choice(), SOURCES["trained"], SETTINGS), 0, place(tmp_path))
+        run_language(LanguageRun(choice(), SOURCES["trained"], SETTINGS), 0, place(tmp_path))
     with pytest.raises(files.NoRoom, match="cache of contexts needs"):
-        run(LanguageRun(choice(), SOURCES["random"], SETTINGS), 0, place(tmp_path))
+        run_language(LanguageRun(choice(), SOURCES["random"], SETTINGS), 0, place(tmp_path))
 
 
 def test_the_key_follows_the_hash_of_the_embedding_and_not_where_it_is():
     def key(**changes):
-        return run_key(run, LanguageRun(choice(**changes), SOURCES["trained"], SETTINGS), 0)
+        return run_key(
+            run_language, LanguageRun(choice(**changes), SOURCES["trained"], SETTINGS), 0
+        )
 
     assert key() == key(embedding="elsewhere")
     assert len({key(), key(embedding_sha256="0" * 64), key(tokens=200), key(scoring="full")}) == 4
@@ -284,7 +286,7 @@ def test_the_key_follows_the_hash_of_the_embedding_and_not_where_it_is():
 def test_the_clock_times_every_way_of_one_block(tmp_path):
     names = ("sequential", "documents", "parallel", "table")
     choices = tuple(SOURCES[way] for way in ("trained", *names[1:]))
-    found = clock(CollectionClock(choice(), choices, names), 0, place(tmp_path)).tables["clock"]
+    found = run_clock(CollectionClock(choice(), choices, names), 0, place(tmp_path)).tables["clock"]
     assert tuple(row["way"] for row in found) == names
     assert all(row["collect_seconds"] > 0 for row in found)
     with pytest.raises(ValueError, match="at least one"):

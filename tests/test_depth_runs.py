@@ -28,10 +28,10 @@ from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
 from lib.depth.flops import Costs
 from lib.depth.generation import Policy, Session, Stop, write
 from lib.depth.methods import Again, Gated, Method
-from lib.depth.network import DepthRun, learn, load_network, settings, tune
+from lib.depth.network import DepthRun, load_network, run_learning, run_tuning, settings
 from lib.depth.reading import token_losses
-from lib.depth.run import main_points, run
-from lib.depth.speed_run import score
+from lib.depth.run import main_points, run_depth
+from lib.depth.speed_run import run_depth_speed, score
 from lib.figures import alternative
 from lib.results.store import Results
 from lib.runs import places
@@ -63,7 +63,7 @@ def config(text, method=QUIET, **changes):
 
 
 def network_key(task):
-    return replace(task, function=learn).key()
+    return replace(task, function=run_learning).key()
 
 
 def test_splits_share_no_window_and_are_spread(text):
@@ -178,7 +178,7 @@ METHODS = {
 def test_a_run_killed_while_training_goes_on_with_the_same_bits(name, text, kept, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
-    task = Task(tune, config(text, METHODS[name]), 0, {})
+    task = Task(run_tuning, config(text, METHODS[name]), 0, {})
     whole = run_one(task, kept / "whole", torch.device("cpu"))
     plain, seen = work.loss_of, []
 
@@ -198,7 +198,7 @@ def test_a_run_killed_while_training_goes_on_with_the_same_bits(name, text, kept
 
 
 def test_an_evaluation_goes_on_from_its_finished_parts(text, kept, monkeypatch):
-    task = Task(run, config(text, Method(4, gated=Gated(1, 3))), 0, {})
+    task = Task(run_depth, config(text, Method(4, gated=Gated(1, 3))), 0, {})
     whole = run_one(task, kept / "whole", torch.device("cpu"))
     plain, seen = evaluation.Evaluation._gated_at, []
 
@@ -225,7 +225,7 @@ def test_an_evaluation_of_exits_scores_no_text_a_second_time(text, kept, monkeyp
     def dying(*given):
         raise Killed
 
-    task = Task(run, config(text, Method(4, exits=(1, 2))), 0, {})
+    task = Task(run_depth, config(text, Method(4, exits=(1, 2))), 0, {})
     monkeypatch.setattr(evaluation.Evaluation, "table", counted)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(evaluation.Evaluation, "_propagated", dying)
@@ -269,7 +269,7 @@ def test_a_window_that_is_timed_reads_the_head_as_often_as_its_cost_counts(text,
 
 
 def test_of_writing_the_new_tokens_are_timed_and_not_their_prompt(text, kept, monkeypatch):
-    task = Task(speed_run.run, speed_run.DepthSpeed(config(text), written=5), 0, {})
+    task = Task(run_depth_speed, speed_run.DepthSpeed(config(text), written=5), 0, {})
     plain, fed = Session.feed, []
 
     def feed(self, ids):
@@ -289,13 +289,13 @@ def test_of_writing_the_new_tokens_are_timed_and_not_their_prompt(text, kept, mo
 
 
 def test_what_is_off_is_not_in_the_key(text):
-    plain = run_key(run, config(text), 0)
-    assert plain == run_key(run, config(text, Method(4, layer_dropout=0.0)), 0)
-    assert plain != run_key(run, config(text, Method(4, layer_dropout=0.1)), 0)
+    plain = run_key(run_depth, config(text), 0)
+    assert plain == run_key(run_depth, config(text, Method(4, layer_dropout=0.0)), 0)
+    assert plain != run_key(run_depth, config(text, Method(4, layer_dropout=0.1)), 0)
 
 
 def test_a_kept_network_is_the_one_that_was_measured(text, kept):
-    task = Task(run, config(text, Method(4, exits=(1, 2))), 0, {})
+    task = Task(run_depth, config(text, Method(4, exits=(1, 2))), 0, {})
     record = run_one(task, kept, torch.device("cpu"))
     llama, gate = load_network(task.config, Place(kept / network_key(task)))
     valid = text.joined("valid")
@@ -330,7 +330,7 @@ def test_every_kept_network_comes_back_from_its_folder_at_its_cost(trained, text
     table = saved.written(folders, "The moon", tokens=4)
     assert table["writes"].str.startswith("The moon").all()
     for task in E20.tasks(TINY, [text], TIMED):
-        if task.function is not run:
+        if task.function is not run_depth:
             continue
         there = Place(places.runs_folder() / task.key())
         llama, gate = load_network(task.config, Place(there.folder.parent / network_key(task)))

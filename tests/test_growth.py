@@ -9,12 +9,11 @@ import torch
 from lib.character.experiments import e05_layer_freezing as e05
 from lib.character.experiments import e06_greedy_layerwise as e06
 from lib.character.experiments import e07_progressive_growing as e07
-from lib.character.growth_run import GrowthRun, Stage, groups, older, run
+from lib.character.growth_run import GrowthRun, Stage, groups, older, run_growth
 from lib.character.models.growth import deepen
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Standard
-from lib.character.run import KEPT, CharacterRun, WindowWork
-from lib.character.run import run as train_alone
+from lib.character.run import KEPT, CharacterRun, WindowWork, run_character
 from lib.checks import CheckFailed
 from lib.results.store import Results
 from lib.runs.key import run_key
@@ -44,7 +43,7 @@ def trained():
 def finish(tmp_path):
     """``finish(config, seed) -> row, tables, weights`` of a run and of those before it."""
 
-    def ended(config, seed=0, function=run):
+    def ended(config, seed=0, function=run_growth):
         record = run_one(Task(function, config, seed, {}), tmp_path, CPU)
         folder = tmp_path / run_key(function, config, seed)
         weights = {name: load_tensors(folder / name)[0] for name in KEPT}
@@ -78,7 +77,7 @@ def test_a_path_of_one_stage_is_plain_training_bit_for_bit(finish):
     config = path(Stage(2))
     row, _, weights = finish(config, 3)
     plain = CharacterRun(config.corpus, CONFIG, Standard(), TRAINING, 16, True, keep=True)
-    other, _, same = finish(plain, 3, train_alone)
+    other, _, same = finish(plain, 3, run_character)
     assert row["val_ppl"] == other["val_ppl"] and row["params"] == other["params"]
     for name in KEPT:
         assert all(torch.equal(weights[name][key], same[name][key]) for key in same[name])
@@ -145,13 +144,13 @@ def test_a_path_that_was_stopped_between_its_stages_ends_with_the_same_bits(
     monkeypatch.setattr(loop._Loop, "_step", stopping)
     again = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
-        run_one(Task(run, config, 0, {}), again, CPU)
-    first = run_key(run, config.before, 0)
+        run_one(Task(run_growth, config, 0, {}), again, CPU)
+    first = run_key(run_growth, config.before, 0)
     assert (again / first / "run.json").is_file() and len(list(again.glob("*/run.json"))) == 1
-    run_one(Task(run, config, 0, {}), again, CPU)
+    run_one(Task(run_growth, config, 0, {}), again, CPU)
     assert len(steps) == 2 * stage + 1, "only the update that was stopped is made again"
     for name in KEPT:
-        weights = load_tensors(again / run_key(run, config, 0) / name)[0]
+        weights = load_tensors(again / run_key(run_growth, config, 0) / name)[0]
         assert all(torch.equal(weights[key], whole[name][key]) for key in weights)
 
 
@@ -234,7 +233,7 @@ def test_identity_growth_that_moves_the_perplexity_fails_its_check():
 def test_weights_that_were_deleted_are_trained_again(finish, tmp_path):
     config = path(Stage(1), Stage(2))
     finish(config.before)
-    kept = tmp_path / run_key(run, config.before, 0) / "last.safetensors"
+    kept = tmp_path / run_key(run_growth, config.before, 0) / "last.safetensors"
     before = load_tensors(kept)[0]
     kept.unlink()
     finish(config)

@@ -13,7 +13,7 @@ from lib.character.experiments.e24_where_to_loop import E24, LAYERED, PASSED, us
 from lib.character.looping import Continued, Passes
 from lib.character.models.transformer import TransformerConfig
 from lib.character.objectives import Segments, Standard, Visits
-from lib.character.run import CharacterRun, run
+from lib.character.run import CharacterRun, run_character
 from lib.results.store import Results
 from lib.runs.task import CannotJoin, Place
 from lib.runs.tensors import load_tensors
@@ -78,7 +78,7 @@ def test_what_is_continued_begins_at_the_best_weights(corpus, place, monkeypatch
     trained_on = looping.trained
     monkeypatch.setattr(looping, "trained", noted)
     config = Continued(first, Visits((0, 1, 0, 1)))
-    row = looping.continued(config, 0, place("then")).row
+    row = looping.run_continued(config, 0, place("then")).row
     kept = place("then").folder.parent.glob("*/best.safetensors")
     first_kept = [path for path in kept if path.parent.name != "then"]
     assert [equal(begun[0], load_tensors(path)[0]) for path in first_kept] == [True]
@@ -91,7 +91,7 @@ def test_what_is_continued_draws_and_costs_the_same_whether_the_first_training_i
 ):
     small = TransformerConfig(width=16, heads=2, dropout=0.5)
     config = Continued(described(corpus, Standard(), small), Standard())
-    made, found = (looping.continued(config, 0, place("then")) for _ in range(2))
+    made, found = (looping.run_continued(config, 0, place("then")) for _ in range(2))
     assert made.row["val_ppl"] == found.row["val_ppl"]
     seconds = sum(epoch["epoch_seconds"] for epoch in made.tables["curve"])
     assert made.row["seconds"] == round(seconds, 2), "the first training has seconds of its own"
@@ -99,8 +99,8 @@ def test_what_is_continued_draws_and_costs_the_same_whether_the_first_training_i
 
 def test_a_network_used_as_it_was_trained_has_its_own_perplexity(corpus, place):
     network = described(corpus, Segments(2))
-    row = run(network, 0, place("network")).row
-    found = looping.passes(Passes(network, (1, 2, 3)), 0, place("passes")).tables["passes"]
+    row = run_character(network, 0, place("network")).row
+    found = looping.run_passes(Passes(network, (1, 2, 3)), 0, place("passes")).tables["passes"]
     assert [each["passes"] for each in found] == [1, 2, 3]
     assert found[1]["val_ppl"] == pytest.approx(row["val_ppl"], rel=1e-6)
     assert found[0]["val_ppl"] != found[1]["val_ppl"]

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.character import probe_run, speed_run
 from lib.character.analysis import difficulty
 from lib.character.claims import if_enough_exit, probed
 from lib.character.experiments import e08_layer_contribution as e08
@@ -18,10 +17,9 @@ from lib.character.experiments.e07_progressive_growing import at_equal_compute
 from lib.character.models.transformer import TransformerConfig
 from lib.character.ngrams import bigram_perplexity
 from lib.character.objectives import Routed, Standard
-from lib.character.probe_run import Probe, splits
-from lib.character.run import CharacterRun, load_state, mean_loss
-from lib.character.run import run as train
-from lib.character.speed_run import Speed
+from lib.character.probe_run import Probe, run_probe, splits
+from lib.character.run import CharacterRun, load_state, mean_loss, run_character
+from lib.character.speed_run import Speed, run_exit_speed
 from lib.character.tables import against_report
 from lib.results import store
 from lib.results.store import Results
@@ -48,15 +46,15 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def probe(network, runs):
     """The record of a probe with a reference; it has trained both networks."""
-    return run_one(Task(probe_run.run, Probe(network, 2, reference=1), 0, {}), runs, CPU)
+    return run_one(Task(run_probe, Probe(network, 2, reference=1), 0, {}), runs, CPU)
 
 
 def record(network, runs, seed=0):
-    return Place(runs / run_key(train, network, seed)).record()
+    return Place(runs / run_key(run_character, network, seed)).record()
 
 
 def test_the_kept_state_is_the_one_that_was_reported(network, runs, probe):
-    model = load_state(network, Place(runs / run_key(train, network, 0)), "best")
+    model = load_state(network, Place(runs / run_key(run_character, network, 0)), "best")
     loss = mean_loss(lambda x: network.objective.predict(model, x), network.windows("valid"))
     assert math.exp(loss) == pytest.approx(probe["row"]["val_ppl"])
     with pytest.raises(ValueError, match="allowed: best, last"):
@@ -68,9 +66,9 @@ def test_a_probe_bears_the_row_and_curve_of_its_training(network, runs, probe):
     for name in ("params", "best_epoch", "val_ppl", "last_val_ppl", "seconds", "symbols"):
         assert probe["row"][name] == trained["row"][name]
     assert probe["tables"]["curve"] == trained["tables"]["curve"]
-    folders = {run_key(train, network, seed) for seed in (0, 1)}
+    folders = {run_key(run_character, network, seed) for seed in (0, 1)}
     assert all((runs / name / "run.json").is_file() for name in folders)
-    without = run_one(Task(probe_run.run, Probe(network, 2), 0, {}), runs, CPU)
+    without = run_one(Task(run_probe, Probe(network, 2), 0, {}), runs, CPU)
     assert "references" not in without["tables"]
     assert without["tables"]["exits"] == probe["tables"]["exits"]
     shown = {path.name for path in runs.iterdir() if path.is_dir()}
@@ -140,7 +138,7 @@ def test_the_probe_agrees_with_the_training_run(probe):
 
 def test_timings_have_a_clock_an_ideal_and_a_loss(network, runs, probe):
     speed = Speed(network, 2, (0.05,), 4, 1, 4, (16,), (0.5,))
-    tables = run_one(Task(speed_run.run, speed, 0, {}), runs, CPU)["tables"]
+    tables = run_one(Task(run_exit_speed, speed, 0, {}), runs, CPU)["tables"]
     exact = next(row for row in tables["batched"] if row["keep"] == "recompute")
     assert exact["ppl"] == pytest.approx(exact["exact_ppl"], rel=1e-4)
     assert all(row["speedup"] > 0 for rows in tables.values() for row in rows)
@@ -165,7 +163,7 @@ def test_experiment_9_reads_the_networks_of_experiment_8():
     parameters = e08.Exp08.at("tiny").changed(corpus="repeated", seeds=2)
     trained = [
         {
-            run_key(train, task.config.network, task.seed)
+            run_key(run_character, task.config.network, task.seed)
             for task in experiment.tasks(parameters, parameters.texts())
             if isinstance(task.config, Probe)
         }

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from unittest.mock import patch
 
 import nbformat
@@ -139,6 +140,18 @@ def test_modules_say_what_they_are_and_import_by_whole_names():
         if path.stem in ("utils", "helpers", "common_utils", "misc"):
             wrong.append(f"{module} has a name that says nothing")
     assert not wrong, "\n".join(wrong)
+
+
+def test_each_run_function_has_a_name_of_its_own():
+    named, declared = Counter(), []
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                named[node.name] += 1
+                if any("run_function" in ast.unparse(made) for made in node.decorator_list):
+                    declared.append(node.name)
+    assert len(declared) > 20
+    assert [name for name in declared if named[name] > 1 or not name.startswith("run_")] == []
 
 
 def test_files_that_are_named_in_words_exist():

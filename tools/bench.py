@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.character.models.transformer import TransformerConfig  # noqa: E402
 from lib.character.objectives import Standard, cross_entropy  # noqa: E402
-from lib.character.run import CharacterRun, run  # noqa: E402
+from lib.character.run import CharacterRun, run_character  # noqa: E402
 from lib.runs.sweep import sweep  # noqa: E402
 from lib.runs.task import Task  # noqa: E402
 from lib.text.corpus import load_corpus  # noqa: E402
@@ -37,7 +37,7 @@ def swept(workers: int, corpus, seeds: int, epochs: int) -> float:
     training = Training(epochs=epochs, patience=0)
     config = CharacterRun(corpus, TransformerConfig(), Standard(), training)
     labels = {"experiment": "exp03", "variant": "Standard"}
-    tasks = [Task(run, config, seed, labels) for seed in range(seeds)]
+    tasks = [Task(run_character, config, seed, labels) for seed in range(seeds)]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DEPTH_KEEP"] = folder
         started = time.perf_counter()

@@ -25,7 +25,7 @@ class BaseTwice:
 
 
 @run_function("base-twice")
-def run(config: BaseTwice, seed: int, place: Place) -> Outcome:
+def run_base_twice(config: BaseTwice, seed: int, place: Place) -> Outcome:
     """Two passes on packed hard tokens and on whole windows (its "true early exit"), beside one.
 
     The seed is not used. The row's ``test_ppl`` is the two-pass figure on the hard tokens,

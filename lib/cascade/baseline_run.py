@@ -50,7 +50,7 @@ class BaselineRun:
 
 
 @run_function("baseline")
-def run(config: BaselineRun, seed: int, place: Place) -> Outcome:
+def run_baseline(config: BaselineRun, seed: int, place: Place) -> Outcome:
     """Train one baseline and score it on all tokens of valid, test and, if there, WikiText-2."""
     data = config.dataset.open(place.device)
     base = data.base

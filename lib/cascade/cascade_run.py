@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from lib.cascade import cascade_stage
-from lib.cascade.cascade_stage import SERVED, STAGE, Cascade, CascadeStage
+from lib.cascade.cascade_stage import SERVED, STAGE, Cascade, CascadeStage, run_cascade_stage
 from lib.cascade.cost import cascade_flops
 from lib.cascade.dataset import OpenDataset
 from lib.cascade.evaluation import perplexity, share
 from lib.cascade.modeling import CascadeForCausalLM
-from lib.cascade.stage import Stage
+from lib.cascade.stage import StageModel
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -30,7 +30,7 @@ class CascadeRun:
 
 
 @run_function("cascade", version=2)
-def run(config: CascadeRun, seed: int, place: Place) -> Outcome:
+def run_cascade(config: CascadeRun, seed: int, place: Place) -> Outcome:
     """Train all stages with one seed. The row's ``test_ppl`` is of **all** test tokens, deferred by
     the thresholds of train (``equal_all_ppl``: exactly at the ratio); the table ``stages`` has a
     line for every number of stages from 0 on."""
@@ -65,7 +65,7 @@ def _stages(config: CascadeRun, seed: int, place: Place) -> list[tuple[CascadeSt
     found = []
     for number in range(1, config.stages + 1):
         stage = CascadeStage(config.cascade, number)
-        there = place.need(cascade_stage.run, stage, seed, STAGE)
+        there = place.need(run_cascade_stage, stage, seed, STAGE)
         found.append((stage, there))
         if not there.record()["row"]["further"]:
             break
@@ -96,7 +96,7 @@ class ServedRun:
 
 def _cascade(config: ServedRun | CascadeSpeed, seed: int) -> list[tuple]:
     """The cascade that is served or timed."""
-    return [(run, config.cascade, seed)]
+    return [(run_cascade, config.cascade, seed)]
 
 
 @run_function("served-cascade", version=2, starts_from=_cascade)
@@ -219,7 +219,7 @@ def _generation(new_tokens: int):
 
 def _finished(
     config: CascadeRun, seed: int, place: Place
-) -> tuple[OpenDataset, list[Stage], list[dict], torch.Tensor]:
+) -> tuple[OpenDataset, list[StageModel], list[dict], torch.Tensor]:
     """Stages, their rules, and the test tokens that the base deferred, of a finished cascade."""
     data = config.cascade.dataset.open(place.device)
     stages, rules, first = [], [], torch.zeros(0, dtype=torch.long)

@@ -34,7 +34,7 @@ from lib.cascade.evaluation import (
 from lib.cascade.features import TokenFeatures
 from lib.cascade.packing import Packs, arrange, arrange_all
 from lib.cascade.single_token import SingleTokenWork
-from lib.cascade.stage import Stage, new_stage, parameter_count
+from lib.cascade.stage import StageModel, new_stage, parameter_count
 from lib.cascade.stage_run import windows_a_step
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -124,7 +124,7 @@ class TooFewTokens(ValueError):
 
 
 @run_function("cascade-stage", version=2)
-def run(config: CascadeStage, seed: int, place: Place) -> Outcome:
+def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
     """Train one stage, the stages before it first. Tables: one line ``stages``, and ``curve``.
 
     The row says whether enough tokens are left for a ``further`` stage. Raises TooFewTokens if the
@@ -226,7 +226,7 @@ def reached_before(config: CascadeStage, seed: int, place: Place) -> dict[str, R
     data = config.cascade.dataset.open(place.device)
     if before is None:
         return start(config.cascade, data)
-    there = place.need(run, before, seed, STAGE)
+    there = place.need(run_cascade_stage, before, seed, STAGE)
     parts = reached_before(before, seed, place)
     stage, held, _ = load_stage(config.cascade, data, there)
     for name, part in parts.items():
@@ -267,7 +267,7 @@ def enough(chosen: dict[str, Tensor], cascade: Cascade, data: OpenDataset) -> bo
     return bool(chosen["train"].sum() >= one) and all(bool(part.any()) for part in chosen.values())
 
 
-def build(cascade: Cascade, data: OpenDataset, seed: int) -> Stage:
+def build(cascade: Cascade, data: OpenDataset, seed: int) -> StageModel:
     """An untrained stage."""
     base = data.base.model
     head = base.lm_head.weight
@@ -276,7 +276,7 @@ def build(cascade: Cascade, data: OpenDataset, seed: int) -> Stage:
 
 def load_stage(
     cascade: Cascade, data: OpenDataset, place: Place
-) -> tuple[Stage, dict[str, dict[str, Tensor]], float | None]:
+) -> tuple[StageModel, dict[str, dict[str, Tensor]], float | None]:
     """A finished stage, what it left of every part by way, and its threshold."""
     tensors, about = load_tensors(place.folder / STAGE)
     stage = build(cascade, data, 0)

@@ -6,7 +6,7 @@ import torch
 
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.modeling import CascadeForCausalLM
-from lib.cascade.stage import Stage, new_stage, parameter_count
+from lib.cascade.stage import StageModel, new_stage, parameter_count
 from lib.checks import CheckFailed
 
 
@@ -44,7 +44,7 @@ def sizes(dataset: TokenDataset) -> None:
         print(f"the base ({base.name}) is not the reports': their sizes are not checked")
         return
     with torch.device("meta"):
-        found = {n: parameter_count(Stage(config, n, final_norm=n > 0)) for n in (0, 2, 8)}
+        found = {n: parameter_count(StageModel(config, n, final_norm=n > 0)) for n in (0, 2, 8)}
     expected = {0: 28_311_552, 2: 35_392_320, 8: 56_632_896}
     if base.parameters != 134_515_008 or found != expected:
         raise CheckFailed(f"base {base.parameters}, stages {found}; expected {expected}")

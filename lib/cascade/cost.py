@@ -16,7 +16,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from lib.cascade.gate import SEEN
-from lib.cascade.stage import Stage
+from lib.cascade.stage import StageModel
 
 NEEDS_LOGITS = ("confidence", "entropy", "margin", "wide_gate")
 
@@ -80,7 +80,10 @@ def _over_base(
 
 
 def cascade_flops(
-    base: LlamaForCausalLM, stages: Sequence[Stage], reached: Sequence[float], rules: Sequence[str]
+    base: LlamaForCausalLM,
+    stages: Sequence[StageModel],
+    reached: Sequence[float],
+    rules: Sequence[str],
 ) -> tuple[float, float]:
     """FLOPs per token of the base alone and of a base with several stages behind one another.
 

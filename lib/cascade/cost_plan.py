@@ -22,15 +22,14 @@ import torch
 
 from lib import registry
 from lib.base.pretrained import Base
-from lib.cascade import cascade_stage
 from lib.cascade.cascade_run import CascadeRun
-from lib.cascade.cascade_stage import Cascade, CascadeStage
+from lib.cascade.cascade_stage import Cascade, CascadeStage, run_cascade_stage
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.evaluation import stage_scores
 from lib.cascade.features import window_features
 from lib.cascade.packing import Packs
 from lib.cascade.single_token import SingleTokenWork
-from lib.cascade.stage import Stage, new_stage
+from lib.cascade.stage import StageModel, new_stage
 from lib.cascade.stage_run import StageRun
 from lib.experiment import Experiment
 from lib.parameters import FULL, Parameters
@@ -87,7 +86,7 @@ def calibration(base: Base) -> Calibration:
         few, many = (32, 128) if kind.arrangement == "single" else (1, 4)
         head = base.model.lm_head.weight
 
-        def stage() -> Stage:
+        def stage() -> StageModel:
             return new_stage(base.model.config, kind.layers, kind.head, kind.start, head)
 
         length = 1 if kind.arrangement == "single" else LENGTH
@@ -186,7 +185,7 @@ def left_seconds(function: Callable, config: Any, seed: int, measure: Calibratio
         return sum(
             cascade_seconds(config.cascade, number, measure)
             for number in numbers
-            if not _finished(cascade_stage.run, CascadeStage(config.cascade, number), seed)
+            if not _finished(run_cascade_stage, CascadeStage(config.cascade, number), seed)
         )
     return 0.0
 

@@ -20,7 +20,7 @@ from lib.base.pretrained import Base
 from lib.cascade.difficulty import is_hard
 from lib.cascade.features import TokenFeatures, window_features
 from lib.cascade.packing import Packs, arrange_all
-from lib.cascade.stage import Stage
+from lib.cascade.stage import StageModel
 
 BATCH_TOKENS = 2048  # of a forward pass
 
@@ -57,7 +57,7 @@ def boundary_mask(features: TokenFeatures, eos: int) -> Tensor:
 
 
 @torch.no_grad()
-def stage_outputs(stage: Stage, inputs: Tensor, packs: list[Packs]) -> tuple[Tensor, Tensor]:
+def stage_outputs(stage: StageModel, inputs: Tensor, packs: list[Packs]) -> tuple[Tensor, Tensor]:
     """What the stage makes of the counted tokens of ``packs``: positions int64 [n], ascending, and
     outputs [n, width], both on the CPU. inputs [N, width]."""
     stage.eval()
@@ -77,7 +77,7 @@ def stage_outputs(stage: Stage, inputs: Tensor, packs: list[Packs]) -> tuple[Ten
 
 @torch.no_grad()
 def stage_scores(
-    stage: Stage,
+    stage: StageModel,
     inputs: Tensor,
     labels: Tensor,
     packs: list[Packs],
@@ -96,7 +96,7 @@ def stage_scores(
 
 
 def score_deferred(
-    stage: Stage,
+    stage: StageModel,
     features: TokenFeatures,
     mask: Tensor,
     arrangement: str,
@@ -133,7 +133,7 @@ def score_deferred(
 
 
 def natural_perplexity(
-    stage: Stage, features: TokenFeatures, windows: int, base_head: Tensor | None
+    stage: StageModel, features: TokenFeatures, windows: int, base_head: Tensor | None
 ) -> float:
     """The stage's perplexity on *all* tokens of the first windows in their natural order: what R2
     compared with the base's figure on hard tokens."""

@@ -15,7 +15,7 @@ from lib.base.head import CHUNK
 from lib.base.pretrained import Base
 from lib.cascade.around_base import AnsweredOutput, AroundBase, AroundBaseConfig, padded_positions
 from lib.cascade.difficulty import COSINES, CRITERIA, head_criterion, hidden_cosine, is_hard
-from lib.cascade.stage import CompactCache, Stage, run_compact, run_single
+from lib.cascade.stage import CompactCache, StageModel, run_compact, run_single
 
 CONTEXTS = ("compact", "single")
 
@@ -107,13 +107,13 @@ class CascadeForCausalLM(AroundBase):
         llama = config.llama()
         self.base = LlamaForCausalLM(llama)
         self.stages = nn.ModuleList(
-            Stage(llama, s["layers"], s["own_head"], s["final_norm"]) for s in config.stages
+            StageModel(llama, s["layers"], s["own_head"], s["final_norm"]) for s in config.stages
         )
         self.post_init()
 
     @classmethod
     def assemble(
-        cls, base: Base, stages: list[Stage], rules: list[dict], context: str = "compact"
+        cls, base: Base, stages: list[StageModel], rules: list[dict], context: str = "compact"
     ) -> CascadeForCausalLM:
         """A cascade around an existing base and trained stages, sharing their memory."""
         config = CascadeConfig(

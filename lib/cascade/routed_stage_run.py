@@ -14,7 +14,7 @@ from lib.cascade import baseline_run
 from lib.cascade.adaptation_text import TextPart, TextPlan, text_parts
 from lib.cascade.adapted import adapted_part, beside_base
 from lib.cascade.all_tokens import RULES, Answers, rule_mask, scored, template_mask
-from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun
+from lib.cascade.baseline_run import ADAPTER_FILE, BaselineRun, run_baseline
 from lib.cascade.baselines import trained_weights
 from lib.cascade.cost import relative_flops
 from lib.cascade.dataset import OpenDataset, TokenDataset
@@ -94,11 +94,11 @@ class RoutedStageRun:
 
 def _adaptation(config: RoutedStageRun, seed: int) -> list[tuple]:
     """The adaptation of the base that the stage is behind, if any."""
-    return [(baseline_run.run, config.behind, seed, ADAPTER_FILE)] if config.behind else []
+    return [(run_baseline, config.behind, seed, ADAPTER_FILE)] if config.behind else []
 
 
 @run_function("routed-stage", starts_from=_adaptation)
-def run(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
+def run_routed_stage(config: RoutedStageRun, seed: int, place: Place) -> Outcome:
     """Train one stage and score it on valid, test and, if there, WikiText-2."""
     data = config.dataset.open(place.device)
     base = data.base.model

@@ -54,7 +54,7 @@ class _Work(SequenceWork):
 
 
 @run_function("second-pass")
-def run(config: SecondPassRun, seed: int, place: Place) -> Outcome:
+def run_second_pass(config: SecondPassRun, seed: int, place: Place) -> Outcome:
     """Train one second pass and score it on valid, test and, if there, WikiText-2.
 
     Tokens that are not chosen are answered by the first pass, which is the base.

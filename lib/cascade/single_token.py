@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 from torch.optim.adamw import adamw
 
-from lib.cascade.stage import Stage
+from lib.cascade.stage import StageModel
 from lib.cascade.work import StageWork
 from lib.training.loop import Training
 
@@ -52,7 +52,7 @@ class SingleTokenWork(StageWork):
 class BlockAdamW(torch.optim.AdamW):
     """AdamW for a stage on single tokens: ``prepare`` a batch, then ``step``."""
 
-    def __init__(self, stage: Stage, base_head: Tensor | None, training: Training):
+    def __init__(self, stage: StageModel, base_head: Tensor | None, training: Training):
         super().__init__(
             [p for p in stage.parameters() if p.requires_grad],
             lr=training.learning_rate,
@@ -137,7 +137,7 @@ class BlockAdamW(torch.optim.AdamW):
         )  # fmt: skip
 
 
-def outputs_of_single(stage: Stage, states: Tensor) -> Tensor:
+def outputs_of_single(stage: StageModel, states: Tensor) -> Tensor:
     """What a stage makes of tokens that each stand alone: states [n, width] -> [n, width]."""
     for layer in stage.layers:
         attention = layer.self_attn

@@ -28,7 +28,7 @@ class SpeedRun:
 
 @run_function("routed-speed")
 @torch.inference_mode()
-def run(config: SpeedRun, seed: int, place: Place) -> Outcome:
+def run_route_speed(config: SpeedRun, seed: int, place: Place) -> Outcome:
     """Median milliseconds per token. The time does not depend on what the weights have learnt, so
     the stage is an untrained one; which tokens are routed is drawn. One row a rate in ``clock``."""
     data = config.dataset.open(place.device)

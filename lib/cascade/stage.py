@@ -21,7 +21,7 @@ from transformers.models.llama.modeling_llama import (
 HEADS = ("scratch", "copied", "shared")
 
 
-class Stage(nn.Module):
+class StageModel(nn.Module):
     """``layers`` Llama layers, a norm and a head over hidden states.
 
     ``own_head`` False: the stage speaks through the base's frozen head. ``final_norm`` False: the
@@ -87,7 +87,7 @@ def new_stage(
     base_head: Tensor | None = None,
     std: float = 0.02,
     seed: int = 0,
-) -> Stage:
+) -> StageModel:
     """A stage with weights drawn from N(0, ``std``²); the reports' library defaults to 0.02.
 
     ``head``: scratch (the reports), copied from the base and trained on, or shared = the base's
@@ -103,7 +103,7 @@ def new_stage(
         )
     if head == "copied" and base_head is None:
         raise ValueError("head 'copied' needs base_head")
-    stage = Stage(
+    stage = StageModel(
         config, layers, own_head=head != "shared", final_norm=start == "random" and layers > 0
     )
     generator = torch.Generator().manual_seed(seed)
@@ -186,7 +186,7 @@ class CompactCache:
 
 
 def run_compact(
-    stage: Stage, hidden: Tensor, reached: Tensor, cache: CompactCache | None = None
+    stage: StageModel, hidden: Tensor, reached: Tensor, cache: CompactCache | None = None
 ) -> Tensor:
     """Run the stage over only the tokens that reached it; outputs [n, width] in row-major order.
 
@@ -208,6 +208,6 @@ def run_compact(
     return out[real]
 
 
-def run_single(stage: Stage, hidden: Tensor) -> Tensor:
+def run_single(stage: StageModel, hidden: Tensor) -> Tensor:
     """Every token alone, as a sequence of length 1 (R1): [n, width] -> [n, width]."""
     return stage(hidden[:, None])[:, 0]

@@ -60,7 +60,7 @@ def windows_a_step(packs: Packs, length: int, batch: int, arrangement: str) -> i
 
 
 @run_function("stage")
-def run(config: StageRun, seed: int, place: Place) -> Outcome:
+def run_stage(config: StageRun, seed: int, place: Place) -> Outcome:
     """Train one stage with one seed. The row's ``test_ppl`` is of the hard tokens of test.
 
     Columns ``last_*`` are of the weights after the last update, the others of those that

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.cascade import stage_run
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.parameters import CascadeParameters
+from lib.cascade.stage_run import run_stage
 from lib.experiment import Run
 
 
@@ -21,7 +21,7 @@ class Variant:
 
     label: str
     config: Callable[[Any, TokenDataset], Any]
-    function: Callable = stage_run.run
+    function: Callable = run_stage
     seeds: int | tuple[str, ...] = ("seeds",)
     beside: Callable[[Any, TokenDataset], list[Run]] | None = None
     factors: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.base.head import summed_loss
 from lib.cascade.packing import Packs
-from lib.cascade.stage import Stage
+from lib.cascade.stage import StageModel
 from lib.training.loop import Work
 from lib.training.seeding import data_order
 
@@ -67,7 +67,7 @@ class StageWork(SequenceWork):
 
     def __init__(
         self,
-        stage: Stage,
+        stage: StageModel,
         inputs: Tensor,
         labels: Tensor,
         packs: Packs,
@@ -84,7 +84,7 @@ class StageWork(SequenceWork):
 
 
 def _loss_of(
-    stage: Stage,
+    stage: StageModel,
     inputs: Tensor,
     labels: Tensor,
     packs: Packs,

@@ -129,14 +129,14 @@ class GrowthRun:
 
 
 @run_function("growth")
-def run(config: GrowthRun, seed: int, place: Place) -> Outcome:
+def run_growth(config: GrowthRun, seed: int, place: Place) -> Outcome:
     """Train the last stage of a path, the stages before it first if they are not finished.
 
     The row is that of the last stage; ``operations`` and the curve are those of the whole path. The
     weights of the best and the last epoch are kept for the paths that go on from here.
     """
     before = config.before
-    left = before and place.need(run, before, seed, *KEPT)
+    left = before and place.need(run_growth, before, seed, *KEPT)
     stage, path = config.stage, config.path
     model = _begin(config, left, seed).to(place.device).eval()
     windows = stage.windows("train"), stage.windows("valid")

@@ -17,7 +17,7 @@ from lib.character.run import (
     held_out_loss,
     load_state,
     own_seconds,
-    run,
+    run_character,
     trained,
 )
 from lib.character.variants import Variant
@@ -45,10 +45,10 @@ class Continued:
 
 
 @run_function("continued")
-def continued(config: Continued, seed: int, place: Place) -> Outcome:
+def run_continued(config: Continued, seed: int, place: Place) -> Outcome:
     """The second training; the first is made if need be. Row and seconds are the second's."""
     first = replace(config.first, keep=True)
-    model = load_state(first, place.need(run, first, seed, *KEPT), "best")
+    model = load_state(first, place.need(run_character, first, seed, *KEPT), "best")
     seed_weights(seed)  # for what training draws, whatever was drawn before
     found = trained(config.then, model, seed, place)
     found.row["seconds"] = own_seconds(found.tables["curve"])
@@ -64,10 +64,10 @@ class Passes:
 
 
 @run_function("passes")
-def passes(config: Passes, seed: int, place: Place) -> Outcome:
+def run_passes(config: Passes, seed: int, place: Place) -> Outcome:
     """Perplexities of the best weights with each number of passes, in the table ``passes``."""
     network = replace(config.network, keep=True)
-    model = load_state(network, place.need(run, network, seed, *KEPT), "best")
+    model = load_state(network, place.need(run_character, network, seed, *KEPT), "best")
     rows = []
     for count in config.counts:
         use = Segments(count, joint=True)
@@ -89,7 +89,7 @@ class Late(Variant):
     """
 
     then: Objective = field(kw_only=True)
-    function: ClassVar[Callable] = continued
+    function: ClassVar[Callable] = run_continued
 
     @property
     def network(self) -> tuple[Any, Objective]:
@@ -106,4 +106,4 @@ class Passed(Variant):
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
         for main in super().runs(parameters, corpus):
             yield main
-            yield Run(passes, Passes(main.config), main.seed, side=True)
+            yield Run(run_passes, Passes(main.config), main.seed, side=True)

@@ -44,7 +44,7 @@ class NGramRun:
 
 
 @run_function("ngram")
-def run(config: NGramRun, seed: int, place: Place) -> Outcome:
+def run_ngram(config: NGramRun, seed: int, place: Place) -> Outcome:
     """Perplexities of the model on valid and, where there is one, test. No seed is used."""
     corpus = config.corpus
     encode, size = corpus.alphabet.encode, len(corpus.alphabet)

@@ -20,8 +20,7 @@ from lib.character.analysis.difficulty import OTHER, OWN, by_reference, groups
 from lib.character.analysis.early_exit import Readings, at_threshold, best_threshold
 from lib.character.analysis.layer_contribution import by_group, residual_norms
 from lib.character.models.routed import check_exit
-from lib.character.run import KEPT, STATES, CharacterRun, load_state
-from lib.character.run import run as train
+from lib.character.run import KEPT, STATES, CharacterRun, load_state, run_character
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.text.windows import Windows
@@ -91,15 +90,19 @@ def splits(network: CharacterRun) -> dict[str, Windows]:
 
 
 @run_function("probe")
-def run(config: Probe, seed: int, place: Place) -> Outcome:
+def run_probe(config: Probe, seed: int, place: Place) -> Outcome:
     """The row of the training, and tables ``curve``, ``summary``, ``exits``, ``layers``,
     ``reliability`` and, with a reference, ``references``.
 
     The trainings are runs of their own, made now where they are not finished.
     """
     network = replace(config.network, keep=True)
-    here = place.need(train, network, seed, *KEPT)
-    other = place.need(train, network, config.reference, *KEPT) if config.reference >= 0 else None
+    here = place.need(run_character, network, seed, *KEPT)
+    other = (
+        place.need(run_character, network, config.reference, *KEPT)
+        if config.reference >= 0
+        else None
+    )
     record = here.record()
     names = ("summary", "exits", "layers", "reliability", *(("references",) if other else ()))
     tables: dict[str, list[dict]] = {name: [] for name in names}

@@ -120,7 +120,7 @@ class WindowWork(Work):
 
 
 @run_function("character")
-def run(config: CharacterRun, seed: int, place: Place) -> Outcome:
+def run_character(config: CharacterRun, seed: int, place: Place) -> Outcome:
     """Train one variant with one seed; curve and checkpoint live in the place as it goes."""
     seed_weights(seed)
     return trained(config, config.build(), seed, place)

@@ -16,8 +16,7 @@ from lib.character.analysis.early_exit import compute
 from lib.character.models.generation import Decoder, generate, generate_uncached
 from lib.character.models.routed import KEEPS, compacted, routed
 from lib.character.probe_run import splits
-from lib.character.run import KEPT, CharacterRun, load_state
-from lib.character.run import run as train
+from lib.character.run import KEPT, CharacterRun, load_state, run_character
 from lib.runs.clock import in_turns, now
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -46,10 +45,10 @@ class Speed:
 
 
 @run_function("exit speed")
-def run(config: Speed, seed: int, place: Place) -> Outcome:
+def run_exit_speed(config: Speed, seed: int, place: Place) -> Outcome:
     """Time the best epoch's weights on the reported split; the training is made if need be."""
     network = replace(config.network, keep=True)
-    model = load_state(network, place.need(train, network, seed, *KEPT), "best")
+    model = load_state(network, place.need(run_character, network, seed, *KEPT), "best")
     windows = splits(network)["report"]
     windows = Windows(
         windows.inputs[: config.rows].to(place.device),

@@ -13,7 +13,7 @@ from lib.character.choices import GRID, chosen
 from lib.character.figures.common import metric
 from lib.character.objectives import Objective
 from lib.character.parameters import CharacterParameters, TwoTexts
-from lib.character.run import CharacterRun, run
+from lib.character.run import CharacterRun, run_character
 from lib.character.variants import Variant
 from lib.experiment import Run
 from lib.parameters import whole
@@ -106,7 +106,7 @@ class Tuned:
         if self.width:
             config = replace(config, model=replace(config.model, width=self.width))
         for seed in range(seeds):
-            yield Run(run, config, seed, turn=self.turn)
+            yield Run(run_character, config, seed, turn=self.turn)
 
 
 def gap(treatment: str, baseline: str) -> Measure:

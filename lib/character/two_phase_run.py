@@ -26,7 +26,7 @@ class TwoPhaseRun:
 
 
 @run_function("two phases")
-def run(config: TwoPhaseRun, seed: int, place: Place) -> Outcome:
+def run_two_phases(config: TwoPhaseRun, seed: int, place: Place) -> Outcome:
     """Shape the blocks by dispersion, freeze them, then train the head by cross-entropy.
 
     The curve is that of the second phase; ``shaping_updates`` counts the first.

@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from lib.character import growth_run, ngrams, probe_run, speed_run, two_phase_run
+from lib.character import ngrams
 from lib.character.ensemble import run_together
-from lib.character.growth_run import GrowthRun, Stages
+from lib.character.growth_run import GrowthRun, Stages, run_growth
 from lib.character.models.transformer import TransformerConfig
+from lib.character.ngrams import run_ngram
 from lib.character.objectives import Dispersion, Objective, Segments
 from lib.character.parameters import CharacterParameters
-from lib.character.probe_run import Probe
-from lib.character.run import CharacterRun, run
-from lib.character.speed_run import WIDTHS, Speed
-from lib.character.two_phase_run import TwoPhaseRun
+from lib.character.probe_run import Probe, run_probe
+from lib.character.run import CharacterRun, run_character
+from lib.character.speed_run import WIDTHS, Speed, run_exit_speed
+from lib.character.two_phase_run import TwoPhaseRun, run_two_phases
 from lib.experiment import Run
 from lib.text.corpus import Corpus
 
-run.together = run_together  # how an accelerator trains the seeds of a row
+run_character.together = run_together  # how an accelerator trains the seeds of a row
 
 
 def evaluated(numbers: Mapping[str, Any], parameters: CharacterParameters) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Variant(Trained):
     training: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    function: ClassVar[Callable] = run
+    function: ClassVar[Callable] = run_character
 
     @property
     def network(self) -> tuple[Any, Objective]:
@@ -86,7 +87,7 @@ class Shaped(Trained):
     training: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, Any] = field(default_factory=dict)
     segments: int = 4
-    function: ClassVar[Callable] = two_phase_run.run
+    function: ClassVar[Callable] = run_two_phases
 
     @property
     def network(self) -> tuple[Any, Objective]:
@@ -112,7 +113,7 @@ class Path(Trained):
     factors: Mapping[str, Any] = field(default_factory=dict)
     model: TransformerConfig = TransformerConfig(initialisation="B")
     frozen_embedding: bool = False
-    function: ClassVar[Callable] = growth_run.run
+    function: ClassVar[Callable] = run_growth
 
     @property
     def network(self) -> tuple[Any, Objective]:
@@ -142,12 +143,12 @@ class Probed(Variant):
         network, seeds = self.config(parameters, corpus), parameters.seeds
         for seed in range(seeds):
             reference = (seed + 1) % seeds if self.referenced and seeds > 1 else -1
-            yield Run(probe_run.run, Probe(network, self.exit_layer, reference), seed)
+            yield Run(run_probe, Probe(network, self.exit_layer, reference), seed)
             if self.timed:
                 repeats = parameters.timing_repeats
                 widths = WIDTHS if parameters.named(corpus) else ()
                 speed = Speed(network, self.exit_layer, repeats=repeats, widths=widths)
-                yield Run(speed_run.run, speed, seed, side=True, alone=True)
+                yield Run(run_exit_speed, speed, seed, side=True, alone=True)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class NGram:
     factors: Mapping[str, Any] = field(default_factory=dict)
 
     def runs(self, parameters: CharacterParameters, corpus: Corpus) -> Iterator[Run]:
-        yield Run(ngrams.run, ngrams.NGramRun(corpus, self.model), 0)
+        yield Run(run_ngram, ngrams.NGramRun(corpus, self.model), 0)
 
 
 def baselines() -> dict[str, NGram]:

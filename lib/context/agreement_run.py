@@ -64,7 +64,7 @@ class AgreementRun:
 
 
 @run_function("context_agreement")
-def run(config: AgreementRun, seed: int, place: Place) -> Outcome:
+def run_agreement(config: AgreementRun, seed: int, place: Place) -> Outcome:
     """Agreement of the Phase 1 table, of clean sweeps, and how fast the cell forgets."""
     streams = load_streams(config.data)
     x = streams.train.embedded

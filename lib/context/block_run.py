@@ -40,7 +40,7 @@ class TrainedBlock:
 
 
 @run_function("context_block")
-def run(config: BlockRun, seed: int, place: Place) -> Outcome:
+def run_block(config: BlockRun, seed: int, place: Place) -> Outcome:
     """Phase 1 on the training text; kill-exact from iteration to iteration."""
     x = training_stream(config.data).embedded
     # the table, what it is made from, and a checkpoint of it
@@ -73,7 +73,7 @@ def trained_block(choice: Recurrent, data: TrainingText, seed: int, place: Place
         return TrainedBlock(block, {"iterations": 0, "phase_one_seconds": 0.0}, [])
     config, kept = BlockRun(data, choice.cell()), None
     while not kept:
-        there = place.need(run, config, seed, KEPT)
+        there = place.need(run_block, config, seed, KEPT)
         kept = files.kept(there.folder / KEPT, load_tensors)
     tensors = kept[0]
     table, start = tensors.pop("table").clone(), tensors.pop("start").clone()  # aligned

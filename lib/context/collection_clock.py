@@ -30,7 +30,7 @@ class CollectionClock:
 
 
 @run_function("context_clock", version=2)
-def run(config: CollectionClock, seed: int, place: Place) -> Outcome:
+def run_clock(config: CollectionClock, seed: int, place: Place) -> Outcome:
     """Table ``clock``: median seconds of every way over all training tokens and layers.
 
     One block serves all choices, the ways take turns, and the sequential way walks token after

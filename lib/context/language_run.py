@@ -45,7 +45,7 @@ class LanguageRun:
 
 
 @run_function("context_language")
-def run(config: LanguageRun, seed: int, place: Place) -> Outcome:
+def run_language(config: LanguageRun, seed: int, place: Place) -> Outcome:
     """Train and measure one row. Raises Diverged when any loss is not finite."""
     streams, choice = load_streams(config.data), config.contexts
     if isinstance(choice, TruncatedBptt):

@@ -71,7 +71,7 @@ def chosen_columns(recipe: Recipe, curve: Sequence[dict[str, Any]]) -> dict[str,
 
 
 @run_function("context_scaling")
-def run(config: ScalingRun, seed: int, place: Place) -> Outcome:
+def run_scaling(config: ScalingRun, seed: int, place: Place) -> Outcome:
     """Train every recipe on one set of contexts; one row with a column per recipe and rule."""
     streams = load_streams(config.data)
     parts, about, tables = recurrent_parts(config.data, config.contexts, streams, seed, place)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lib.context import language_run
 from lib.context.block import matched_context_dim, parameter_count
-from lib.context.language_run import LanguageRun, UnigramRun
+from lib.context.language_run import LanguageRun, UnigramRun, run_language, run_unigram
 from lib.context.parameters import ContextParameters, ContextText, report_phase_one
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.experiment import Run
@@ -73,7 +72,7 @@ class Language:
             return
         config = LanguageRun(data, source, parameters.phase_two())
         for seed in range(self.seeds(parameters)):
-            yield Run(language_run.run, config, seed)
+            yield Run(run_language, config, seed)
 
 
 @dataclass(frozen=True)
@@ -86,4 +85,4 @@ class Unigram:
 
     def runs(self, parameters: ContextParameters, text: ContextText) -> Iterator[Run]:
         data = text.choose(parameters, **self.data(parameters))
-        yield Run(language_run.run_unigram, UnigramRun(data), 0)
+        yield Run(run_unigram, UnigramRun(data), 0)

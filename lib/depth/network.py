@@ -47,7 +47,7 @@ class DepthRun:
 
 
 @run_function("depth-network")
-def learn(config: DepthRun, seed: int, place: Place) -> Outcome:
+def run_learning(config: DepthRun, seed: int, place: Place) -> Outcome:
     """Train the adapters, fit the gates, and leave both in the run's folder as KEPT."""
     llama, adapters, fit = _fitted(config, seed, place)
     kept = {f"adapters/{name}": value for name, value in adapters.state_dict().items()}
@@ -67,7 +67,7 @@ def learn(config: DepthRun, seed: int, place: Place) -> Outcome:
 
 
 @run_function("depth-tuning")
-def tune(config: DepthRun, seed: int, place: Place) -> Outcome:
+def run_tuning(config: DepthRun, seed: int, place: Place) -> Outcome:
     """Train only; what counts is the mean over read-outs of the loss on the watched valid."""
     _, adapters, fit = _fitted(config, seed, place)
     last = fit.curve[-1]
@@ -118,7 +118,7 @@ def network_of(
     config: DepthRun, seed: int, place: Place
 ) -> tuple[Llama, ExitGate | None, dict[str, Any]]:
     """``load_network`` of the run that trains it, made now if it is not finished; its record."""
-    there = place.need(learn, config, seed, KEPT)
+    there = place.need(run_learning, config, seed, KEPT)
     return *load_network(config, there), there.record()
 
 

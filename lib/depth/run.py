@@ -19,7 +19,7 @@ CONTEXT = (LENGTH + 1) / 2  # tokens that a token attends to in the mean
 
 
 @run_function("depth")
-def run(config: DepthRun, seed: int, place: Place) -> Outcome:
+def run_depth(config: DepthRun, seed: int, place: Place) -> Outcome:
     """Train the network, then measure it at every cost it can be run at."""
     llama, gate, trained = network_of(config, seed, place)
     costs = Costs.of(llama, config.method.layers, CONTEXT)

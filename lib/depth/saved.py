@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lib.depth.generation import Policy, usable
 from lib.depth.modeling import as_model
-from lib.depth.network import KEPT, DepthRun, learn, load_network
+from lib.depth.network import KEPT, DepthRun, load_network, run_learning
 from lib.depth.parameters import DepthParameters
-from lib.depth.run import run as measured
+from lib.depth.run import run_depth
 from lib.depth.texts import DepthText
 from lib.experiment import Experiment
 from lib.runs import devices, files, places
@@ -48,11 +48,11 @@ def save(
     found, missing = {}, []
     for task in experiment.tasks(parameters, texts, variants):
         name = task.labels["variant"]
-        if task.function is not measured or task.seed:
+        if task.function is not run_depth or task.seed:
             continue
         there, network = (
             Place(places.runs_folder() / replace(task, function=function).key(device.type), device)
-            for function in (measured, learn)
+            for function in (run_depth, run_learning)
         )
         if not ((there.folder / RECORD).is_file() and (network.folder / KEPT).is_file()):
             missing.append(name)

@@ -14,7 +14,7 @@ from lib.depth.generation import Session, write
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
-from lib.depth.network import KEPT, DepthRun, learn, load_network
+from lib.depth.network import KEPT, DepthRun, load_network, run_learning
 from lib.depth.speculative import Count, Drafter, frequent
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
@@ -51,11 +51,11 @@ class Speculative:
 
 def _network(config: Speculative, seed: int) -> list[tuple]:
     """The network that drafts and writes."""
-    return [(learn, config.network, seed, KEPT)]
+    return [(run_learning, config.network, seed, KEPT)]
 
 
 @run_function("depth-speculative", starts_from=_network)
-def run(config: Speculative, seed: int, place: Place) -> Outcome:
+def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding``: a text, batch and prompt length each; the first round is not timed."""
     there = place.starts(_network, config, seed)[0]
     llama, _ = load_network(config.network, there)

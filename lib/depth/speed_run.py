@@ -18,7 +18,7 @@ from lib.depth.adapters import frozen
 from lib.depth.generation import Policy, Session, usable, write
 from lib.depth.methods import Method
 from lib.depth.network import DepthRun, network_of
-from lib.depth.run import run as measured
+from lib.depth.run import run_depth
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -36,9 +36,9 @@ class DepthSpeed:
 
 
 @run_function("depth-speed")
-def run(config: DepthSpeed, seed: int, place: Place) -> Outcome:
+def run_depth_speed(config: DepthSpeed, seed: int, place: Place) -> Outcome:
     """A row of the table ``speed`` for every point of valid that was really run."""
-    points = place.need(measured, config.network, seed).record()["tables"]["points"]
+    points = place.need(run_depth, config.network, seed).record()["tables"]["points"]
     llama, gate, _ = network_of(config.network, seed, place)
     method, text = config.network.method, config.network.text
     base = frozen(config.network.base.load().model.to(place.device), Method(method.layers))

@@ -10,7 +10,8 @@ from lib.depth import speed_run
 from lib.depth.methods import Again, Gated, Method
 from lib.depth.network import DepthRun, settings
 from lib.depth.parameters import DepthParameters
-from lib.depth.run import run
+from lib.depth.run import run_depth
+from lib.depth.speed_run import run_depth_speed
 from lib.depth.texts import DepthText
 from lib.experiment import Run
 
@@ -68,10 +69,10 @@ class Variant:
     def runs(self, parameters: DepthParameters, text: DepthText) -> Iterator[Run]:
         config = self.config(parameters, text)
         for seed in range(1 if self.once else parameters.seeds):
-            yield Run(run, config, seed)
+            yield Run(run_depth, config, seed)
             if self.timed:
                 speed = speed_run.DepthSpeed(config)
-                yield Run(speed_run.run, speed, seed, side=True, alone=True, turn=1)
+                yield Run(run_depth_speed, speed, seed, side=True, alone=True, turn=1)
 
 
 def exits_of(layers: int) -> tuple[int, ...]:

@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from lib.cascade import base_twice_run
-from lib.cascade.base_twice_run import BaseTwice
+from lib.cascade.base_twice_run import BaseTwice, run_base_twice
 from lib.cascade.claims import against_base, chosen, on_alpaca, on_wikitext
 from lib.cascade.dataset import LENGTH, TokenDataset
 from lib.cascade.figures import hard_tokens
@@ -173,7 +172,7 @@ def _half(p: Exp12, dataset: TokenDataset) -> StageRun:
 
 
 VARIANTS = {
-    "base_twice": Variant("Base applied twice", _twice, base_twice_run.run, seeds=1),
+    "base_twice": Variant("Base applied twice", _twice, run_base_twice, seeds=1),
     "report": Variant("R2's training", _report),
     "hard": _control("Hard"),
     "random": _control("Random tokens", selection="random"),

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.cascade import cascade_run
-from lib.cascade.cascade_run import CascadeRun
+from lib.cascade.cascade_run import CascadeRun, run_cascade
 from lib.cascade.claims import (
     against_base,
     best_of_stage,
@@ -84,7 +83,7 @@ def _cascade(label: str, ratio: float, **changes) -> Variant:
         return CascadeRun(p.cascade(dataset, ratio, **changes), p.stages)
 
     factors = {"ratio": ratio, **{k: v for k, v in changes.items() if k not in IMPLIED}}
-    return Variant(label, config, cascade_run.run, factors=factors)
+    return Variant(label, config, run_cascade, factors=factors)
 
 
 VARIANTS = {

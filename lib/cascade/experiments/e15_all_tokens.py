@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.cascade import cascade_run
-from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun
+from lib.cascade.cascade_run import CascadeRun, CascadeSpeed, ServedRun, run_served, run_speed
 from lib.cascade.claims import against_base, on_alpaca
 from lib.cascade.difficulty import CRITERIA
 from lib.cascade.figures.by_stage import by_stage
@@ -94,10 +93,10 @@ def _served(label: str, **changes) -> Variant:
         config = _run(p, dataset, changes)
         speed = CascadeSpeed(config, new_tokens=p.new_tokens, repeats=p.rounds)
         seeds = range(p.seeds)
-        return [Run(cascade_run.run_speed, speed, s, side=True, alone=True) for s in seeds]
+        return [Run(run_speed, speed, s, side=True, alone=True) for s in seeds]
 
     factors = {k: v for k, v in changes.items() if k not in IMPLIED}
-    return Variant(label, config, cascade_run.run_served, beside=timed, factors=factors)
+    return Variant(label, config, run_served, beside=timed, factors=factors)
 
 
 VARIANTS = {

@@ -16,19 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.cascade import baseline_run, routed_stage_run, second_pass_run, speed_run
 from lib.cascade.adaptation_text import TextPlan
 from lib.cascade.all_tokens import RULES
-from lib.cascade.baseline_run import BaselineRun
+from lib.cascade.baseline_run import BaselineRun, run_baseline
 from lib.cascade.between_rates import at_flops, at_rate, at_share, paired_change, routed
 from lib.cascade.claims import against_base, on_wikitext
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.figures import pareto
 from lib.cascade.parameters import QUICK_WINDOWS, TINY_WINDOWS, CascadeParameters
 from lib.cascade.routed import RoutedForCausalLM
-from lib.cascade.routed_stage_run import RoutedStageRun
-from lib.cascade.second_pass_run import SecondPassRun
-from lib.cascade.speed_run import SpeedRun
+from lib.cascade.routed_stage_run import RoutedStageRun, run_routed_stage
+from lib.cascade.second_pass_run import SecondPassRun, run_second_pass
+from lib.cascade.speed_run import SpeedRun, run_route_speed
 from lib.cascade.variants import Variant
 from lib.checks import CheckFailed
 from lib.experiment import Experiment, Run
@@ -246,7 +245,7 @@ def _clock(depth: int) -> Callable[[Exp19, TokenDataset], list[Run]]:
             return []
         rates, windows = (0.0, *p.numbers("rates")), min(4, p.test_windows)
         config = SpeedRun(dataset, depth * p.layers, rates, windows)
-        return [Run(speed_run.run, config, 0, side=True, alone=True)]
+        return [Run(run_route_speed, config, 0, side=True, alone=True)]
 
     return make
 
@@ -476,9 +475,9 @@ def study_id(condition: str, rate: float) -> str:
 def _function(condition: str) -> Callable:
     """What runs a condition."""
     if condition in SECOND:
-        return second_pass_run.run
+        return run_second_pass
     tail = condition.startswith(("tuned", "low_rank", "base"))
-    return baseline_run.run if tail else routed_stage_run.run
+    return run_baseline if tail else run_routed_stage
 
 
 def _variants() -> dict[str, Variant]:
@@ -493,21 +492,21 @@ def _variants() -> dict[str, Variant]:
                 seeds=1,
                 factors={"condition": condition, "learning_rate": rate},
             )
-    found["base"] = Variant("Base", _base, baseline_run.run, seeds=1)
-    found["routed"] = Variant(LABELS["routed"], _routed, routed_stage_run.run)
-    found["random"] = Variant("Random routing", _random, routed_stage_run.run)
+    found["base"] = Variant("Base", _base, run_baseline, seeds=1)
+    found["routed"] = Variant(LABELS["routed"], _routed, run_routed_stage)
+    found["random"] = Variant("Random routing", _random, run_routed_stage)
     for depth, name in ALL.items():
         make, clock = MAKERS[name], _clock(depth)
-        found[name] = Variant(LABELS[name], make, routed_stage_run.run, beside=clock)
+        found[name] = Variant(LABELS[name], make, run_routed_stage, beside=clock)
     for name in ("tuned", "low_rank"):
-        found[name] = Variant(LABELS[name], MAKERS[name], baseline_run.run)
+        found[name] = Variant(LABELS[name], MAKERS[name], run_baseline)
     for name in ("all_1", "tuned"):
         label = f"{LABELS[name]}, learnt from WikiText-2"
         found[name + REVERSED] = Variant(label, _reversed(MAKERS[name]), _function(name))
     for steps, seeds in ((_steps, "cumulative_seeds"), (_ablations, "ablation_seeds")):
         for name, label, make in steps():
             few = ("seeds", seeds)
-            found[name] = Variant(label, _only_all(make), routed_stage_run.run, seeds=few)
+            found[name] = Variant(label, _only_all(make), run_routed_stage, seeds=few)
     further = {
         "wide_gate": ("Stage on all tokens, wide gate", _rival(_wide_gate)),
         "low_rank_long": ("LoRA, twice the updates", _rival(_low_rank_long)),

@@ -25,7 +25,7 @@ import torch
 from lib.character import choices
 from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
-from lib.character.run import CharacterRun, WindowWork, run
+from lib.character.run import CharacterRun, WindowWork, run_character
 from lib.parameters import listed, typed
 from lib.refusals import told
 from lib.runs import devices, files
@@ -62,7 +62,15 @@ def stage_tasks(
 ) -> list[tuple[Task, Choice]]:
     """The runs of a stage, with what each is trained with."""
     return [
-        (Task(run, choice.apply(config), seed, {"variant": f"{method}, {spelled(choice)}"}), choice)
+        (
+            Task(
+                run_character,
+                choice.apply(config),
+                seed,
+                {"variant": f"{method}, {spelled(choice)}"},
+            ),
+            choice,
+        )
         for seed in SEEDS
         for choice in choices.candidates(stage, fixed)
     ]

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.context import agreement_run, collection_clock, language_run
 from lib.context import figures as contexts
-from lib.context.agreement_run import AgreementRun
+from lib.context.agreement_run import AgreementRun, run_agreement
 from lib.context.claims import disagreement, on_ultrachat, remembered
-from lib.context.collection_clock import CollectionClock
+from lib.context.collection_clock import CollectionClock, run_clock
 from lib.context.contexts import BURN, LANES
-from lib.context.language_run import LanguageRun
+from lib.context.language_run import LanguageRun, run_language
 from lib.context.parameters import (
     LAYOUTS,
     QUICK_TEXT,
@@ -92,7 +91,7 @@ class Agreement:
         block = _block(self.layout, self.depth, text.width(parameters), self.learning)
         config = AgreementRun(text.choose(parameters), block, parameters.sweeps)
         for seed in range(parameters.seeds):
-            yield Run(agreement_run.run, config, seed)
+            yield Run(run_agreement, config, seed)
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ class Collection:
         config = LanguageRun(data, choices[self.way], parameters.phase_two())
         clock = CollectionClock(data, tuple(choices.values()), tuple(choices))
         for seed in range(parameters.seeds):
-            yield Run(language_run.run, config, seed)
+            yield Run(run_language, config, seed)
             if self.way == "sequential":
-                yield Run(collection_clock.run, clock, seed, side=True, alone=True)
+                yield Run(run_clock, clock, seed, side=True, alone=True)
 
 
 def ways(layout: str, parameters: Exp17, width: int, tokens: int) -> dict[str, Recurrent]:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from lib.checks import CheckFailed
 from lib.context import figures as contexts
-from lib.context import scaling_run
 from lib.context.claims import on_ultrachat, valid_accuracy
 from lib.context.early_stopping import stop_epoch
 from lib.context.parameters import (
@@ -25,7 +24,7 @@ from lib.context.parameters import (
 )
 from lib.context.phase_two import recipe
 from lib.context.scaling import PowerLaw, fit_power_law, fit_with_floor, residual_interval
-from lib.context.scaling_run import Recipe, ScalingRun, column, last_column
+from lib.context.scaling_run import Recipe, ScalingRun, column, last_column, run_scaling
 from lib.context.variants import Language, Sources, block, matched, window
 from lib.experiment import Experiment, Run
 from lib.parameters import ParameterError, whole, wholes
@@ -199,7 +198,7 @@ class Scaling:
         chosen = recipes(parameters, self.layout, data.tokens, self.place - 1)
         config = ScalingRun(data, source, chosen)
         for seed in range(parameters.seeds_at(self.place)):
-            yield Run(scaling_run.run, config, seed)
+            yield Run(run_scaling, config, seed)
 
 
 def _control(label: str, sources: Sources, place: int, layout: str, contexts: str, k=None):

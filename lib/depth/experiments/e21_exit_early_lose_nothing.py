@@ -12,7 +12,7 @@ import pandas as pd
 from lib.depth import figures
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS as NETWORKS
 from lib.depth.parameters import TINY, DepthParameters
-from lib.depth.speculative_run import Speculative, run
+from lib.depth.speculative_run import Speculative, run_speculative
 from lib.depth.texts import DepthText
 from lib.depth.variants import part
 from lib.experiment import Experiment, Run
@@ -57,7 +57,7 @@ class Decoding:
             rounds=parameters.rounds,
         )
         for seed in range(parameters.seeds):
-            yield Run(run, config, seed, alone=True)
+            yield Run(run_speculative, config, seed, alone=True)
 
 
 WORDS = 8_192

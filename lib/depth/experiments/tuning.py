@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import E20
-from lib.depth.network import tune
+from lib.depth.network import run_tuning
 from lib.depth.texts import DepthText
 from lib.parameters import listed
 from lib.refusals import told
@@ -61,7 +61,7 @@ def tasks_of(family: str, parameters: Any, text: DepthText, rates: Sequence[floa
     for rate in rates:
         training = replace(config.training, learning_rate=rate, validations=1)
         label = {"variant": f"{family}, rate {rate:g}"}
-        found.append(Task(tune, replace(config, training=training), 0, label))
+        found.append(Task(run_tuning, replace(config, training=training), 0, label))
     return found
 
 
