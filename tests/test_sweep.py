@@ -16,7 +16,7 @@ from small_runs import Small, Text, task
 
 from lib.runs import engines, files, places
 from lib.runs.key import run_function
-from lib.runs.sweep import SweepFailed, spoken, sweep
+from lib.runs.sweep import SweepFailed, _Progress, spoken, sweep
 from lib.runs.task import CPU, Outcome, Place, Task, finished, run_one, run_together
 from lib.runs.tensors import load_tensors
 
@@ -328,6 +328,23 @@ def test_workers_die_with_a_parent_that_is_killed(script, marks):
     while any(map(alive, workers)):
         assert time.monotonic() < end, "a worker outlived its parent by five seconds"
         time.sleep(0.05)
+
+
+def test_the_time_left_is_that_of_runs_of_one_kind(kept, capsys):
+    trained = [task("a", seed) for seed in (0, 1)]
+    clocks = [dataclasses.replace(task("c", seed, value=3.0), alone=True) for seed in (0, 1)]
+    sweep([*clocks, *trained])
+    ends = [line.partition(" left")[2] for line in capsys.readouterr().out.splitlines()]
+    assert ends == [", then 2 clocks", ", then 2 clocks", "", ""]
+    progress = _Progress(2, 1)
+    for batch, started in ((trained, 60), (clocks[:1], 2)):
+        progress.begin(batch)
+        for done in batch:
+            progress.started = time.monotonic() - started
+            progress.line(done, {"row": {"seconds": started}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("about 60 s left, then 1 clock")
+    assert lines[2].endswith("about 0 s left")
 
 
 def test_the_time_left_is_spoken():

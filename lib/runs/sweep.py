@@ -43,7 +43,6 @@ def sweep(
             held[key] = record
         else:
             waiting[key] = task
-    progress = _Progress(len(waiting))
     failures: list[str] = []
 
     def pairs() -> list[tuple[Task, dict]]:
@@ -54,7 +53,9 @@ def sweep(
     # side by side, then, one at a time, what reads the clock
     together = [task for task in waiting.values() if not task.alone]
     alone = [task for task in waiting.values() if task.alone]
+    progress = _Progress(len(together), len(alone))
     for batch, beside in ((together, workers), (alone, 1)):
+        progress.begin(batch)
         for task, record in engines.submit(engine, batch, beside, runs, device) if batch else ():
             if isinstance(record, Failure):
                 progress.done += 1
@@ -79,20 +80,29 @@ def sweep(
 
 
 class _Progress:
-    """Plain lines: how many have ended, what the last one found, how long the rest will take."""
+    """Plain lines: how many have ended, what the last one found, how long the rest will take.
 
-    def __init__(self, total: int):
-        self.total, self.done, self.started = total, 0, time.perf_counter()
+    A run that reads the clock may take a hundredth of one that trains: the time left is told of
+    those of its kind, and of how many clocks follow.
+    """
+
+    def __init__(self, together: int, alone: int):
+        self.total, self.alone, self.done = together + alone, alone, 0
+
+    def begin(self, batch: Sequence[Task]) -> None:
+        self.before, self.until, self.started = self.done, self.done + len(batch), time.monotonic()
 
     def line(self, task: Task, record: dict[str, Any]) -> None:
         self.done += 1
-        elapsed = time.perf_counter() - self.started
-        left = elapsed / self.done * (self.total - self.done)
+        elapsed = time.monotonic() - self.started
+        left = elapsed / (self.done - self.before) * (self.until - self.done)
+        follow = self.alone if self.until < self.total else 0
+        then = f", then {follow} clock{'s' * (follow > 1)}" if follow else ""
         row = record["row"]
         found = f"val_ppl {perplexed(row['val_ppl'])}, " if row.get("val_ppl") is not None else ""
         print(
             f"[{self.done}/{self.total}] {task.name}: {found}{row['seconds']:.0f} s; "
-            f"about {spoken(left)} left",
+            f"about {spoken(left)} left{then}",
             flush=True,
         )
 
