@@ -7,10 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lib.character import choices, tuned
 from lib.character.choices import Choice
 from lib.character.experiments import tuning
+from lib.character.experiments.e01_hrm_against_lct import E01
+from lib.character.experiments.e02_infini_hrm import E02
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.character.experiments.e04_layerwise_progressive import E04
 from lib.character.experiments.e10_confidence_routing import E10
@@ -26,7 +29,11 @@ from lib.character.experiments.e22_tuned_baselines import (
     VARIANTS,
     WIDTH,
 )
+from lib.character.models.hrm import HRMConfig
+from lib.character.models.lct import LCTConfig
+from lib.character.two_phase_run import TwoPhaseRun, run_two_phases
 from lib.results.store import Absent, Results
+from lib.runs.task import CPU, run_one
 from lib.text.corpus import load_corpus
 
 TINY = ["train_chars", "1100", "valid_chars", "1100", "test_chars", "1100", "largest_chars", "1100"]
@@ -134,6 +141,11 @@ def test_the_reports_numbers_are_a_choice_that_changes_nothing(corpus):
         config = method.config(parameters, corpus)
         assert Choice().apply(config) == config
         other = Choice(3e-3, 0.5, 0.1, 0.98).apply(config)
+        if isinstance(config, TwoPhaseRun):
+            (config, shaping), (other, shaped) = (
+                (both.head, both.shaping) for both in (config, other)
+            )
+            assert shaped == replace(shaping, learning_rate=3e-3, weight_decay=0.5)
         assert (other.model.dropout, other.training.average) == (0.1, 0.98)
         assert replace(other, model=config.model, training=config.training) == config
 
@@ -141,16 +153,64 @@ def test_the_reports_numbers_are_a_choice_that_changes_nothing(corpus):
 def test_untuned_rows_are_the_runs_of_their_experiments(corpus):
     parameters = E22.parameters(seeds=2)
     for name, origin, variant in (
+        ("hrm_original", E01, "hrm"),
+        ("oacd_2", E01, "oacd_2"),
+        ("infini_carry", E02, "infini_carry"),
         ("irt_1", E03, "irt"),
         ("looped_1", E03, "looped_batch_8"),
         ("full", E10, "full"),
         ("aware_routed", E11, "aware"),
     ):
-        theirs = origin.variants[variant].config(parameters.of(origin.parameters), corpus)
+        own = origin.parameters() if origin is E02 else parameters.of(origin.parameters)
+        theirs = origin.variants[variant].config(own, corpus)  # in Experiment 2, its own patience
         ours = list(VARIANTS[name].runs(parameters, corpus))
         assert [run.config for run in ours] == [theirs, theirs]
+        assert {run.function for run in ours} == {type(origin.variants[variant]).function}
         assert [run.seed for run in ours] == [0, 1]
     assert METHODS["full"].config(parameters, corpus).whole_batches
+
+
+def test_tuned_rows_wait_alike(corpus):
+    parameters = E22.parameters()
+    for name in METHODS:
+        config = tuning.config_of(name, parameters, corpus)
+        training = (config.head if isinstance(config, TwoPhaseRun) else config).training
+        assert (training.epochs, training.patience) == (90, 5), name
+        assert not config.corpus.test
+
+
+@pytest.mark.parametrize("model", [HRMConfig(), HRMConfig(update="original"), LCTConfig(2)])
+def test_dropout_acts_in_training_alone(model):
+    symbols = torch.arange(12).view(2, 6)
+    plain, dropping = (replace(model, dropout=rate) for rate in (0.0, 0.5))
+    networks = []
+    for config in (plain, dropping):
+        torch.manual_seed(0)
+        networks.append(config.build(20))
+
+    def read(network):
+        torch.manual_seed(1)
+        return network.segment(symbols, network.begin(symbols))[0]
+
+    assert not torch.equal(read(networks[1]), read(networks[0]))
+    assert torch.equal(read(networks[1].eval()), read(networks[0].eval()))
+    assert torch.equal(read(networks[0].train()), read(networks[0].eval()))
+
+
+def test_two_phases_are_tuned_like_one(no_choices, kept, capsys):
+    pairs = [TINY[i : i + 2] for i in range(0, len(TINY), 2)]
+    asked = ["--only", "oacd_1"]
+    for name, value in (*pairs, ("corpus", "python-docs"), ("tuned_epochs", "1"), ("workers", "1")):
+        asked += ["-p", name, value]
+    tuning.main([*asked, "--plan"])
+    assert "oacd_1: 40 runs, at most" in capsys.readouterr().out
+    parameters = E22.parameters.at("tiny").changed(corpus="python-docs", tuned_epochs=1)
+    config = tuning.config_of("oacd_1", parameters, parameters.load())
+    config = replace(config, shaping=replace(config.shaping, epochs=1))
+    (task, _), *others = tuning.stage_tasks("oacd_1", config, "learning_rate", Choice())
+    assert len(others) == 15 and task.function is run_two_phases
+    row = run_one(task, kept, CPU)["row"]
+    assert math.isfinite(row["val_ppl"]) and row["test_ppl"] is None
 
 
 def test_a_text_takes_the_choices_nearest_to_it(no_choices):
@@ -345,7 +405,7 @@ def test_a_gap_is_measured_on_the_seeds_that_all_have():
 
 
 def test_comparisons_check_reported_claims_and_hold_every_method():
-    kinds = {c.id: c.kind for entry in (E03, E04, E10, E11) for c in entry.claims}
+    kinds = {c.id: c.kind for entry in (E01, E02, E03, E04, E10, E11) for c in entry.claims}
     assert {kinds[checked] for *_, checked, _ in COMPARED.values()} == {"reported"}
     assert {claim.kind for claim in E22.claims} == {"own"}
     assert {checked for *_, checked, _ in COMPARED.values()} <= set(REPORTED)

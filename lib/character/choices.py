@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lib.character.run import CharacterRun
+from lib.character.two_phase_run import TwoPhaseRun
 from lib.runs import files
 from lib.runs.places import ROOT
 
@@ -39,9 +40,14 @@ class Choice:
     dropout: float = 0.0
     average: float = 0.0
 
-    def apply(self, config: CharacterRun) -> CharacterRun:
-        """The same run with these numbers."""
+    def apply(self, config: CharacterRun | TwoPhaseRun) -> CharacterRun | TwoPhaseRun:
+        """The same run with these numbers; of two phases both have them, but for the average: the
+        blocks that are read are those that shaping left."""
         numbers = asdict(self)
+        if isinstance(config, TwoPhaseRun):
+            head, shaping = self.apply(config.head), config.shaping
+            own = {name: numbers[name] for name in ("learning_rate", "weight_decay")}
+            return replace(config, head=head, shaping=shaping and replace(shaping, **own))
         model = replace(config.model, dropout=numbers.pop("dropout"))
         return replace(config, model=model, training=replace(config.training, **numbers))
 

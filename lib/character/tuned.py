@@ -13,8 +13,9 @@ from lib.character.choices import GRID, chosen
 from lib.character.figures.common import metric
 from lib.character.objectives import Objective
 from lib.character.parameters import CharacterParameters, TwoTexts
-from lib.character.run import CharacterRun, run_character
-from lib.character.variants import Variant
+from lib.character.run import CharacterRun
+from lib.character.two_phase_run import TwoPhaseRun
+from lib.character.variants import Shaped, Variant
 from lib.experiment import Run
 from lib.parameters import whole
 from lib.results import statistics, tables
@@ -29,9 +30,9 @@ class TunedParameters(CharacterParameters):
     """Sizes of the training text beyond the report's own, up to ``largest_chars`` characters.
 
     ``epochs`` and ``learning_rate`` are those of rows that are not tuned. Tuned rows, and the
-    search itself, stop early or after ``tuned_epochs``; on a larger text after ``larger_symbols``
-    characters, if that is sooner, but not before one pass. Larger texts and wider networks have
-    ``larger_seeds`` random seeds.
+    search itself, stop early with the one ``patience`` or after ``tuned_epochs``; on a larger text
+    after ``larger_symbols`` characters, if that is sooner, but not before one pass. Larger texts
+    and wider networks have ``larger_seeds`` random seeds.
     """
 
     tuned_epochs: int = whole(90, 1, 10_000)
@@ -47,10 +48,13 @@ class TunedParameters(CharacterParameters):
         """The limit of epochs of a tuned row on so many training characters."""
         return min(max(self.larger_symbols // chars, 1), self.tuned_epochs)
 
-    def longest(self, config: CharacterRun) -> CharacterRun:
-        """A run with the limit of epochs of tuned rows."""
+    def longest(self, config: CharacterRun | TwoPhaseRun) -> CharacterRun | TwoPhaseRun:
+        """A run with the limit of epochs and the patience of tuned rows; of two phases the last."""
+        if isinstance(config, TwoPhaseRun):
+            return replace(config, head=self.longest(config.head))
         limit = self.passes(len(config.corpus.train))
-        return replace(config, training=replace(config.training, epochs=limit))
+        training = replace(config.training, epochs=limit, patience=self.patience)
+        return replace(config, training=training)
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,17 @@ class Method:
     """A variant of an experiment whose parameters are ``schema``, by a name of its own."""
 
     label: str
-    variant: Variant
+    variant: Variant | Shaped
     schema: type[CharacterParameters]
 
-    def config(self, parameters: TunedParameters, corpus: Corpus) -> CharacterRun:
+    @property
+    def kind(self) -> type[Variant] | type[Shaped]:
+        """What it is trained as, also where its experiment takes it apart by depth."""
+        return Shaped if isinstance(self.variant, Shaped) else Variant
+
+    def config(self, parameters: TunedParameters, corpus: Corpus) -> CharacterRun | TwoPhaseRun:
         """What is trained on a corpus, as its report ran it."""
-        return Variant.config(self.variant, parameters.of(self.schema), corpus)
+        return self.kind.config(self.variant, parameters.of(self.schema), corpus)
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Tuned:
         if self.width:
             config = replace(config, model=replace(config.model, width=self.width))
         for seed in range(seeds):
-            yield Run(run_character, config, seed, turn=self.turn)
+            yield Run(self.method.kind.function, config, seed, turn=self.turn)
 
 
 def gap(treatment: str, baseline: str) -> Measure:

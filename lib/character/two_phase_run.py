@@ -9,6 +9,7 @@ from lib.character.objectives import Dispersion
 from lib.character.run import CharacterRun, CurveFile, WindowWork, outcome
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
+from lib.text.corpus import Corpus
 from lib.training.loop import Training, train
 from lib.training.seeding import seed_weights
 
@@ -23,6 +24,11 @@ class TwoPhaseRun:
     head: CharacterRun
     objective: Dispersion
     shaping: Training | None
+
+    @property
+    def corpus(self) -> Corpus:
+        """The text of both phases."""
+        return self.head.corpus
 
 
 @run_function("two phases")

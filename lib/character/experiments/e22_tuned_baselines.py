@@ -1,6 +1,10 @@
-"""Experiment 22: do refinement, a loss at every layer and routing win when everybody is tuned?"""
+"""Experiment 22: which methods of Experiments 1 to 4, 10 and 11 win when everybody is tuned?"""
+
+from dataclasses import replace
 
 from lib.character.choices import tuned_on
+from lib.character.experiments.e01_hrm_against_lct import E01
+from lib.character.experiments.e02_infini_hrm import E02
 from lib.character.experiments.e03_iterative_refinement import E03
 from lib.character.experiments.e04_layerwise_progressive import E04
 from lib.character.experiments.e10_confidence_routing import E10
@@ -27,8 +31,8 @@ class Exp22(TunedParameters):
         return found
 
 
-# The arms of the claims of Experiments 3, 4, 10 and 11. Experiments 10 and 11 keep batches in their
-# order and use whole ones only; what they compare with does the same.
+# The arms of the reported claims. Experiments 10 and 11 keep batches in their order and use whole
+# ones only; what they compare with does the same. In Experiment 2 the report waits three epochs.
 METHODS = {
     name: Method(label, origin.variants[variant], origin.parameters)
     for name, label, origin, variant in (
@@ -42,7 +46,21 @@ METHODS = {
         ("half", "Standard, 2 layers, order kept", E10, "half"),
         ("lpt_routed", "Full LPT, routed", E11, "lpt"),
         ("aware_routed", "LPT + Routing Aware, routed", E11, "aware"),
+        ("hrm_small", "HRM of width 48", E03, "hrm"),
+        ("hrm_original", "HRM, trained L-module", E01, "hrm"),
+        ("oacd_1", "LCT+OACD 1-layer", E01, "oacd_1"),
+        ("oacd_2", "LCT+OACD 2-layer", E01, "oacd_2"),
+        ("lct_2", "LCT 2-layer, task loss", E01, "lct_2"),
+        ("hrm", "HRM", E02, "hrm"),
+        ("infini", "Infini-HRM reset", E02, "infini_reset"),
+        ("infini_carry", "Infini-HRM carry", E02, "infini_carry"),
+        ("hidden", "HRM+Memory reset", E02, "hidden_reset"),
     )
+}
+WAITS = {"patience": 3}
+METHODS |= {
+    name: replace(METHODS[name], variant=replace(METHODS[name].variant, training=WAITS))
+    for name in ("hrm", "infini", "infini_carry", "hidden")
 }
 TURNS = {
     **dict.fromkeys(("standard_1", "irt_1", "looped_1"), 0),
@@ -141,7 +159,63 @@ COMPARED = {  # name of the claim: what it compares, whose claim it checks, and 
         "exp11-aware-spoils-routing",
         "Routing-aware LPT makes the routed network worse when both are tuned",
     ),
+    "tuned-hrm-beats-tuned-standard": (
+        "hrm_small",
+        "standard_1",
+        "exp03-hrm-beats-standard",
+        "HRM of about equal size beats standard training in one layer when both are tuned",
+    ),
+    "tuned-hrm-adds-little-to-tuned-irt": (
+        "hrm_small",
+        "irt_1",
+        "exp03-hierarchy-adds-little",
+        "HRM is worse than refinement training when both are tuned",
+    ),
+    "tuned-hrm-beats-tuned-lct-1": (
+        "hrm_original",
+        "oacd_1",
+        "exp01-hrm-beats-lct-1",
+        "HRM beats LCT+OACD of one block when both are tuned",
+    ),
+    "tuned-hrm-beats-tuned-lct-2": (
+        "hrm_original",
+        "oacd_2",
+        "exp01-hrm-beats-lct-2",
+        "HRM beats LCT+OACD of two blocks when both are tuned",
+    ),
+    "tuned-two-blocks-help-tuned-lct": (
+        "oacd_2",
+        "oacd_1",
+        "exp01-two-blocks-help-lct",
+        "A second block helps LCT+OACD when both are tuned",
+    ),
+    "tuned-hrm-beats-tuned-supervised-lct": (
+        "hrm_original",
+        "lct_2",
+        "exp01-hrm-beats-lct-2",
+        "HRM beats the LCT network of two blocks under the same supervision when both are tuned",
+    ),
+    "tuned-infini-beats-tuned-hrm": (
+        "infini",
+        "hrm",
+        "exp02-infini-beats-hrm",
+        "An infini-attention input layer (memory reset) helps HRM when both are tuned",
+    ),
+    "tuned-reset-beats-tuned-carry": (
+        "infini",
+        "infini_carry",
+        "exp02-reset-beats-carry",
+        "Resetting the memory every batch beats carrying it when both are tuned",
+    ),
+    "tuned-hidden-memory-fails": (
+        "hidden",
+        "hrm",
+        "exp02-hidden-reset-fails",
+        "Memory inside the hidden states (reset) harms HRM when both are tuned",
+    ),
 }
+OTHERS = ("looped_1", "lct_2")  # what no report compares with: controls of ours
+WORSE = ("spoils", "adds-little", "fails")  # a claim so named says that the first is worse
 
 
 def _compared():
@@ -151,7 +225,7 @@ def _compared():
             words,
             change(f"{treatment}_tuned", f"{baseline}_tuned"),
             f"{ALIKE}; checks {checked}",
-            expect="above" if "spoils" in name else "below",
+            expect="above" if any(word in name for word in WORSE) else "below",
         )
 
 
@@ -204,11 +278,25 @@ def _larger():
 
 
 CLAIMS: tuple[Claim, ...] = (*_compared(), *_gaps(), *_tuning(), *_larger())
-REPORTED = {c.id: c.reported for origin in (E03, E04, E10, E11) for c in origin.claims}
+REPORTED = {c.id: c.reported for origin in (E01, E02, E03, E04, E10, E11) for c in origin.claims}
 PAIRS = {  # what is compared, with the report's own change where it has one
-    (treatment, baseline): None if baseline == "looped_1" else REPORTED[checked]
+    (treatment, baseline): None if baseline in OTHERS else REPORTED[checked]
     for treatment, baseline, checked, _ in COMPARED.values()
 }
+# Figures: the two experiments on HRM apart, LCT+OACD is several times as perplexed as all others.
+FIRST = {
+    checked: [pair for pair, (*_, one, _) in zip(PAIRS, COMPARED.values(), strict=True)
+              if one.startswith(checked)]
+    for checked in ("exp01", "exp02")
+}  # fmt: skip
+REST = [pair for pair in PAIRS if pair not in (*FIRST["exp01"], *FIRST["exp02"])]
+
+
+def named(*pairs: list[tuple[str, str]]) -> tuple[str, ...]:
+    """The methods of pairs in the order of METHODS."""
+    return tuple(name for name in METHODS if any(name in pair for one in pairs for pair in one))
+
+
 SIZES = {  # end of a tuned variant's name -> size in words
     "": "as parameters say",
     **{f"_{size}": f"{chars:,} characters" for chars, size in LARGER.items()},
@@ -218,7 +306,7 @@ SIZES = {  # end of a tuned variant's name -> size in words
 E22 = Experiment(
     slug="22_tuned_baselines",
     question=(
-        "Do refinement, a loss at every layer and routing still win when every method is tuned?"
+        "Do refinement, a loss at every layer, routing and HRM still win when all are tuned?"
     ),
     parameters=Exp22,
     texts=Exp22.texts,
@@ -226,8 +314,11 @@ E22 = Experiment(
     baseline="standard_1",
     report="exp22",
     figures={
-        "pairs": figures.pairs(tuple(PAIRS)),
-        "gains": figures.gains(tuple(METHODS)),
+        "pairs": figures.pairs(tuple(REST)),
+        "pairs_lct": figures.pairs(tuple(FIRST["exp01"])),
+        "pairs_memory": figures.pairs(tuple(FIRST["exp02"])),
+        "gains": figures.gains(named(REST)),
+        "gains_hrm": figures.gains(named(*FIRST.values())),
         "sizes": figures.sizes(tuple(PAIRS), tuple(LARGER.values())),
     },
     claims=CLAIMS,

@@ -25,7 +25,8 @@ import torch
 from lib.character import choices
 from lib.character.choices import AVERAGES, GRID, KEYS, NUMBERS, SEEDS, Choice
 from lib.character.experiments.e22_tuned_baselines import METHODS, Exp22
-from lib.character.run import CharacterRun, WindowWork, run_character
+from lib.character.run import CharacterRun, WindowWork
+from lib.character.two_phase_run import TwoPhaseRun
 from lib.parameters import listed, typed
 from lib.refusals import told
 from lib.runs import devices, files
@@ -39,13 +40,16 @@ TIMED = 12  # updates that are timed to say what a run costs
 RUNS = len(SEEDS) * len(AVERAGES) * (sum(map(len, GRID.values())) - len(GRID) + 1)  # of a method
 
 
-def config_of(method: str, parameters: Exp22, corpus: Corpus) -> CharacterRun:
+def config_of(method: str, parameters: Exp22, corpus: Corpus) -> CharacterRun | TwoPhaseRun:
     """What is tuned: the method as reported, on a corpus whose test text it cannot see."""
     return parameters.longest(METHODS[method].config(parameters, replace(corpus, test="")))
 
 
-def seconds_of(config: CharacterRun) -> float:
+def seconds_of(config: CharacterRun | TwoPhaseRun) -> float:
     """Processor seconds of a run that lasts all its epochs, from a few updates on this machine."""
+    if isinstance(config, TwoPhaseRun):
+        shaped = replace(config.head, objective=config.objective, training=config.shaping)
+        return seconds_of(shaped) + seconds_of(config.head)
     seed_weights(0)
     windows = config.windows("train"), config.windows("valid")
     for few in (2, TIMED):  # the first updates of a process take longer
@@ -58,22 +62,15 @@ def seconds_of(config: CharacterRun) -> float:
 
 
 def stage_tasks(
-    method: str, config: CharacterRun, stage: str, fixed: Choice
+    method: str, config: CharacterRun | TwoPhaseRun, stage: str, fixed: Choice
 ) -> list[tuple[Task, Choice]]:
     """The runs of a stage, with what each is trained with."""
-    return [
-        (
-            Task(
-                run_character,
-                choice.apply(config),
-                seed,
-                {"variant": f"{method}, {spelled(choice)}"},
-            ),
-            choice,
-        )
-        for seed in SEEDS
-        for choice in choices.candidates(stage, fixed)
-    ]
+    function, found = METHODS[method].kind.function, []
+    for seed in SEEDS:
+        for choice in choices.candidates(stage, fixed):
+            label = {"variant": f"{method}, {spelled(choice)}"}
+            found.append((Task(function, choice.apply(config), seed, label), choice))
+    return found
 
 
 def spelled(choice: Choice) -> str:

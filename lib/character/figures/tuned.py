@@ -34,6 +34,8 @@ def pairs(compared: tuple[tuple[str, str], ...]):
     def draw(results: Results) -> Figure:
         found = {text: _both(results.on(text), compared) for text in results.corpora}
         names = list(dict.fromkeys(name for own in found.values() for name in own))
+        if not names:
+            raise Absent("not drawn, none of these methods has been run")
         height = 0.62 * len(names) + 1.5
         figure, axes = grid_of_panels(counted(results()), "", height, sharey=True)
         for panel, own in zip(axes, found.values(), strict=True):
@@ -112,8 +114,13 @@ def gains(names: tuple[str, ...]):
     def draw(results: Results) -> Figure:
         labels, better, told = results.labels, {}, []
         held = [name for name in names if name in labels and f"{name}_tuned" in labels]
+        if not held:
+            raise Absent("not drawn, none of these methods has been run tuned")
         height = 0.5 * len(held) + 1.5
         figure, axes = grid_of_panels(counted(results()), "", height, sharey=True)
+        drawn = results()["variant"].isin([*held, *(f"{name}_tuned" for name in held)])
+        every = results().loc[drawn, "test_ppl"]
+        apart = bool(every.max() > 3 * every.min())
         for panel, text in zip(axes, results.corpora, strict=True):
             own = results.on(text)
             there = [name for name in held if _change(own, f"{name}_tuned", name)]
@@ -121,7 +128,9 @@ def gains(names: tuple[str, ...]):
                 means = _drawn(panel, held.index(name), own, name)
                 told.append(f"{labels[name]} on {text} {means}")
             rows.name_rows(panel, [labels[name] for name in held])
-            panel.set_xlabel("test perplexity (lower is better)")
+            if apart:
+                style.plain_log(panel, "x")
+            panel.set_xlabel(f"test perplexity (lower is better{', logarithmic' * apart})")
             changes = [_change(own, f"{name}_tuned", name) for name in there]
             wins = sum(_apart(found) and found.mean < 0 for found in changes)
             better[text] = f"{wins} of {len(there)}"

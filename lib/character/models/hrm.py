@@ -35,6 +35,7 @@ class HRMConfig:
     ``memory_off`` keeps those parameters but empties the memory before every read.
     ``causal_memory`` keeps what a window wrote from being read by its own later segments: as R4 ran
     it, segment 2 retrieves from a memory that already holds the *later* symbols of its window.
+    ``dropout`` is that of the modules' blocks, in training (0: none at all).
     """
 
     width: int = 64
@@ -45,6 +46,7 @@ class HRMConfig:
     memory: str = "none"
     memory_off: bool = False
     causal_memory: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self):
         if self.update not in UPDATES:
@@ -83,8 +85,8 @@ class HRM(nn.Module):
         self.config, self.vocabulary = config, vocabulary
         width, heads = config.width, config.heads
         self.embedding = nn.Embedding(vocabulary, width)
-        self.low = Block(width, heads)
-        self.high = Block(width, heads)
+        self.low = Block(width, heads, config.dropout)
+        self.high = Block(width, heads, config.dropout)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.halt = nn.Linear(width, 2, bias=False)  # the Q-head, in no loss
         if config.memory == "input":

@@ -17,13 +17,14 @@ from lib.character.models.block import Block, initialise
 
 @dataclass(frozen=True)
 class LCTConfig:
-    """Shape of an LCT network of one or two blocks."""
+    """Shape of an LCT network of one or two blocks; ``dropout`` is theirs, in training."""
 
     blocks: int = 1
     width: int = 64
     heads: int = 4
     length: int = 64
     initialisation: str = "A"
+    dropout: float = 0.0
 
     def __post_init__(self):
         if self.blocks not in (1, 2):
@@ -55,7 +56,9 @@ class LCT(nn.Module):
         self.config, self.vocabulary = config, vocabulary
         width = config.width
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.dropout) for _ in range(config.blocks)
+        )
         self.head = nn.Linear(config.blocks * width, vocabulary, bias=False)
         initialise(self, config.initialisation, width)
         self.register_buffer("start", 0.02 * torch.randn(config.blocks, config.length, width))
