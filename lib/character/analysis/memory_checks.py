@@ -30,12 +30,16 @@ def memories_look_ahead(variants: Mapping[str, Any]) -> None:
     """Which of the networks with memory see later symbols, said aloud; those without see none.
 
     With ``memory_off`` or ``causal_memory`` none may, the latter also with a filled memory; those
-    with neither do, as R4 ran them. Raises CheckFailed where one does not do as said.
+    with neither do, as R4 ran them. A network that several variants train is looked at once.
+    Raises CheckFailed where one does not do as said.
     """
+    seen = set()
     for variant in variants.values():
         model, objective = getattr(variant, "network", (None, None))
-        if model is None:
+        key = f"{model} {objective}"
+        if model is None or key in seen:
             continue
+        seen.add(key)
         if getattr(model, "memory", "none") == "none" or model.memory_off:
             checks.causal(model, objective, variant.label)
         elif model.causal_memory:
