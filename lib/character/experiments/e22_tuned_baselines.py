@@ -319,7 +319,9 @@ E22 = Experiment(
         "pairs_memory": figures.pairs(tuple(FIRST["exp02"])),
         "gains": figures.gains(named(REST)),
         "gains_hrm": figures.gains(named(*FIRST.values())),
-        "sizes": figures.sizes(tuple(PAIRS), tuple(LARGER.values())),
+        "sizes": figures.sizes(
+            tuple(pair for pair in PAIRS if set(pair) <= {*ON_LARGER}), tuple(LARGER.values())
+        ),
     },
     claims=CLAIMS,
 )
