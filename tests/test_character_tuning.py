@@ -49,6 +49,13 @@ def no_choices(tmp_path, monkeypatch):
     choices.known.cache_clear()
 
 
+def tiny_search(method: str) -> list[str]:
+    """The command line that tunes a method on very little text."""
+    pairs = [TINY[i : i + 2] for i in range(0, len(TINY), 2)]
+    pairs += [("corpus", "python-docs"), ("tuned_epochs", "1"), ("workers", "1")]
+    return ["--only", method, *(part for pair in pairs for part in ("-p", *pair))]
+
+
 def losses_of(score, method: str = "irt_1", chars: int = 20_000) -> pd.DataFrame:
     """A table of tuning of every point of the whole grid; ``score`` gives a choice's loss."""
     rows, seen = [], set()
@@ -198,10 +205,7 @@ def test_dropout_acts_in_training_alone(model):
 
 
 def test_two_phases_are_tuned_like_one(no_choices, kept, capsys):
-    pairs = [TINY[i : i + 2] for i in range(0, len(TINY), 2)]
-    asked = ["--only", "oacd_1"]
-    for name, value in (*pairs, ("corpus", "python-docs"), ("tuned_epochs", "1"), ("workers", "1")):
-        asked += ["-p", name, value]
+    asked = tiny_search("oacd_1")
     tuning.main([*asked, "--plan"])
     assert "oacd_1: 40 runs, at most" in capsys.readouterr().out
     parameters = E22.parameters.at("tiny").changed(corpus="python-docs", tuned_epochs=1)
@@ -277,10 +281,7 @@ def test_larger_texts_have_fewer_epochs_and_come_last(no_choices, capsys):
 
 
 def test_tuning_sees_no_test_text_and_goes_on_where_it_stopped(no_choices, kept, capsys):
-    pairs = [TINY[i : i + 2] for i in range(0, len(TINY), 2)]
-    asked = ["--only", "irt_1"]
-    for name, value in (*pairs, ("corpus", "python-docs"), ("tuned_epochs", "1"), ("workers", "1")):
-        asked += ["-p", name, value]
+    asked = tiny_search("irt_1")
     tuning.main([*asked, "--plan"])
     said = capsys.readouterr().out
     assert "irt_1: 40 runs, at most" in said and not choices.TABLE.exists()

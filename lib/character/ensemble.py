@@ -193,7 +193,10 @@ def train_together(config: CharacterRun, seeds: list[int], device: torch.device)
 
 
 def run_together(config: CharacterRun, seeds: list[int], places: list[Place]) -> list[Outcome]:
-    """What ``run`` gives for each seed, from one training of all. Raises CannotJoin, Diverged."""
+    """What ``run_character`` gives for each seed, from one training of all.
+
+    Raises CannotJoin, Diverged.
+    """
     if config.keep:
         raise CannotJoin("weights that are kept")
     if config.objective.measures_are_read:

@@ -127,7 +127,7 @@ def run_character(config: CharacterRun, seed: int, place: Place) -> Outcome:
 
 
 def trained(config: CharacterRun, model: nn.Module, seed: int, place: Place) -> Outcome:
-    """Train a network that is there already, as ``run`` does."""
+    """Train a network that is there already, as ``run_character`` does."""
     model = model.to(place.device)
     windows = config.windows("train"), config.windows("valid")
     work = WindowWork(model, config.objective, windows, config.training, seed)

@@ -88,8 +88,10 @@ class _Progress:
 
     def __init__(self, together: int, alone: int):
         self.total, self.alone, self.done = together + alone, alone, 0
+        self.begin(())
 
     def begin(self, batch: Sequence[Task]) -> None:
+        """The runs that come next, all of one kind."""
         self.before, self.until, self.started = self.done, self.done + len(batch), time.monotonic()
 
     def line(self, task: Task, record: dict[str, Any]) -> None:

@@ -57,9 +57,8 @@ METHODS = {
         ("hidden", "HRM+Memory reset", E02, "hidden_reset"),
     )
 }
-WAITS = {"patience": 3}
 METHODS |= {
-    name: replace(METHODS[name], variant=replace(METHODS[name].variant, training=WAITS))
+    name: replace(METHODS[name], variant=replace(METHODS[name].variant, training={"patience": 3}))
     for name in ("hrm", "infini", "infini_carry", "hidden")
 }
 TURNS = {
@@ -283,20 +282,22 @@ PAIRS = {  # what is compared, with the report's own change where it has one
     (treatment, baseline): None if baseline in OTHERS else REPORTED[checked]
     for treatment, baseline, checked, _ in COMPARED.values()
 }
-# Figures: the two experiments on HRM apart, LCT+OACD is several times as perplexed as all others.
-FIRST = {
-    checked: [pair for pair, (*_, one, _) in zip(PAIRS, COMPARED.values(), strict=True)
-              if one.startswith(checked)]
-    for checked in ("exp01", "exp02")
-}  # fmt: skip
-REST = [pair for pair in PAIRS if pair not in (*FIRST["exp01"], *FIRST["exp02"])]
 
 
-def named(*pairs: list[tuple[str, str]]) -> tuple[str, ...]:
-    """The methods of pairs in the order of METHODS."""
-    return tuple(name for name in METHODS if any(name in pair for one in pairs for pair in one))
+def pairs_of(*reports: str) -> tuple[tuple[str, str], ...]:
+    """What is compared to check claims of these experiments (``exp01``)."""
+    chosen = [checked.split("-")[0] in reports for *_, checked, _ in COMPARED.values()]
+    return tuple(pair for pair, own in zip(PAIRS, chosen, strict=True) if own)
 
 
+def methods_in(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The methods of some pairs in the order of METHODS."""
+    return tuple(name for name in METHODS if any(name in pair for pair in pairs))
+
+
+# Drawn apart: LCT+OACD is several times as perplexed as all others.
+ON_LCT, ON_MEMORY = pairs_of("exp01"), pairs_of("exp02")
+ON_DEPTH = pairs_of("exp03", "exp04", "exp10", "exp11")
 SIZES = {  # end of a tuned variant's name -> size in words
     "": "as parameters say",
     **{f"_{size}": f"{chars:,} characters" for chars, size in LARGER.items()},
@@ -314,11 +315,11 @@ E22 = Experiment(
     baseline="standard_1",
     report="exp22",
     figures={
-        "pairs": figures.pairs(tuple(REST)),
-        "pairs_lct": figures.pairs(tuple(FIRST["exp01"])),
-        "pairs_memory": figures.pairs(tuple(FIRST["exp02"])),
-        "gains": figures.gains(named(REST)),
-        "gains_hrm": figures.gains(named(*FIRST.values())),
+        "pairs": figures.pairs(ON_DEPTH),
+        "pairs_lct": figures.pairs(ON_LCT),
+        "pairs_memory": figures.pairs(ON_MEMORY),
+        "gains": figures.gains(methods_in(ON_DEPTH)),
+        "gains_hrm": figures.gains(methods_in(ON_LCT + ON_MEMORY)),
         "sizes": figures.sizes(
             tuple(pair for pair in PAIRS if set(pair) <= {*ON_LARGER}), tuple(LARGER.values())
         ),
