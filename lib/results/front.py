@@ -100,6 +100,8 @@ def table(claims: pd.DataFrame, language: str) -> str:
     head = HEADS[language].split("|")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in question_rows():
+        if name := row.get(f"group_{language}"):
+            lines.append(f"| **{name}** |{' |' * (len(head) - 1)}")
         own = claims[claims["id"] == row["claim"]]
         claim = known.get(row["claim"])
         has = claim is not None and claim.reported is not None
