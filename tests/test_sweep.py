@@ -21,6 +21,7 @@ from lib.runs.task import CPU, Outcome, Place, Task, finished, run_one, run_toge
 from lib.runs.tensors import load_tensors
 
 ROOT = places.ROOT
+PATIENCE = 240  # seconds; a busy machine may take a minute to load torch
 
 
 def starts(folder: Path) -> dict[str, int]:
@@ -185,7 +186,7 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
     assert asked == [[0, 2]] and records[1] == first and not half.exists()
     seconds = [records[place]["row"]["seconds"] for place in (0, 2)]
     assert 0.2 <= sum(seconds) <= wall + 0.02, "seeds that run as one share its time"
-    assert seconds[0] == pytest.approx(seconds[1], abs=0.02)
+    assert seconds[0] == pytest.approx(seconds[1], abs=0.02, rel=0.25)  # of a busy machine
     assert records == [finished(kept / "runs" / t.key()) for t in tasks]
     assert run_together(tasks, kept / "runs", CPU) == records and len(asked) == 1
 
@@ -295,12 +296,12 @@ def script(tmp_path, kept, marks):
 
 
 def test_two_sweeps_of_the_same_tasks_do_every_run_once(script, marks):
-    other, deadline = script(1, "slow"), time.monotonic() + 60
+    other, deadline = script(1, "slow"), time.monotonic() + PATIENCE
     while not list(marks.iterdir()):
         assert other.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     assert len(sweep([task("a", s, fate="slow") for s in reversed(range(6))])) == 6
-    assert other.communicate(timeout=60)[0].splitlines()[-1] == "6"
+    assert other.communicate(timeout=PATIENCE)[0].splitlines()[-1] == "6"
     assert all(count == 1 for count in starts(marks).values()), "and the rest began here"
     assert 0 < len(starts(marks)) < 6
 
@@ -316,7 +317,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_workers_die_with_a_parent_that_is_killed(script, marks):
     parent = script(2, "waits")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(list(marks.iterdir())) < 2:
         assert parent.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
