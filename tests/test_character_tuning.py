@@ -390,6 +390,10 @@ def test_figures_have_a_panel_a_text():
     told = "Methods that tuning alone improves: 3 of 3 on wikipedia, 0 of 3 on wikitext-2"
     assert said(gains) == told and len(gains.axes) == 2
     assert [panel.get_title() for panel in sizes.axes] == ["wikipedia"]
+    flat = other.assign(test_ppl=12.0 + 0.01 * other["seed"])  # a text without any difference
+    both = replace(given, frames={"": pd.concat([given(), flat], ignore_index=True)})
+    pairs = E22.figures["pairs"](both)
+    assert said(pairs).endswith("0 kept and 1 reversed of 2 on wikipedia") and len(pairs.axes) == 2
     one, two = (np.concatenate([d.get_offsets() for d in p.collections]) for p in gains.axes)
     assert one[:, 0].max() < 15 < two[:, 0].max()  # each text's own values
     plt.close("all")

@@ -44,7 +44,7 @@ def pairs(compared: tuple[tuple[str, str], ...]):
             rows.name_rows(panel, names)
             panel.axvline(0, color=style.QUIET, linewidth=1, linestyle=":")
             panel.set_xlabel("% change of test perplexity\n(below 0: the first named is better)")
-        fates = {text: fate(list(own.values())) for text, own in found.items()}
+        fates = {text: said for text, own in found.items() if (said := fate(list(own.values())))}
         heading(figure, "What tuning makes of the differences seen as reported", fates)
         style.legend(figure, _key(), columns=2)
         told = (
@@ -78,13 +78,14 @@ def _said(plain: Interval | None, tuned: Interval | None) -> str:
 
 
 def fate(found: list[tuple[Interval | None, Interval | None]]) -> str:
-    """How many differences seen as reported tuning keeps, and reverses, of how many.
+    """How many differences seen as reported tuning keeps, and reverses, of how many; "" for none.
 
     ``found``: intervals as reported and tuned; only pairs that have both count.
     """
     both = [(one, two) for one, two in found if _apart(one) and two is not None]
     still = [(one.mean > 0) == (two.mean > 0) for one, two in both if _apart(two)]
-    return f"{sum(still)} kept and {len(still) - sum(still)} reversed of {len(both)}"
+    kept = f"{sum(still)} kept and {len(still) - sum(still)} reversed of {len(both)}"
+    return kept if both else ""
 
 
 def _apart(found: Interval | None) -> bool:
