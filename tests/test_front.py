@@ -155,6 +155,17 @@ def test_every_claim_that_is_named_exists(claims):
     for row in front.question_rows():
         assert {row["claim"], row["because"] or row["claim"]} <= known
         assert bool(row["because"]) == ("because_en" in row) == ("because_ja" in row)
+        assert ("group_en" in row) == ("group_ja" in row)
+
+
+@pytest.mark.parametrize("language", front.LANGUAGES)
+def test_a_group_stands_in_a_row_of_its_own_before_its_first_question(language, claims):
+    lines = front.table(claims, language).splitlines()
+    for row in front.question_rows():
+        if name := row.get(f"group_{language}"):
+            (place,) = [i for i, line in enumerate(lines) if line.startswith(f"| **{name}** |")]
+            assert lines[place].count("|") == lines[0].count("|")
+            assert lines[place + 1].startswith(f"| {row[language]} |")
 
 
 def test_one_seed_is_told_and_what_chance_has_no_part_in_has_none():
