@@ -394,6 +394,10 @@ def test_figures_have_a_panel_a_text():
     both = replace(given, frames={"": pd.concat([given(), flat], ignore_index=True)})
     pairs = E22.figures["pairs"](both)
     assert said(pairs).endswith("0 kept and 1 reversed of 2 on wikipedia") and len(pairs.axes) == 2
+    lone = other[other["variant"] == "standard_1"]  # a text on which nothing is compared
+    both = replace(given, frames={"": pd.concat([given(), lone], ignore_index=True)})
+    titles = [panel.get_title() for panel in E22.figures["pairs"](both).axes]
+    assert titles == ["wikipedia, 3 seeds"]
     one, two = (np.concatenate([d.get_offsets() for d in p.collections]) for p in gains.axes)
     assert one[:, 0].max() < 15 < two[:, 0].max()  # each text's own values
     plt.close("all")

@@ -29,15 +29,18 @@ def _change(results: Results, treatment: str, baseline: str) -> Interval | None:
 
 
 def pairs(compared: tuple[tuple[str, str], ...]):
-    """Draw what each method gains over its baseline, as reported and tuned, a panel a text."""
+    """Draw what each method gains over its baseline, as reported and tuned, a panel a text on
+    which any was run."""
 
     def draw(results: Results) -> Figure:
-        found = {text: _both(results.on(text), compared) for text in results.corpora}
+        every = {text: _both(results.on(text), compared) for text in results.corpora}
+        found = {text: own for text, own in every.items() if own}
         names = list(dict.fromkeys(name for own in found.values() for name in own))
         if not names:
             raise Absent("not drawn, none of these methods has been run")
         height = 0.62 * len(names) + 1.5
-        figure, axes = grid_of_panels(counted(results()), "", height, sharey=True)
+        shown = results()[results()["corpus"].isin(found)]
+        figure, axes = grid_of_panels(counted(shown), "", height, sharey=True)
         for panel, own in zip(axes, found.values(), strict=True):
             for name, both in own.items():
                 _rows(panel, names.index(name), both, _colour(name.split("\n")[0]))
