@@ -186,7 +186,7 @@ def test_seeds_that_run_as_one_leave_out_what_another_process_has_finished(kept,
     assert asked == [[0, 2]] and records[1] == first and not half.exists()
     seconds = [records[place]["row"]["seconds"] for place in (0, 2)]
     assert 0.2 <= sum(seconds) <= wall + 0.02, "seeds that run as one share its time"
-    assert seconds[0] == pytest.approx(seconds[1], abs=0.02, rel=0.25)  # of a busy machine
+    assert seconds[0] == pytest.approx(seconds[1], abs=0.02)
     assert records == [finished(kept / "runs" / t.key()) for t in tasks]
     assert run_together(tasks, kept / "runs", CPU) == records and len(asked) == 1
 

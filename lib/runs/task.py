@@ -201,8 +201,9 @@ def run_together(tasks: Sequence[Task], runs: Path, device: torch.device) -> lis
                     for place in own
                 ]
                 outcomes = function.together(config, seeds, own)
-            for (task, place), outcome, seconds in zip(left, outcomes, spent, strict=True):
-                records[place] = _kept(task, place, outcome, seconds())
+                shares = [tell() for tell in spent]  # before writing one is counted to the next
+            for (task, place), outcome, seconds in zip(left, outcomes, shares, strict=True):
+                records[place] = _kept(task, place, outcome, seconds)
         return list(records.values())
 
 
