@@ -57,7 +57,7 @@ PARAMETERS = [
         {"data_dir": str(ROOT / "Makefile")},
         "there is no such folder; allowed: a folder that exists",
     ),
-    ({"device": "tpu"}, "'device' is 'tpu'; allowed: auto, cpu, cuda, mps"),
+    ({"device": "tpu"}, "'device' is 'tpu'; allowed: auto, cpu, cuda"),
     ({"engine": "cloud"}, "'engine' is 'cloud'; allowed: local, dask, slurm"),
 ]
 LISTS = [

@@ -188,6 +188,12 @@ def test_work_without_a_sequence_is_refused():
         SequenceWork(torch.nn.Linear(1, 1), 0, 1, 0, None, None)
 
 
+def test_an_order_that_never_changes_is_refused_where_there_is_none():
+    work = SequenceWork(torch.nn.Linear(1, 1), 2, 1, 0, None, None)
+    with pytest.raises(ValueError, match="shuffle is False; SequenceWork shuffles; allowed: True"):
+        train(work, Training(shuffle=False))
+
+
 def test_scores_come_back_in_stream_order(monkeypatch):
     monkeypatch.setattr("lib.cascade.evaluation.BATCH_TOKENS", 32)
     stage = new_stage(load_base("tiny").model.config, 1, seed=1)

@@ -270,6 +270,8 @@ def test_models_come_back_from_a_folder_and_write(name, base, ids, tmp_path):
     written = again.generate(ids, max_new_tokens=5)
     assert torch.equal(written[:, 20:], write(Session(merged, method, policy), ids, 5))
     assert torch.equal(written[:, :20], ids)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.generate(ids, max_new_tokens=2).shape == (len(ids), 22)
 
 
 def test_plain_writing_is_that_of_transformers(base, ids):

@@ -28,10 +28,13 @@ def ids():
 
 
 def test_texts_advance_together_and_each_ones_agreement_counts():
-    drafts, wanted = torch.tensor([[1, 2, 3], [1, 9, 3]]), torch.tensor([[1, 2, 3], [1, 2, 3]])
+    drafts = torch.tensor([[1, 2, 3], [1, 9, 3]])
+    wanted = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]])
     logits = torch.nn.functional.one_hot(wanted, 12).float()
     kept, agreed = _kept(drafts, logits, torch.empty(0), None)
     assert kept.tolist() == [[1, 2], [1, 2]] and agreed == 3 + 1
+    kept, agreed = _kept(wanted[:, :3], logits, torch.empty(0), None)
+    assert kept.tolist() == wanted.tolist() and agreed == 6, "and the token after the last draft"
 
 
 @pytest.mark.parametrize("exit", [1, 2, 3])
@@ -42,7 +45,7 @@ def test_greedy_output_is_that_of_the_whole_network(llama, ids, exit, tokens, wo
     plain = write(Session(llama, Method(4)), ids, 30)
     drafted, count = Drafter(llama, exit, tokens, words).write(ids, 30)
     assert torch.equal(drafted, plain)
-    assert 0 <= count.accepted <= count.drafted and count.rounds >= 29 // tokens
+    assert 0 <= count.accepted <= count.drafted and count.rounds >= 29 // (tokens + 1)
 
 
 def test_a_draft_of_the_whole_network_is_always_accepted(base, ids):
@@ -51,12 +54,12 @@ def test_a_draft_of_the_whole_network_is_always_accepted(base, ids):
     for name in ("o", "down"):
         llama.layers[3].maps[name].weight = torch.zeros_like(llama.layers[3].maps[name].weight)
     _, count = Drafter(llama, 3, 5).write(ids, 41)
-    assert count.accepted == count.drafted and count.rounds == 8
+    assert count.accepted == count.drafted == 4 * (6 * 5 + 3) and count.rounds == 7
 
 
 def test_drafts_are_refused_where_the_layers_above_disagree(llama, ids):
     _, count = Drafter(llama, 1, 5).write(ids, 41)
-    assert count.accepted < count.drafted and count.rounds > 8
+    assert count.accepted < count.drafted and count.rounds > 7
 
 
 def sharper(base):
@@ -126,6 +129,19 @@ def test_an_exit_that_is_none_is_refused(llama):
     for exit, tokens in ((0, 3), (4, 3), (2, 0)):
         with pytest.raises(ValueError, match="allowed"):
             Drafter(llama, exit, tokens)
+
+
+def test_the_last_token_of_a_round_is_never_read_out_early(llama, ids, monkeypatch):
+    reads = []
+    read = llama.read
+    monkeypatch.setattr(type(llama), "read", lambda self, x: reads.append(x.shape) or read(x))
+    _, count = Drafter(llama, 2, 4).write(ids, 20)
+    early = [shape for shape in reads if shape[1] == 1]
+    # one after the prompt, one a draft, and one where a last round needs no draft
+    assert len(early) - 1 - count.drafted // len(ids) in (0, 1)
+    assert torch.equal(Drafter(llama, 2, 4).write(ids, 1)[0], Drafter(llama, 1, 1).write(ids, 1)[0])
+    with pytest.raises(ValueError, match="0 tokens are to be written; allowed: at least 1"):
+        Drafter(llama, 2, 4).write(ids, 0)
 
 
 def test_variants_are_compared_seed_by_seed():

@@ -67,7 +67,10 @@ def test_an_experiment_runs_whole_with_tables_figures_and_verdicts(kept, capsys)
     assert "embedded (sha256" in shown.attrs["caption"] and shown["n"].tolist() == [2, 1, 1]
     assert "mean over n random seeds" in shown.attrs["caption"]
     uncounted = tables.captioned(shown.drop(columns="n"), results())
-    assert "mean over 1 to 2 random seeds" in uncounted.attrs["caption"]
+    assert "mean over 2 random seeds [" in uncounted.attrs["caption"], "counts have no seed"
+    other = results().assign(variant="other", label="Other").query("seed == 0").head(1)
+    told = tables.captioned(shown.drop(columns="n"), pd.concat([results(), other]))
+    assert "mean over 2 random seeds (1: Other) [" in told.attrs["caption"]
     gallery.show(e, "curve", results)
     plt.close("all")
     assert (results.folder / "00_start_here_curve.png").stat().st_size > 5_000

@@ -371,6 +371,22 @@ def test_a_verdict_that_claims_csv_no_longer_gives_is_named():
     assert first["verdict"] in fault and first["statement"] in fault
 
 
+def test_words_are_read_again_when_a_verdict_moves():
+    path = ROOT / "notebooks" / "03_iterative_refinement.ipynb"
+    book, saved = nbformat.read(path, as_version=4), scoreboard.saved()
+    assert tool.words_read.moved(book, path.stem, saved) == []
+    turned = saved.copy()
+    place = saved.index[saved["id"] == "exp03-irt-beats-standard"][0]
+    turned.loc[place, "verdict"] = UNDECIDED
+    (told,) = tool.words_read.moved(book, path.stem, turned)
+    assert told.startswith("exp03-irt-beats-standard, ") and f"-> {UNDECIDED}" in told
+    # a notebook that it cites counts too
+    assert "22_tuned_baselines" in tool.words_read.cited(book, path.stem)
+    gone = saved[saved["id"] != "exp22-tuned-irt-beats-tuned-standard"]
+    told = tool.words_read.moved(book, path.stem, gone)
+    assert len(told) == 2 and all(one.endswith("-> no row") for one in told)
+
+
 def test_committed_outputs_are_complete_and_clean():
     found = [f"{path.name}: {fault}" for path in BOOKS for fault in tool.faults(path)]
     assert not found, "\n".join(found)

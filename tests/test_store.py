@@ -143,6 +143,23 @@ def test_publishing_replaces_the_same_text_and_size_and_nothing_else(tables):
     ]  # fmt: skip
 
 
+def test_rows_of_another_text_or_base_are_not_published_beside_those_that_stay():
+    def made(name: str, **own) -> Results:
+        pairs = [(task(name, 0), record(key=f"{name}{own}", **own))]
+        return Results(SLUG, assemble(pairs, "full"))
+
+    store.publish(made("a", base="wheel"))
+    with pytest.raises(SchemaError, match="embedded, size full: these rows have corpus_sha256 bb"):
+        store.publish(made("b", base="wheel", digit="b"))
+    with pytest.raises(SchemaError, match="have base hub, the committed ones that stay wheel"):
+        store.publish(made("b", base="hub"))
+    assert set(store.committed(SLUG)()["variant"]) == {"a"}
+    store.publish(made("b", base="wheel"))
+    store.publish(made("b", base="wheel", digit="b", corpus="wikipedia"))
+    store.publish(made("c", digit="b"), variants=("c",))  # nothing else stays
+    assert set(store.committed(SLUG)()["variant"]) == {"c"}
+
+
 def test_some_variants_take_the_place_of_themselves_alone(tables, monkeypatch):
     """Rows of variants that were not run again stay; those of a variant that is gone go."""
     e = experiment(base=SmallVariant(1.0), worse=SmallVariant(2.0))

@@ -5,6 +5,7 @@
     python tools/notebooks.py run --size full    the same at the full size (resumable)
     python tools/notebooks.py adopt              prepare, show the committed rows, keep the outputs
     python tools/notebooks.py check              the gate: outputs present, current and clean
+    python tools/notebooks.py read --only 03     its words were read beside the verdicts that stand
 
 ``--only 03,04`` takes a subset. Every run is papermill into ``results/notebooks/<size>``. An
 adopted run takes the notebook's place when it has come to its end, normalised so that two runs of
@@ -31,6 +32,7 @@ from IPython.display import HTML, Markdown
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+import words_read  # noqa: E402
 from notebook_files import (  # noqa: E402
     TRACES,
     adopt,
@@ -366,11 +368,25 @@ def faults(path: Path) -> list[str]:
     found += sorted({fault for output in outputs for fault in table_faults(output)})
     saved = scoreboard.saved()
     found += [fault for output in outputs for fault in stale_verdicts(output, saved)]
+    if registry.has(path.stem) and (moved := words_read.moved(book, path.stem, saved)):
+        found.append(
+            f"{len(moved)} verdicts have moved since its words were read ({'; '.join(moved[:3])});"
+            f" read them again, then `python tools/notebooks.py read --only {path.name[:2]}`"
+        )
     if any(MACHINE_PATH.search(text) for text in texts(outputs)):
         found.append("an output holds a path of the machine it ran on")
     if path.stat().st_size > 1_000_000:
         found.append("it is larger than 1 MB")
     return found
+
+
+def read(only: str) -> None:
+    """Note in notebooks that their words were read beside the verdicts that now stand."""
+    for path in chosen(only):
+        if registry.has(path.stem) and not registry.experiment(path.stem).pending:
+            book = nbformat.read(path, as_version=4)
+            words_read.mark(book, path.stem)
+            write(book, path)
 
 
 def check(only: str) -> None:
@@ -387,7 +403,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("action", choices=("prepare", "run", "adopt", "check"))
+    parser.add_argument("action", choices=("prepare", "run", "adopt", "check", "read"))
     parser.add_argument("--size", choices=SIZES, default="quick")
     parser.add_argument("--only", default="", help="numbers, such as 03,04")
     parser.add_argument("--parallel", type=int, default=2, help="notebooks at once (small sizes)")
@@ -398,6 +414,8 @@ def main() -> None:
         run(ADOPTED if given.action == "adopt" else given.size, given.only, given.parallel)
     elif given.action == "check":
         check(given.only)
+    elif given.action == "read":
+        read(given.only)
     else:
         for path in chosen(given.only):
             prepare(path)

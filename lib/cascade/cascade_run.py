@@ -198,6 +198,7 @@ def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
     return Outcome(data.identity(), {"speed": lines})
 
 
+@torch.inference_mode()
 def _prefill(network, inputs) -> None:
     network(inputs)
 

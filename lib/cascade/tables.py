@@ -41,14 +41,15 @@ def summary(results: Results, columns: Mapping[str, str]) -> pd.DataFrame:
     return tables.captioned(table, frame)
 
 
-def against_base(results: Results) -> pd.DataFrame:
+def against_base(results: Results, told: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Changes against the base, then n and perplexities of hard tokens; one row a variant.
 
     A change is the percent change of perplexity, mean [95 % interval] over seeds: on the hard
     tokens of the test text, on those of them that are no end-of-sequence token (EOS), and on all
-    tokens where a stage answers the hard ones.
+    tokens where a stage answers the hard ones. ``told`` gives some variants a longer name, as in
+    the figures.
     """
-    frame, labels, rows = one(results)(), results.labels, {}
+    frame, labels, rows = one(results)(), results.labels | (told or {}), {}
     for variant in frame["variant"].unique():
         own = frame[frame["variant"] == variant]
         changes = {name: _change(own, *pair) for name, pair in AGAINST.items()}

@@ -23,6 +23,8 @@ class SequenceWork(Work):
     ``valid()``: as ``Work.validate``. Raises ValueError for no sequence.
     """
 
+    in_order = False
+
     def __init__(
         self,
         model: nn.Module,

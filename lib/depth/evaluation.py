@@ -5,8 +5,9 @@ and its cost relative to the untouched base. ``keys`` says where the keys and va
 layers come from:
 
 * ``propagated``: from the state in which a token stopped; the whole window is run that way.
-* ``recomputed``: the skipped layers are run when a later token needs them; states are exact, so the
-  losses are those of one pass through all layers, and the cost is that of the recomputation.
+* ``recomputed``: the skipped layers are run, whole, when a later token needs them; states are
+  exact, so the losses are those of one pass through all layers, and the cost is that of the
+  recomputation. It is an upper bound: of the last of these layers keys and values would do.
 * ``free``: exact states at the cost of propagation. Nobody can run this; it chooses rules and
   thresholds on valid, and compares rules at equal rates.
 * ``none``: nothing is skipped.

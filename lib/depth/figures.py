@@ -25,7 +25,8 @@ CURVES = (
     ("adaptive, best on valid", fronts.adaptive, 1, "-"),
     ("exits, rules that read the head", fronts.grouped("exits", "head"), 2, "--"),
     ("exits, rules that do not", fronts.grouped("exits", "state"), 4, "--"),
-    ("exits at random", fronts.grouped("exits", "random"), 6, ":"),
+    ("exits at random, token by token", fronts.grouped("exits", "random"), 6, ":"),
+    ("exits, one depth a text", fronts.whole_texts("exits"), 5, ":"),
     ("gated middle", fronts.single("gated"), 3, "-."),
     ("oracle over the exits, keys free", fronts.oracle, 7, ":"),
 )

@@ -1,15 +1,15 @@
 """Loss against cost: operating points chosen on validation text, and what lies between them.
 
-A *curve* is the test loss of one way of choosing at every cost, one value a seed. Its points are
-those that the mean validation loss over seeds chose. Between two points it is the straight line in
-(cost, loss), which a server reaches by running each of the two for a share of its texts; beyond the
-ends the line of the two nearest points goes on. Losses are the mean of both test texts, each
-interpolated at the cost that was measured on it.
+A *curve* is the test loss of one way of choosing at every cost, one value a seed. Between two of
+its points it is the straight line in (cost, loss), which a server reaches by running each of the
+two for a share of its texts. So its points are the lower hull, in means over seeds on validation
+text, of all points that may be chosen; beyond the ends the line of the two nearest goes on. Losses
+are the mean of both test texts, each interpolated at the cost that was measured on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,52 +47,64 @@ def points(results: Results, variant: str, **wanted) -> pd.DataFrame:
     return frame
 
 
-def valid_loss(frame: pd.DataFrame) -> float:
-    """Mean validation loss over seeds."""
-    return float(frame.loc[frame["split"] == "valid", "loss"].mean())
+def lower(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Those of some points that lie on the lower hull of their mean (cost, loss) on valid.
+
+    ``parts``: the rows of one point each. No straight line between two of them lies below the rest.
+    """
+    spots = []
+    for part in parts:
+        means = part.loc[part["split"] == "valid", ["flops", "loss"]].mean()
+        spots.append((float(means["flops"]), float(means["loss"]), len(spots)))
+    hull: list[tuple[float, float, int]] = []
+    for spot in sorted(spots):
+        while len(hull) > 1 and _turn(hull[-2], hull[-1], spot) <= 0:
+            hull.pop()
+        hull.append(spot)
+    return pd.concat([parts[index] for *_, index in hull])
+
+
+def _turn(a: tuple, b: tuple, c: tuple) -> float:
+    """Above 0 if the way from a over b to c turns left: b then lies below the line from a to c."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def fixed(results: Results) -> pd.DataFrame:
-    """Fixed depth: at each cost the better cut on valid; all layers, adapted, at the end."""
-    parts = []
-    for aim in AIMS:
-        names = [f"{kind}_{NAMES[aim]}" for kind in FIXED]
-        parts.append(min((points(results, name) for name in names), key=valid_loss))
-    return pd.concat([*parts, points(results, "adapted")])
+    """Fixed depth: the cuts, and the base with all its layers, adapted."""
+    cuts = [points(results, f"{kind}_{NAMES[aim]}") for kind in FIXED for aim in AIMS]
+    return lower([*cuts, points(results, "adapted")])
 
 
 def adaptive(results: Results) -> pd.DataFrame:
-    """Adaptive depth: at each cost the network and kind of rule that is best on valid.
+    """Adaptive depth: every network with exits under its best rule that reads the head and its best
+    that does not, keys propagated, and the gated block.
 
-    Candidates: every network with exits under its best rule that reads the head and its best that
-    does not, keys propagated, and the gated block. The last point is the chosen network at full
-    depth.
+    What a rule does at the ends of its thresholds belongs to it: one read-out for all tokens.
     """
     parts, ends = [], []
-    for aim in AIMS:
-        found = []
-        for name in EXIT_NETWORKS:
-            for group in ("head", "state"):
-                found += [(valid_loss(own), name, own) for own in _run(results, name, group, aim)]
-        found += [(valid_loss(own), "gated", own) for own in _run(results, "gated", "gated", aim)]
-        if not found:
-            raise Absent(f"no adaptive method has a point at a cost of {aim}")
-        _, name, best = min(found, key=lambda entry: entry[0])
-        parts.append(best)
-        ends.append(name)
-    return pd.concat([*parts, full_depth(results, ends[-1])])
+    for name in EXIT_NETWORKS:
+        own = [p for g in ("head", "state") for aim in AIMS for p in _run(results, name, g, aim)]
+        parts += own
+        ends += _read_outs(results, name) if own else []
+    gated = [part for aim in AIMS for part in _run(results, "gated", "gated", aim)]
+    if not [*parts, *gated]:
+        raise Absent("no adaptive method has a point with propagated keys")
+    return lower([*parts, *gated, *ends, *([full_depth(results, "gated")] if gated else [])])
+
+
+def whole_texts(network: str) -> Curve:
+    """The curve of one network whose every text is read out at one depth: no rule looks at it."""
+    return lambda results: lower(_read_outs(results, network))
 
 
 def grouped(network: str, *groups: str) -> Curve:
-    """The curve of one network under a kind of rule (head, state, random), keys propagated; of
-    several kinds, at each cost the one that is best on valid."""
+    """The curve of one network under kinds of rules (head, state, random), keys propagated."""
 
     def curve(results: Results) -> pd.DataFrame:
-        runs = ([own for g in groups for own in _run(results, network, g, aim)] for aim in AIMS)
-        parts = [min(found, key=valid_loss) for found in runs if found]
+        parts = [own for g in groups for aim in AIMS for own in _run(results, network, g, aim)]
         if not parts:
             raise Absent(f"{network} has no propagated point of a {' or '.join(groups)} rule")
-        return pd.concat([*parts, full_depth(results, network)])
+        return lower([*parts, full_depth(results, network)])
 
     return curve
 
@@ -115,6 +127,11 @@ def full_depth(results: Results, network: str) -> pd.DataFrame:
         return points(results, network, target=1.0)
     own = points(results, network, rule="static")
     return own[own["depth"] == own["depth"].max()]
+
+
+def _read_outs(results: Results, network: str) -> list[pd.DataFrame]:
+    """The points of a network with exits that read out all tokens at one depth, shallow first."""
+    return [own for _, own in points(results, network, rule="static").groupby("depth")]
 
 
 def _run(results: Results, name: str, group: str, aim: float) -> list[pd.DataFrame]:

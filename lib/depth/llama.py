@@ -87,11 +87,12 @@ class Llama:
         return F.linear(self.read(x), self.head)
 
     def rotation(self, start: int, length: int) -> Pair:
-        """Cosines and sines [length, head width] of positions from ``start`` on."""
+        """Cosines and sines [length, head width] of positions from ``start`` on, as wide as states:
+        angles are taken in 32 bits whatever those are."""
         places = torch.arange(start, start + length, device=self.embedding.device)
         angles = torch.outer(places.float(), self.frequencies)
         angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos(), angles.sin()
+        return angles.cos().to(self.embedding.dtype), angles.sin().to(self.embedding.dtype)
 
     def merged(self) -> Llama:
         """The same network without separate adapters, for use."""

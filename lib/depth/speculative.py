@@ -1,10 +1,11 @@
 """Self-speculative decoding: an early exit drafts, the layers above it check, one cache for both.
 
-After Leviathan et al. (2023) and LayerSkip (Elhoushi et al., 2024). The first layers run for every
-drafted token; the layers above run once for all of them, on the states that drafting left, and the
-longest prefix on which both agree is kept. Greedy output is that of the whole network token for
-token. In sampling a drafted token d is kept with probability min(1, p(d) / q(d)) and replaced from
-(p - q)+ otherwise, which draws exactly from p.
+After Leviathan et al. (2023) and LayerSkip (Elhoushi et al., 2024). The first layers run for the
+last token written and for every drafted one; the layers above run once for all of them, on the
+states that drafting left. The longest prefix of drafts on which both agree is kept, and one token
+more, which the whole network gives. Greedy output is that of the whole network token for token. In
+sampling a drafted token d is kept with probability min(1, p(d) / q(d)) and replaced from (p - q)+
+otherwise; the token after the last draft is drawn from p. All of them are so drawn exactly from p.
 
 Texts of a batch keep one length: as many tokens are kept as the text that agrees least allows.
 """
@@ -33,7 +34,8 @@ class Count:
 
 
 class Drafter:
-    """A network that drafts ``tokens`` tokens after layer ``exit``.
+    """A network that drafts ``tokens`` tokens a round after layer ``exit``; a round writes from one
+    token to one more than that.
 
     ``words`` [v]: the tokens that may be drafted (None: all); a smaller head reads them faster.
     """
@@ -51,7 +53,12 @@ class Drafter:
     def write(
         self, ids: Tensor, tokens: int, draw: torch.Generator | None = None
     ) -> tuple[Tensor, Count]:
-        """``tokens`` new tokens after ids [B, T]: the likeliest, or drawn; [B, tokens]."""
+        """``tokens`` new tokens after ids [B, T]: the likeliest, or drawn; [B, tokens].
+
+        Raises ValueError for none.
+        """
+        if tokens < 1:
+            raise ValueError(f"{tokens} tokens are to be written; allowed: at least 1")
         llama, cache, count = self.llama, Cache(), Count()
         passing = Pass(llama, ids.shape[1], cache)
         x = llama.embed(ids)
@@ -62,7 +69,7 @@ class Drafter:
         found = [pending]
         written = 1
         while written < tokens:
-            ahead = min(self.tokens, tokens - written)
+            ahead = min(self.tokens, tokens - written - 1)  # the last one needs no draft
             start = cache.length
             drafts, states, chances = self._draft(pending, ahead, cache, draw)
             cache.length = start
@@ -78,15 +85,17 @@ class Drafter:
         return torch.cat(found, dim=1), count
 
     def _draft(self, ids: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafts [B, k], states after the exit [B, k, d], draft logits [B, k, v] or none."""
+        """Drafts [B, k], states after the exit [B, k + 1, d], chances [B, k, v] if drawn."""
         drafts, states, chances = [], [], []
-        for _ in range(ahead):
+        for place in range(ahead + 1):
             passing = Pass(self.llama, 1, cache)
             x = self.llama.embed(ids)
             for number in range(self.exit):
                 x, _ = passing.layer(number, x)
             cache.length += 1
             states.append(x)
+            if place == ahead:  # what follows the last draft is for the whole network to say
+                break
             logits = self.llama.read(x) @ self.head.t()  # [B, 1, v]
             ids = _choose(logits, draw)
             if draw is not None:
@@ -94,8 +103,9 @@ class Drafter:
             if self.words is not None:
                 ids = self.words[ids]
             drafts.append(ids)
+        drafted = torch.cat(drafts, 1) if drafts else ids.new_empty(len(ids), 0)
         found = torch.cat(chances, 1) if chances else torch.empty(0)
-        return torch.cat(drafts, 1), torch.cat(states, 1), found
+        return drafted, torch.cat(states, 1), found
 
     def _spread(self, chances: Tensor) -> Tensor:
         """Probabilities of the drafted words over the whole vocabulary."""
@@ -106,7 +116,7 @@ class Drafter:
         return whole
 
     def _check(self, states: Tensor, cache: Cache) -> Tensor:
-        """Logits [B, k, V] of the whole network after states [B, k, d] of the exit."""
+        """Logits [B, k + 1, V] of the whole network after states [B, k + 1, d] of the exit."""
         passing, x = Pass(self.llama, states.shape[1], cache), states
         for number in range(self.exit, len(self.llama.layers)):
             x, _ = passing.layer(number, x)
@@ -123,28 +133,30 @@ def _choose(logits: Tensor, draw: torch.Generator | None) -> Tensor:
 def _kept(
     drafts: Tensor, logits: Tensor, chances: Tensor, draw: torch.Generator | None
 ) -> tuple[Tensor, int]:
-    """What is written of drafts [B, k], the first that fails replaced; and how many agreed."""
+    """What is written [B, n] after drafts [B, k], and how many of them agreed: those that all texts
+    of the batch agreed on, and one token more; logits [B, k + 1, V], chances [B, k, V] if drawn."""
     if draw is None:
-        wanted = logits.argmax(-1)  # [B, k]
-        agreed = (drafts == wanted).long().cumprod(1).sum(1)
-        return wanted[:, : _length(agreed, drafts)], int(agreed.sum())
+        wanted = logits.argmax(-1)  # [B, k + 1]
+        agreed = (drafts == wanted[:, :-1]).long().cumprod(1).sum(1)
+        return wanted[:, : int(agreed.min()) + 1], int(agreed.sum())
     p = logits.softmax(-1)
-    asked = drafts[..., None]
-    ratio = p.gather(-1, asked) / chances.gather(-1, asked)
-    luck = torch.rand(drafts.shape, generator=draw, device=drafts.device)
-    agreed = (luck < ratio[..., 0]).long().cumprod(1).sum(1)
-    length = _length(agreed, drafts)
-    kept = drafts[:, :length].clone()
-    failed = agreed < length  # texts whose last token here was refused
-    if bool(failed.any()):
-        rest = (p[failed, length - 1] - chances[failed, length - 1]).clamp_min(0)
-        kept[failed, length - 1] = torch.multinomial(rest, 1, generator=draw)[:, 0]
-    return kept, int(agreed.sum())
-
-
-def _length(agreed: Tensor, drafts: Tensor) -> int:
-    """Tokens that every text of the batch may write: one more than the least agreement."""
-    return min(int(agreed.min()) + 1, drafts.shape[1])
+    if drafts.shape[1]:
+        asked = drafts[..., None]
+        ratio = p[:, :-1].gather(-1, asked) / chances.gather(-1, asked)
+        luck = torch.rand(drafts.shape, generator=draw, device=drafts.device)
+        agreed = (luck < ratio[..., 0]).long().cumprod(1).sum(1)
+    else:
+        agreed = drafts.new_zeros(len(drafts))
+    last = int(agreed.min())  # where the one token more goes
+    rest = p[:, last].clone()  # for texts that had no draft there
+    if last < drafts.shape[1]:
+        rest = (rest - chances[:, last]).clamp_min(0)  # for texts whose draft there was refused
+        held = drafts[:, last : last + 1].clone()
+    else:
+        held = drafts.new_empty(len(drafts), 1)
+    more = agreed == last
+    held[more] = torch.multinomial(rest[more], 1, generator=draw)
+    return torch.cat([drafts[:, :last], held], dim=1), int(agreed.sum())
 
 
 def frequent(ids: Tensor, count: int, vocabulary: int) -> Tensor:

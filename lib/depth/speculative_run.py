@@ -54,7 +54,7 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
     return [(run_learning, config.network, seed, KEPT)]
 
 
-@run_function("depth-speculative", starts_from=_network)
+@run_function("depth-speculative", version=2, starts_from=_network)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding``: a text, batch and prompt length each; the first round is not timed."""
     there = place.starts(_network, config, seed)[0]
@@ -129,7 +129,7 @@ def _timed(config: Speculative, llama: Llama, model, words: Tensor | None, ids: 
     row["equal"] = (outputs["drafted"] == outputs["transformers"]).double().mean().item()
     row["acceptance"] = row["tokens_a_round"] = None
     if counts:
-        row["acceptance"] = counts[-1].accepted / counts[-1].drafted
+        row["acceptance"] = counts[-1].accepted / max(counts[-1].drafted, 1)
         row["tokens_a_round"] = (config.written - 1) / counts[-1].rounds
     return row
 

@@ -22,6 +22,8 @@ from lib.training.seeding import data_order
 class DepthWork(Work):
     """Adapters of a frozen network, trained on windows as their method says."""
 
+    in_order = False
+
     def __init__(
         self,
         frozen: Llama,

@@ -80,7 +80,7 @@ def _panels(figure: Figure) -> list[Axes]:
 
 def _plotted(figure: Figure, panels: list[Axes]) -> str:
     """Heading, axes, panels and names of what is drawn."""
-    horizontal, vertical = (_first(panels, f"get_{axis}label") for axis in "xy")
+    horizontal, vertical = (_labels(panels, f"get_{axis}label") for axis in "xy")
     rows = _rows(panels[0])
     axes = f"{vertical} against {horizontal}" if vertical and not rows else horizontal
     parts = [f"{title(figure)}. Plotted: {axes}"]
@@ -193,8 +193,10 @@ def _labelled(axes: Axes) -> Iterator[tuple[Artist | ErrorbarContainer, str]]:
             yield artist, label
 
 
-def _first(panels: list[Axes], getter: str) -> str:
-    return _line(next(filter(None, (getattr(axes, getter)() for axes in panels)), ""))
+def _labels(panels: list[Axes], getter: str) -> str:
+    """What the panels are drawn against: one label, or all that there are."""
+    labels = (_line(getattr(axes, getter)()) for axes in panels)
+    return " or ".join(dict.fromkeys(filter(None, labels)))
 
 
 def _line(words: str) -> str:

@@ -33,6 +33,7 @@ UNMEASURED = "no run of ours measures it"
 def write(experiments: Iterable[Experiment]) -> pd.DataFrame:
     """Put every reported number beside ours and save the table."""
     frame = compare(experiments)
+    frame["value"] = frame["value"].map("{:.12g}".format)  # theirs as it stands in the report
     text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write_text(PATH, text)
     return frame

@@ -120,12 +120,11 @@ def claim_maker(experiment: str, source: str, **shared: Any) -> Callable[..., Cl
     """
 
     def claim(name: str, statement: str, measure: Measure, control: str, **own: Any) -> Claim:
-        fields = {**shared, **own}
+        fields = {"source": source, **shared, **own}
         if explains := fields.pop("explains", ""):
             fields |= {"kind": EXPLANATION, "parent": f"{experiment}-{explains}"}
-        return Claim(
-            f"{experiment}-{name}", experiment, source, statement, measure, control, **fields
-        )
+        about = {"statement": statement, "measure": measure, "control": control}
+        return Claim(f"{experiment}-{name}", experiment, **about, **fields)
 
     return claim
 

@@ -37,7 +37,7 @@ COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebo
 CLAIM = "claim "  # before an id, in a name in braces
 SENTENCE = "repeated"  # the corpus that is the very text of a report
 HEADS = {
-    "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, minutes",
+    "en": "question|report|ours, on its text|on Wikipedia|what explains it|notebook, core-minutes",
     "ja": "問い|報告|追試(報告のテキストかその代わり)|Wikipedia|何による結果か|ノートブック、分",
 }
 
@@ -112,7 +112,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
             first, real = own[own["corpus"] != REAL], own[own["corpus"] == REAL]
         cells = [
             row[language],
-            _valued(claim.reported, claim.unit) if has else "–",
+            _valued(claim, row.get(f"reported_in_{language}", "")) if has else "–",
             _cell(first if len(first) else own[own["corpus"] != REAL], claim),
             _cell(real),
             _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
@@ -145,17 +145,18 @@ def _largest_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _explained(rows: pd.DataFrame, told: str) -> str:
-    """The control in a few words, after its verdicts: on the report's text, and others that it has
-    on Wikipedia or, last, on a third text."""
+    """The control in a few words, after its verdicts: on the report's text, then on Wikipedia."""
     measured = _largest_first(rows).drop_duplicates("corpus")
-    own = measured[measured["corpus"] != REAL].head(1)
-    ordered = pd.concat([own, measured[measured["corpus"] == REAL], measured.drop(own.index)])
-    marks = dict.fromkeys(scoreboard.MARKS[verdict] for verdict in ordered["verdict"])
+    own, real = measured[measured["corpus"] != REAL].head(1), measured[measured["corpus"] == REAL]
+    marks = [scoreboard.MARKS[verdict] for verdict in pd.concat([own, real])["verdict"]]
     return f"{'/'.join(marks)} {told}" if marks and told else "–"
 
 
-def _valued(value: float, unit: str) -> str:
-    return f"{sensible(value)} %" if unit.startswith("%") else sensible(value)
+def _valued(claim: Claim, where: str) -> str:
+    """What a report says, and ``where`` if that is not the report itself."""
+    value = sensible(claim.reported)
+    value = f"{value} %" if claim.unit.startswith("%") else value
+    return f"{value} ({where})" if where else value
 
 
 def _link(number: str) -> str:

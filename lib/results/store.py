@@ -299,7 +299,8 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
     variant at the same size on the same text; rows of other variants stay.
 
     ``variants``: those that the experiment has, in their order. Rows of one that it has no more
-    go. Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size.
+    go. Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size,
+    SchemaError for one that is of another text or base than the rows that stay.
     """
     unfit = [size for size in results.sizes if size in UNPUBLISHED]
     if unfit:
@@ -317,6 +318,8 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
                 old = parts[0]
                 stays = old["variant"].isin(variants) if variants else True
                 parts[0] = old[stays & ~_places(old).isin(own)]
+                if not name:
+                    _of_one_study(results.slug, parts[0], results())
             parts = [part for part in parts if len(part)]
             if parts:
                 frame = pd.concat(parts, ignore_index=True)
@@ -333,6 +336,26 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
             (TABLES / _file(results.slug, name)).unlink(missing_ok=True)
         _finish(results.slug)
         return names
+
+
+def _of_one_study(slug: str, held: pd.DataFrame, new: pd.DataFrame) -> None:
+    """Refuse new rows whose text or base is not that of the rows beside which they would stand.
+
+    A text of another file, or a base from another place, may have the same name. An experiment that
+    itself compares several texts of one name is left alone.
+    """
+    for column in ("corpus_sha256", "base", "base_sha256"):
+        if column not in held or column not in new:
+            continue
+        kinds = held.groupby(["corpus", "size"])[column].unique()
+        for place, values in new.groupby(["corpus", "size"])[column].unique().items():
+            known = kinds.get(place, values)
+            if len(known) == len(values) == 1 and known[0] != values[0]:
+                corpus, size = place
+                raise SchemaError(
+                    f"{slug}, {corpus}, size {size}: these rows have {column} {values[0]}, the"
+                    f" committed ones that stay {known[0]}; a table holds one of them"
+                )
 
 
 def _places(frame: pd.DataFrame) -> pd.Series:

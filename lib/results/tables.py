@@ -9,6 +9,7 @@ from lib.results.statistics import Interval, interval, percent_change
 from lib.results.store import Results
 
 REPORTED_METRIC = "best_val_ppl"
+COUNTED = ("unigram", "bigram")  # variants that are counts of symbols, without a seed
 
 
 def one(results: Results) -> Results:
@@ -114,7 +115,7 @@ def beside_committed(yours: Results, ours: Results) -> pd.DataFrame:
 
 def count_models(frame: pd.DataFrame, metric: str = "test_ppl") -> dict[str, float]:
     """Perplexities of the n-gram baselines in a table, by name: the level lines of figures."""
-    rows = frame[frame["variant"].isin(("unigram", "bigram"))].set_index("variant")
+    rows = frame[frame["variant"].isin(COUNTED)].set_index("variant")
     return rows[metric].dropna().astype(float).to_dict()
 
 
@@ -132,24 +133,40 @@ def seeds(frame: pd.DataFrame) -> str:
 def captioned(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Attach what the numbers stand on, shown by ``notebook.show``. How many seeds: a column ``n``
     of the table says it row by row, or else the caption."""
-    table.attrs["caption"] = caption(frame, "n" if "n" in table.columns else _counts(frame))
+    said = "n random seeds" if "n" in table.columns else _counts(frame)
+    table.attrs["caption"] = caption(frame, said)
     return table
 
 
+NAMED = 6  # variants of fewer seeds that a caption names
+
+
 def _counts(frame: pd.DataFrame) -> str:
-    """How many seeds the variants have: "5", or "3 to 5" where they differ."""
-    counts = frame.groupby(["corpus", "size", "variant"])["seed"].nunique()
-    least, most = counts.min(), counts.max()
-    return f"{least}" if least == most else f"{least} to {most}"
+    """How many seeds the variants have: "5 random seeds", or also which have fewer. Count models
+    have none."""
+    own = frame[~frame["variant"].isin(COUNTED)]
+    frame = own if len(own) else frame
+    names = frame["label"] if "label" in frame else frame["variant"]
+    places = frame.assign(name=names).groupby(["corpus", "size", "name"], sort=False)["seed"]
+    counts = places.nunique().groupby("name", sort=False).min()
+    most = int(places.nunique().max())
+    fewer = [
+        f"{count}: {', '.join(own.index)}"
+        for count, own in counts[counts < most].sort_values().groupby(counts, sort=False)
+    ]
+    if sum(counts < most) > NAMED:
+        fewer = [f"{sum(counts < most)} of {len(counts)} variants have fewer"]
+    told = f" ({'; '.join(fewer)})" if fewer else ""
+    return f"{most} random seed{'s' * (most > 1)}{told}"
 
 
-def caption(frame: pd.DataFrame, n: str = "n") -> str:
+def caption(frame: pd.DataFrame, n: str = "n random seeds") -> str:
     """One line: text with hash, size, device, over how many seeds, how intervals were made."""
     texts = frame.drop_duplicates("corpus")
     names = ", ".join(f"{r.corpus} (sha256 {r.corpus_sha256[:12]})" for r in texts.itertuples())
     one = {c: "/".join(sorted(frame[c].astype(str).unique())) for c in ("size", "device")}
     return (
-        f"{names}; size {one['size']}; device {one['device']}; mean over {n} random seeds "
+        f"{names}; size {one['size']}; device {one['device']}; mean over {n} "
         "[95 % interval, Student's t; percent changes by logarithms]"
     )
 

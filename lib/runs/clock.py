@@ -11,8 +11,6 @@ def now(device: torch.device) -> float:
     """The clock in seconds, after all that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
     return time.perf_counter()
 
 

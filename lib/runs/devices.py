@@ -8,7 +8,8 @@ import os
 
 import torch
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+# not Apple's mps, which has no 64-bit floats: losses are summed in them
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class DeviceUnavailable(ValueError):
@@ -18,9 +19,8 @@ class DeviceUnavailable(ValueError):
 def choose(wanted: str = "auto") -> torch.device:
     """The device of a word in DEVICES. Raises DeviceUnavailable for one that is not here."""
     here = {"cpu": True, "cuda": torch.cuda.is_available()}
-    here["mps"] = torch.backends.mps.is_available()
     if wanted == "auto":
-        wanted = next(name for name in ("cuda", "mps", "cpu") if here[name])
+        wanted = next(name for name in ("cuda", "cpu") if here[name])
     if wanted not in here:
         raise DeviceUnavailable(f"device is {wanted!r}; allowed: {', '.join(DEVICES)}")
     if not here[wanted]:

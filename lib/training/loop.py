@@ -78,6 +78,7 @@ class Work:
 
     model: nn.Module
     mid_epoch = True  # whether a run may go on inside an epoch, from the batches not yet seen
+    in_order = True  # whether batches can be visited in the same order every epoch
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Groups of parameters that move, each with the factor of its learning rate."""
@@ -182,8 +183,10 @@ def train(
     ``path`` is the checkpoint file: if it exists the run goes on from it; ``identity`` says what
     the checkpoint belongs to, beside the training. ``report(curve)`` is called after every
     validation. Raises Diverged at the first loss that is not finite, ValueError for a checkpoint of
-    something else.
+    something else, or for batches in the same order every epoch where the work has no such.
     """
+    if not (training.shuffle or work.in_order):
+        raise ValueError(f"shuffle is False; {type(work).__name__} shuffles; allowed: True")
     return _Loop(work, training, path, identity, report).run()
 
 

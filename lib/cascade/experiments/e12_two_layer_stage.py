@@ -22,6 +22,7 @@ from lib.cascade.variants import Variant, changing
 from lib.experiment import Experiment
 from lib.parameters import ParameterError, real, whole
 from lib.results.claims import Measure, change, level
+from lib.results.statistics import percent_change
 from lib.results.store import Results
 from lib.results.tables import one
 from lib.training.loop import Training
@@ -281,25 +282,49 @@ def layers_saved(what: str) -> Measure:
     return lambda results: count(results) - 100
 
 
+def as_printed(results: Results) -> np.ndarray:
+    """R2's own comparison, in percent: its stage on all tokens in text order, after training,
+    against the base applied twice to packs of hard tokens, seed by seed."""
+    stage = level("report", "natural_after_ppl")(results)
+    return percent_change(stage, level("base_twice", "test_ppl")(results).item())
+
+
 claim = on_alpaca("cascade_two_layer", "R2")
 
 CLAIMS = (
+    claim(
+        "improves",
+        "A two-layer stage has a lower perplexity than the base has on hard tokens",
+        as_printed,
+        "as the report ran it: the stage on all tokens, the base twice on packs of hard ones",
+        reported=-52.3,
+    ),
     claim(
         "improves-hard",
         "A two-layer stage improves the hard tokens it is trained on",
         against_base("report"),
         "same tokens, base applied once (the report applied it twice)",
-        reported=-52.3,
+        explains="improves",
     ),
     claim(
-        "one-pass",
+        "ten-times-worse",
         "The base is at least ten times worse on hard tokens than on all tokens",
-        against_base("base_twice", "base_ppl", "base_all_ppl"),
-        "base applied once; no randomness",
+        against_base("base_twice", "test_ppl", "base_all_ppl"),
+        "as the report ran it: the base applied twice to hard tokens, once to all; no randomness",
         expect="above",
         threshold=900.0,
         reported=100 * (24343.01 / 12.5 - 1),
         deterministic=True,
+    ),
+    claim(
+        "one-pass",
+        "The base is ten times worse on hard tokens when it is applied to them once",
+        against_base("base_twice", "base_ppl", "base_all_ppl"),
+        "base applied once to both; no randomness",
+        expect="above",
+        threshold=900.0,
+        deterministic=True,
+        explains="ten-times-worse",
     ),
     claim(
         "double-pass",
@@ -309,7 +334,7 @@ CLAIMS = (
         expect="above",
         threshold=10_000.0,
         deterministic=True,
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "low-cosine-is-hard",
@@ -318,7 +343,7 @@ CLAIMS = (
         "one pass, split by the report's rule",
         expect="above",
         deterministic=True,
-        explains="one-pass",
+        explains="ten-times-worse",
     ),
     claim(
         "low-cosine-is-hard-inside",
@@ -327,13 +352,13 @@ CLAIMS = (
         "the label of an end-of-sequence token is the start of an unrelated record",
         expect="above",
         deterministic=True,
-        explains="one-pass",
+        explains="ten-times-worse",
     ),
     claim(
         "saves",
         "Early exit saves computation, against base and stage for every token",
         layers_saved("compute"),
-        "the report's count of layers that tokens pass",
+        "the report's count of layers that tokens pass; it falls once a pack exits: a weak test",
         reported=-4.7,
         unit="% change of layers passed",
         deterministic=True,
@@ -359,49 +384,49 @@ CLAIMS = (
         "Training on hard tokens is better for them than on random ones",
         change("hard", "random"),
         "equal tokens, steps, rate and initial weights",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "hard-beats-random-inside",
         "Training on hard tokens is better for them without end-of-sequence tokens too",
         change("hard", "random", "inner_ppl"),
         "scored without end-of-sequence tokens; equal tokens, steps, rate and initial weights",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "without-ends-random",
         "Hard tokens other than end-of-sequence ones are better to train on than random ones",
         change("without_ends", "random", "inner_ppl"),
         "no end-of-sequence token is trained on or scored; equal tokens and steps",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "hard-beats-first",
         "Training on hard tokens is better for them than on the first tokens of the text",
         change("hard", "first"),
         "equal tokens, steps, rate and initial weights",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "hard-beats-loss",
         "Training on hard tokens is better for them than on those of highest true loss",
         change("hard", "loss"),
         "equal tokens, steps, rate and initial weights",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "packs-beat-single",
         "A pack of hard tokens is a useful context for each other",
         change("hard", "single"),
         "packs of 128 against every token alone",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "full-context",
         "Reading the whole text beats reading other hard tokens alone",
         change("full_context", "hard"),
         "equal trained tokens an update, and equal updates",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "four-layers",
@@ -429,14 +454,14 @@ CLAIMS = (
         "The report's two layers improve hard tokens once their head starts as the base's",
         against_base("base_head"),
         "layers drawn as in the report, trained head a copy of the base's; base applied once",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "head-inside",
         "They do so without end-of-sequence tokens too",
         against_base("base_head", "inner_ppl", "base_inner_ppl"),
         "the same stage, scored without end-of-sequence tokens",
-        explains="improves-hard",
+        explains="improves",
     ),
     claim(
         "base-head-hard",

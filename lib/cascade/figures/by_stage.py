@@ -61,6 +61,7 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
             1, len(stages), figsize=(style.WIDE, 3.6), squeeze=False, sharey=True
         )
         names = list(dict.fromkeys(curve["variant"]))
+        alternative.say(figure, _last_epochs(curve))
         for panel, stage in zip(panels[0], stages, strict=True):
             for name, colour in methods.colours(names).items():
                 own = curve[(curve["variant"] == name) & (curve["stage"] == stage)]
@@ -79,6 +80,17 @@ def overfitting(title: str) -> Callable[[Results], Figure]:
         return figure
 
     return draw
+
+
+def _last_epochs(curve: pd.DataFrame) -> str:
+    """How far the last epoch of each stage lies above its best: lowest and highest seed."""
+    runs = curve.sort_values("epoch").groupby(["variant", "stage", "seed"], sort=False)["val_ppl"]
+    above = 100 * (runs.last() / runs.min() - 1)
+    told = (
+        f"“{name}”, stage {stage}: {own.min():.1f} to {own.max():.1f} %"
+        for (name, stage), own in above.groupby(level=["variant", "stage"], sort=False)
+    )
+    return f"The last epoch above the best one, by seed: {'; '.join(told)}."
 
 
 def _ends(frame: pd.DataFrame, metric: str, against: str = "") -> dict[str, float]:

@@ -275,7 +275,8 @@ def _steps(results: Results, variants: tuple[str, ...]) -> Figure:
         f"better than the base from “{first}” on" if first else "no step is better than the base"
     )
     figure.suptitle(f"From the report's design to a working one: {found}\n({_corpora(own)})")
-    style.legend(figure, rows.key(False), columns=3)
+    note = "thin line: from the row above to this one"
+    style.legend(figure, rows.key(False), note, 3)
     return figure
 
 

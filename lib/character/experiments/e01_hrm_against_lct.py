@@ -104,7 +104,8 @@ CLAIMS = (
         "two-blocks-help-lct",
         "A second block helps LCT+OACD",
         change("oacd_2", "oacd_1"),
-        "same label-free training; the head reads 128 instead of 64 channels; " + UNFINISHED,
+        "same label-free training; the head reads 128 instead of 64 channels; LCT+OACD is"
+        " reconstructed, " + UNFINISHED,
         reported=100 * (29.94 / 31.40 - 1),
     ),
     claim(

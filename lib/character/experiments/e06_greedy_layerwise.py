@@ -71,6 +71,14 @@ CLAIMS = (
         explains="greedy-explodes",
     ),
     claim(
+        "restarts-explode",
+        "Restarts alone make one greedy layer worse, from last states",
+        perplexity_change("greedy_1_restarted", "greedy_1"),
+        "the same layer, restarted as often as four greedy layers have stages",
+        expect="above",
+        explains="greedy-explodes",
+    ),
+    claim(
         "greed-worse-than-restarts",
         "Four greedy layers are worse than one layer restarted as often, from last states",
         perplexity_change("greedy_4", "greedy_1_restarted"),

@@ -145,7 +145,7 @@ CLAIMS = (
         "With no more compute than scratch spends, a growing model is worse (LPT)",
         at_equal_compute("lpt_4_best", "scratch_lpt"),
         "best epoch within all that scratch has spent, at whatever depth; all stages count; epochs "
-        "are chosen and reported on valid, on both texts",
+        "are chosen and reported on valid, on every text",
         expect="above",
         unit="% change of valid perplexity",
         explains="scratch-beats-growing",
@@ -184,7 +184,7 @@ CLAIMS = (
 
 E07 = Experiment(
     slug="07_progressive_growing",
-    question="Does LPT keep a model intact while it grows, and is growing worth its compute?",
+    question="Is growing with LPT better than without, and is growing worth its compute?",
     parameters=TwoTexts,
     texts=TwoTexts.texts,
     variants={**VARIANTS, **baselines()},

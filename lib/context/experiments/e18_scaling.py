@@ -515,7 +515,7 @@ COST = {"unit": "% change of perplexity", "expect": "above", "threshold": 1.0}
 CLAIMS = (
     claim(
         "falls",
-        "Perplexity falls with training tokens by a power law (exponent below 0)",
+        "Perplexity falls with training tokens (exponent of a power law below 0)",
         exponents("first_layer"),
         "one validation and one test text, one batch for all sizes; seeds that have every size",
         reported=-0.459,

@@ -10,7 +10,7 @@ from lib.depth.speculative import Drafter
 from lib.depth.toys.sentence import ids, words
 from lib.toy import Toy, drawn
 
-EXIT, AHEAD, NEW = 3, 4, 16  # layers that draft, tokens of a round, tokens that are written
+EXIT, AHEAD, NEW = 3, 4, 16  # layers that draft, drafts of a round, tokens that are written
 QUIET = 0.2  # factor of what the last layer adds: else a random network never agrees with its exit
 
 
@@ -42,14 +42,14 @@ def quiet_llama() -> Llama:
 
 @drawn()
 def toy() -> Toy:
-    """A row a round: the drafted tokens, which of them are kept, and what replaces the rest."""
+    """A row a round: the drafted tokens, which of them are kept, and what the network adds."""
     llama = quiet_llama()
     drafter = Watched(llama, EXIT, AHEAD)
     text, count = drafter.write(ids(), NEW)
     plain, _ = Drafter(llama, 1, 1).write(ids(), NEW)
     rows = {}
     for number, (drafted, wanted) in enumerate(drafter.rounds, 1):
-        agreed = int((drafted == wanted).long().cumprod(0).sum())
+        agreed = int((drafted == wanted[: len(drafted)]).long().cumprod(0).sum())
         marks = [
             *(f"✔{w}" for w in words(drafted[:agreed])),
             *(f"✘{w}" for w in words(drafted[agreed:])),
@@ -58,7 +58,7 @@ def toy() -> Toy:
         rows[number] = {
             "drafted (✔ kept, ✘ not)": "  ".join(marks),
             "kept": agreed,
-            "instead of the first ✘": replaced[0] if replaced else "",
+            "the whole network's": replaced[0] if replaced else "",
         }
     same = "the same" if torch.equal(text, plain) else "NOT the same"
     return Toy(
