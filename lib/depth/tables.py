@@ -27,36 +27,53 @@ def networks(results: Results) -> pd.DataFrame:
 
 
 def at_costs(results: Results) -> pd.DataFrame:
-    """Test loss (mean of both texts) at the costs of the claims, and what validation chose."""
+    """Test loss (nats a token, mean of both texts) at the costs of the claims, and between which
+    points of the curve each lies."""
     rows = []
     curves = {
         "fixed depth": fronts.fixed,
         "adaptive": fronts.adaptive,
         "exits, head rules": fronts.grouped("exits", "head"),
         "exits, state rules": fronts.grouped("exits", "state"),
-        "exits at random": fronts.grouped("exits", "random"),
+        "exits at random, token by token": fronts.grouped("exits", "random"),
+        "exits, one depth a text": fronts.whole_texts("exits"),
     }
     for name, curve in curves.items():
         row = {"way": name}
         for aim in AIMS:
             try:
                 frame = curve(results)
-                row[f"{aim:g}"] = str(interval(fronts.at(frame, aim)))
-                row[f"chosen for {aim:g}"] = _chosen(results, frame, aim)
+                row[f"loss at {aim:g}"] = str(interval(fronts.at(frame, aim)))
+                row[f"of, {aim:g}"] = _chosen(results, frame, aim)
             except Absent:
-                row[f"{aim:g}"] = row[f"chosen for {aim:g}"] = ""
+                row[f"loss at {aim:g}"] = row[f"of, {aim:g}"] = ""
         rows.append(row)
     return captioned(pd.DataFrame(rows).set_index("way"), results())
 
 
+NEAR = 0.02  # a point so near to a cost stands for it alone
+
+
 def _chosen(results: Results, frame: pd.DataFrame, aim: float) -> str:
-    """The network of the point nearest to a cost, and the rules that its seeds chose there."""
-    valid = frame[frame["split"] == "valid"].assign(target=frame.get("target"))
-    points = valid.groupby(["variant", "target"], dropna=False)
-    (variant, _), own = min(points, key=lambda point: abs(point[1]["flops"].mean() - aim))
-    rules = [rule for rule in own["rule"].unique() if rule not in ("fixed", "gated")]
-    name = results.labels[variant]
-    return f"{name}, {' or '.join(rules).replace('_', ' ')}" if rules else name
+    """The points between which a cost lies, or the one that is near it: network, and the rules that
+    its seeds chose there or the layer after which all tokens are read out."""
+    valid = frame[frame["split"] == "valid"]
+    valid = valid.assign(target=valid.get("target"), layer=valid.get("depth"))
+    valid["layer"] = valid["layer"].where(valid["rule"] == "static")
+    points = []
+    for (variant, _, layer), own in valid.groupby(["variant", "target", "layer"], dropna=False):
+        rules = [rule for rule in own["rule"].unique() if rule not in ("fixed", "gated", "static")]
+        told = f"layer {layer:.0f}" if pd.notna(layer) else " or ".join(rules).replace("_", " ")
+        points.append(
+            (own["flops"].mean(), ", ".join(filter(None, [results.labels[variant], told])))
+        )
+    points.sort()
+    cost, name = min(points, key=lambda point: abs(point[0] - aim))
+    if abs(cost - aim) <= NEAR or len(points) == 1:
+        return name
+    after = next((i for i, point in enumerate(points) if point[0] > aim), len(points) - 1)
+    after = max(after, 1)
+    return " and ".join(name for _, name in points[after - 1 : after + 1])
 
 
 def decoding(results: Results) -> pd.DataFrame:

@@ -61,7 +61,8 @@ def references_table(results: Results) -> pd.DataFrame:
     )
     fall = 100 * (1 - wide[4] / wide[1])
     shown = fall.groupby(level=[0, 1, 2, 3], sort=False).agg(lambda v: str(interval(v)))
-    return tables.captioned(shown.unstack("group"), results())
+    shown = shown.unstack("group").add_suffix(": fall of loss, %")
+    return tables.captioned(shown, results())
 
 
 def reported_layers() -> pd.DataFrame:

@@ -20,6 +20,7 @@ from lib.character.parameters import TwoTexts
 from lib.character.variants import Probed, baselines
 from lib.experiment import Experiment
 from lib.parameters import whole
+from lib.results import tables
 from lib.results.claims import Measure, difference, ratio
 from lib.results.store import Results
 
@@ -51,7 +52,8 @@ def batched_table(results: Results) -> pd.DataFrame:
     """Timings of batched inference by corpus, threshold and way to keep an exited symbol's state;
     means over seeds."""
     means = results("batched").groupby(["corpus", "threshold", "keep"]).mean(numeric_only=True)
-    return means[[c for c in ("speedup", "ideal_speedup", "ppl", "exact_ppl") if c in means]]
+    shown = means[[c for c in ("speedup", "ideal_speedup", "ppl", "exact_ppl") if c in means]]
+    return _timed(shown, results("batched"), results, "mean")
 
 
 def generated_table(results: Results) -> pd.DataFrame:
@@ -59,7 +61,16 @@ def generated_table(results: Results) -> pd.DataFrame:
     seeds: one disturbed second would move a mean."""
     columns = ["speedup", "ideal_speedup", "exit_pct", "same_symbols_pct"]
     by_method = results("generated").groupby(["corpus", "method", "threshold"], dropna=False)
-    return by_method[columns].median()
+    return _timed(by_method[columns].median(), results("generated"), results, "median")
+
+
+def _timed(table: pd.DataFrame, timed: pd.DataFrame, results: Results, how: str) -> pd.DataFrame:
+    """With what the numbers stand on: runs of some variants, on the windows that were timed."""
+    main = results()
+    tables.captioned(table, main[main["variant"].isin(timed["variant"])])
+    told = table.attrs["caption"].replace("mean over", f"{how} over")
+    table.attrs["caption"] = f"{told}; of the timed windows, the first ones of the test text, only"
+    return table
 
 
 def with_keys(variant: str, state: str) -> Measure:

@@ -124,7 +124,9 @@ def scale_table(results: Results) -> pd.DataFrame:
     if "scale" not in frame:
         return pd.DataFrame(columns=columns)
     frame = frame[frame["scale"].notna()]
-    return frame.groupby(["corpus", "train_chars", "method"])[columns].mean().round(2)
+    groups = frame.groupby(["corpus", "train_chars", "method"])
+    table = groups[columns].mean().round(2).assign(n=groups["seed"].nunique())
+    return tables.captioned(table, frame)
 
 
 def summary_tables(results: Results) -> list[pd.DataFrame]:

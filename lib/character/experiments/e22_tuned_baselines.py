@@ -300,7 +300,7 @@ def methods_in(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 ON_LCT, ON_MEMORY = pairs_of("exp01"), pairs_of("exp02")
 ON_DEPTH = pairs_of("exp03", "exp04", "exp10", "exp11")
 SIZES = {  # end of a tuned variant's name -> size in words
-    "": "as parameters say",
+    "": "usual text",
     **{f"_{size}": f"{chars:,} characters" for chars, size in LARGER.items()},
     "_wide": f"{WIDE:,} characters, width {WIDTH}",
 }

@@ -157,8 +157,8 @@ def properties(results: Results) -> pd.DataFrame:
     frame = results()
     columns = {
         "er_pct": "effective rank %",
-        "covariance_er_pct": "centred covariance rank %",
-        "noise_gain": "noise gain",
+        "covariance_er_pct": "rank without the mean %",
+        "noise_gain": "noise left after a token (share)",
         "iterations": "Phase 1 iterations",
         "test_acc_pct": "test accuracy %",
     }
