@@ -363,7 +363,7 @@ def test_tables_and_figures_show_what_is_there():
     assert len(table) == 2 and table["report's"].tolist() == ["-5.3 %", ""]
     assert table["n"].tolist() == ["3/3", "3/3"]
     sized = tuned.by_size(given, PAIRS, SIZES)
-    assert sized.columns.tolist() == ["as parameters say", "50,000 characters"]
+    assert sized.columns.tolist() == ["usual text", "50,000 characters"]
     assert sized["50,000 characters"].tolist()[0].startswith("-2.") and len(sized) == 2
     pairs, gains, sizes = (E22.figures[name](given) for name in ("pairs", "gains", "sizes"))
     assert said(pairs).endswith("as reported: 0 kept and 1 reversed of 2 on wikipedia")
