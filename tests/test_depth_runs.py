@@ -499,6 +499,8 @@ def test_a_curve_is_the_lower_hull_on_valid_and_tests_follow():
     assert list(curve["variant"].unique()) == ["a", "c", "d"]
     assert fronts.at(curve, 0.6).tolist() == pytest.approx([4.5, 6.5])
     assert list(fronts.lower(parts[:1])["variant"].unique()) == ["a"]
+    dear = fronts.lower([*parts, point("f", 1.0, 4, 0), point("g", 1.1, 2.5, 0)])
+    assert list(dear["variant"].unique()) == ["a", "c", "d"], "dearer and no better"
 
 
 def test_whole_texts_mix_read_outs_without_a_rule(results):

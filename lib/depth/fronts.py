@@ -50,7 +50,8 @@ def points(results: Results, variant: str, **wanted) -> pd.DataFrame:
 def lower(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Those of some points that lie on the lower hull of their mean (cost, loss) on valid.
 
-    ``parts``: the rows of one point each. No straight line between two of them lies below the rest.
+    ``parts``: the rows of one point each. No straight line between two of them lies below the rest,
+    and none of the rest is dearer than all others without being better.
     """
     spots = []
     for part in parts:
@@ -61,6 +62,8 @@ def lower(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         while len(hull) > 1 and _turn(hull[-2], hull[-1], spot) <= 0:
             hull.pop()
         hull.append(spot)
+    while len(hull) > 1 and hull[-1][1] >= hull[-2][1]:  # dearer and no better
+        hull.pop()
     return pd.concat([parts[index] for *_, index in hull])
 
 

@@ -123,7 +123,7 @@ def by_difficulty(variant: str, column: str, label: str, title: str):
 
 
 def by_reference(variant: str):
-    """Draw the percent by which hard symbols' loss changes from the first layer to the last.
+    """Draw the percent by which hard symbols' loss grows from the first layer to the last.
 
     A row a reference of difficulty, a panel a text; seeds, mean and interval.
     """
@@ -141,14 +141,14 @@ def by_reference(variant: str):
             for y, reference in enumerate(REFERENCES):
                 wide = here[here["reference"] == reference]
                 wide = wide.pivot(index="seed", columns="layer", values="loss")
-                change = 100 * (wide[wide.columns.max()] / wide[wide.columns.min()] - 1)
-                rows.draw(panel, y, change.to_numpy(), style.COLOURS[y])
-                span.setdefault(corpus, []).append(change.mean())
+                growth = 100 * (wide[wide.columns.max()] / wide[wide.columns.min()] - 1)
+                rows.draw(panel, y, growth.to_numpy(), style.COLOURS[y])
+                span.setdefault(corpus, []).append(growth.mean())
             rows.name_rows(panel, list(REFERENCES))
             panel.axvline(0, color="black", linewidth=0.8)
-            panel.set_xlabel("change of loss, % (above 0: it grows)")
+            panel.set_xlabel("growth of loss, %")
         said = {corpus: f"{min(v):.0f} to {max(v):.0f} %" for corpus, v in span.items()}
-        what = f"{name}: change of hard symbols' loss from first to last layer, by reference"
+        what = f"{name}: growth of hard symbols' loss from first to last layer, by reference"
         heading(figure, what, said)
         axes[0].set_ylabel("reference of difficulty")
         style.legend(figure, rows.key(False), columns=3)

@@ -211,7 +211,7 @@ def speed():
             axes, names, frames, ("keep", "method", "width"), strict=True
         ):
             own = frame.loc[frame["corpus"] == text, "speedup"]
-            means.append(f"{what} {own.mean():.2f}")
+            means.append(f"{what.split(',')[0].split(' with')[0]} {own.mean():.2f}")
             top = 1.05 * max(frame["ideal_speedup"].max(), frame["speedup"].max())
             panel.plot([1, top], [1, top], color=style.QUIET, lw=1, ls=":")
             panel.axhline(1, color=style.QUIET, linewidth=0.8)
@@ -224,7 +224,7 @@ def speed():
             panel.set_xlabel("ideal speed-up (×, by operations)")
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
         seeds = f"one core, {tables.seeds(generated)}"
-        heading(figure, f"Mean measured speed-up, {text}: {', '.join(means)}", {}, seeds)
+        heading(figure, f"Mean measured speed-up on {text}: {', '.join(means)}", {}, seeds)
         axes[0].set_ylabel("measured speed-up (×, wall clock)")
         figure.supxlabel(
             "a mark: one seed at one threshold; dotted: measured = ideal; solid: no gain",
