@@ -552,5 +552,5 @@ def test_all_rules_that_seeds_chose_are_named():
     static = pd.DataFrame(ends, columns=[*columns, "depth"])
     both = pd.concat([frame, static])
     assert tables._chosen(given, both, 0.7) == "Exits, entropy or margin"
-    assert tables._chosen(given, both, 0.5) == "Exits, layer 6 and Exits, entropy or margin"
-    assert tables._chosen(given, static, 0.2) == "Exits, layer 6 and Exits, layer 30"
+    assert tables._chosen(given, both, 0.5) == "Exits, layer 6 and entropy or margin"
+    assert tables._chosen(given, static, 0.2) == "Exits, layer 6 and layer 30"

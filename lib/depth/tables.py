@@ -64,16 +64,16 @@ def _chosen(results: Results, frame: pd.DataFrame, aim: float) -> str:
     for (variant, _, layer), own in valid.groupby(["variant", "target", "layer"], dropna=False):
         rules = [rule for rule in own["rule"].unique() if rule not in ("fixed", "gated", "static")]
         told = f"layer {layer:.0f}" if pd.notna(layer) else " or ".join(rules).replace("_", " ")
-        points.append(
-            (own["flops"].mean(), ", ".join(filter(None, [results.labels[variant], told])))
-        )
+        points.append((own["flops"].mean(), results.labels[variant], told))
     points.sort()
-    cost, name = min(points, key=lambda point: abs(point[0] - aim))
+    cost, *nearest = min(points, key=lambda point: abs(point[0] - aim))
     if abs(cost - aim) <= NEAR or len(points) == 1:
-        return name
+        return ", ".join(filter(None, nearest))
     after = next((i for i, point in enumerate(points) if point[0] > aim), len(points) - 1)
-    after = max(after, 1)
-    return " and ".join(name for _, name in points[after - 1 : after + 1])
+    (_, one, below), (_, other, above) = points[max(after, 1) - 1 : max(after, 1) + 1]
+    if one == other:
+        return f"{one}, {below} and {above}"
+    return " and ".join(", ".join(filter(None, p)) for p in ((one, below), (other, above)))
 
 
 def decoding(results: Results) -> pd.DataFrame:
