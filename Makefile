@@ -40,6 +40,9 @@ endif
 ifneq ($(words $(NB)),$(if $(strip $(NB)),1,0))
 $(error NB is a list parted by commas without blanks, such as NB=03,04)
 endif
+ifneq ($(strip $(NB)),$(if $(strip $(ASKED)),$(strip $(NB))))
+$(error NB names no notebook: allowed are $(NUMBERS), parted by commas, such as NB=03,04)
+endif
 SIZES += $(if $(filter table,$(MAKECMDGOALS)),custom)
 ifneq ($(filter-out $(SIZES),$(SIZE))$(word 2,$(SIZE)),)
 $(error SIZE is none of the sizes: allowed are $(SIZES))
@@ -47,6 +50,15 @@ endif
 ifneq ($(filter-out 1,$(RECORD)),)
 $(error RECORD is neither 1 nor left out)
 endif
+
+# What a target does not take is refused, and not left out in silence.
+TAKES_NB := run reproduce verify outstanding figures notebooks golden check
+TAKES_SIZE := reproduce verify outstanding table
+TAKES_SEEDS := outstanding
+TAKES_VARIANTS := outstanding
+TAKES_RECORD := verify
+needless = $(if $(filter $(1)=%,$(MAKEOVERRIDES)),$(if $($(1)),$(filter-out $(TAKES_$(1)),$(MAKECMDGOALS))))
+$(foreach v,NB SIZE SEEDS VARIANTS RECORD,$(if $(call needless,$(v)),$(error $(v) is not of $(call needless,$(v)): it is of $(TAKES_$(v)))))
 
 .PHONY: help setup run test test-colab new-experiment reproduce verify outstanding table claims figures notebooks golden golden-defects check bench lint site site-test clean
 

@@ -113,6 +113,8 @@ class Experiment:
         names: dict[str, str] = {}
         for variant, entry in self.variants.items():
             here = f"{self.slug}: variants[{variant!r}]"
+            if not variant.strip():
+                raise ParameterError(f"{here} has a blank id; allowed: a word")
             if variant in self.own:
                 if entry is not self.own[variant]:
                     raise ParameterError(f"{here} is the repository's; allowed: an id of its own")

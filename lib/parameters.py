@@ -100,8 +100,12 @@ def switch(default: bool) -> Any:
 
 
 def words(default: str) -> Any:
-    """Any text."""
-    return Field(default)
+    """Any text but a blank one."""
+    return Field(default, json_schema_extra={"check": _blank})
+
+
+def _blank(value: str) -> str | None:
+    return None if value.strip() else "allowed: a name"
 
 
 def folder() -> Any:

@@ -321,9 +321,11 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(tmp_path, monkeypatch,
     monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
     e = experiment()
     one, other = (e.run(e.parameters(seeds=s)).folder for s in (1, 2))
-    (one / "set.json").write_text('{"experiment": ')
-    assert [about["folder"] for about in store.all_sets()] == [other]
-    assert "set.json is not what was written; run its experiment again" in capsys.readouterr().out
+    for damaged in ('{"experiment": ', "{}", "[]"):
+        (one / "set.json").write_text(damaged)
+        assert [about["folder"] for about in store.all_sets()] == [other]
+        said = capsys.readouterr().out
+        assert "set.json is not what was written; run its experiment again" in said
     with pytest.raises(files.Damaged, match="set.json"):
         store.load_set(one)
     assert len(e.run(e.parameters(seeds=1))()) == 2 and len(store.all_sets()) == 2
@@ -344,6 +346,10 @@ COMMANDS = [
     ("SIZE=$(shell touch x)", "SIZE is none of the sizes"),
     ("SIZE=full;touch x", "SIZE is none of the sizes"),
     ("SIZE=full tiny", "SIZE is none of the sizes"),
+    ("NB=,", "NB names no notebook"),
+    ("SIZE=tiny", "SIZE is not of run: it is of reproduce verify outstanding table"),
+    ("SEEDS=1", "SEEDS is not of run: it is of outstanding"),
+    ("RECORD=1", "RECORD is not of run: it is of verify"),
     ("RECORD=0", "RECORD is neither 1 nor left out"),
     ("RECORD=$(shell touch x)", "RECORD is neither 1 nor left out"),
 ]
@@ -375,9 +381,24 @@ TOOLS = [
     (["--only", "03", "--size", "tiny", "--publish"], "size tiny is not published; allowed:"),
     (["--only", "03", "-p", "seeds", "3", "--publish"], "size custom is not published; allowed:"),
     (["--only", "19", "--size", "tiny", "-p", "base", "nowhere"], "base source 'nowhere' is not"),
-    (["--only", "12", "--size", "tiny", "-p", "train_windows", "9999"], "131 windows, 9999 were"),
-    (["--only", "20", "--size", "tiny", "-p", "train_tokens", "99999"], "188 windows, 393 were"),
+    (
+        ["--only", "12", "--size", "tiny", "-p", "train_windows", "9999"],
+        "tokens; 9999 were asked for",
+    ),
+    (
+        ["--only", "20", "--size", "tiny", "-p", "train_tokens", "99999"],
+        "allowed: a smaller train_tokens",
+    ),
 ]
+
+
+@pytest.mark.parametrize("name", ["colab", "lock", "new_experiment"])
+def test_a_tool_that_is_asked_what_it_does_does_nothing(name, tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--help"]
+    given = {**os.environ, "NAME": "never_made", "STUDY": "depth", "PATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=given, timeout=120)
+    assert not done.returncode and done.stdout.startswith("usage: "), done.stderr
+    assert not [*ROOT.glob("lib/depth/experiments/e*never_made.py")]
 
 
 OTHERS = [

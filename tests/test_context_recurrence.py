@@ -21,7 +21,7 @@ from lib.context.contexts import (
     sequential_naive,
     steps,
 )
-from lib.context.effective_rank import covariance_rank, effective_rank
+from lib.context.effective_rank import covariance_rank, effective_rank, rank_shares
 from lib.context.features import Computed, Held
 from lib.context.forgetting import forgetting_curve, memory_tokens, noise_gain
 from lib.context.phase_one import (
@@ -313,6 +313,12 @@ def test_a_common_mean_lowers_the_original_rank_but_not_the_centred_one():
     moved = rows + 20.0
     assert effective_rank(moved) < effective_rank(rows) - 1
     assert covariance_rank(moved) == pytest.approx(covariance_rank(rows), rel=1e-4)
+
+
+def test_equal_rows_have_no_spread_whose_rank_could_be_told():
+    found = rank_shares(torch.ones(6, 4))
+    assert found["covariance_er_pct"] is None and found["er_pct"] == pytest.approx(25)
+    assert rank_shares(torch.eye(4))["covariance_er_pct"] > 50
 
 
 def test_forgetting_curve_rises_in_a_contracting_cell_and_counts_memory():

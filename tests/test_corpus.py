@@ -47,6 +47,14 @@ def test_the_embedded_fallback_is_announced(capsys):
     assert len(corpus.train) == 20_000 and len(corpus.valid) == 5_000
 
 
+def test_too_long_a_part_of_the_text_at_hand_takes_no_other_text(monkeypatch, capsys):
+    parts = {"train": "a" * 50, "valid": "b" * 50, "test": "c" * 50}
+    monkeypatch.setattr(corpora, "splits", lambda: parts)
+    with pytest.raises(TooShort, match="train_chars is 90; at most 50"):
+        load_corpus("auto", train_chars=90, valid_chars=9, test_chars=9)
+    assert "python-docs" not in capsys.readouterr().out
+
+
 def test_the_text_written_here_needs_nothing():
     corpus = load_corpus("embedded", "", 2_000, 1_000, 1_000)
     assert corpus.name == "embedded" and len(corpus.test) == 1_000

@@ -143,6 +143,34 @@ def test_publishing_replaces_the_same_text_and_size_and_nothing_else(tables):
     ]  # fmt: skip
 
 
+def test_a_variant_may_be_called_what_tables_take_for_nothing(kept):
+    e = experiment()
+    for name in ("null", "NA", "None"):
+        pairs = [(task(name, 0), record(key=name))]
+        made = save_set(SLUG, e.parameters(), [name], pairs)
+        assert store.load_set(made.folder)()["variant"].tolist() == [name]
+
+
+def test_a_word_among_numbers_is_refused_by_name(tables):
+    store.publish(results())
+    path = tables / f"{SLUG}.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",9,9,", ",abc,9,", 1))
+    assert path.read_text() != text
+    with pytest.raises(SchemaError, match="98_small.csv has a val_ppl that is no number"):
+        store.committed(SLUG)
+
+
+def test_relative_folders_are_those_of_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEPTH_KEEP", "kept")
+    monkeypatch.setenv("DEPTH_CACHE", "cached")
+    assert (places.kept_folder(), places.cache_folder()) == (
+        places.ROOT / "kept",
+        places.ROOT / "cached",
+    )
+
+
 def test_rows_of_another_text_or_base_are_not_published_beside_those_that_stay():
     def made(name: str, **own) -> Results:
         pairs = [(task(name, 0), record(key=f"{name}{own}", **own))]

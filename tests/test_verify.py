@@ -152,16 +152,23 @@ def test_the_command_compares_the_size_that_was_asked_for(kept, tmp_path, monkey
     store._write(tmp_path / "committed", "98_small", ours.frames)
     for size in ("full", "small"):
         folder = kept / "sets" / "98_small" / f"{size}-1"
-        about = {"experiment": "98_small", "size": size, "outstanding": 0, "written": "2026-01-01"}
+        about = {"experiment": "98_small", "size": size, "outstanding": 0, "written": "2026-01-01",
+                 "parameters": {}, "texts": [], "runs": 2}  # fmt: skip
         frames = {n: f.assign(size=size) for n, f in ours.frames.items()}
         store._write(folder, "98_small", frames)
         (folder / "set.json").write_text(json.dumps(about))
         folder.with_name(f"{folder.name}.lock").touch()
-    for size, code in (("small", 0), ("full", "4 rows differ or are missing, 0 were not run")):
-        monkeypatch.setattr("sys.argv", ["results.py", "verify", "--only", "98", "--size", size])
-        with pytest.raises(SystemExit) as end:
-            tool.main()
-        assert end.value.code == code, capsys.readouterr().out
+    kept_rows = []
+    monkeypatch.setattr(verified, "keep", kept_rows.append)
+    nothing = "98_small: nothing to compare; run here: embedded full; committed: embedded small"
+    for size, code in (("small", 0), ("full", nothing)):
+        words = ["verify", "--only", "98", "--size", size]
+        for argv in (words, [*words, "--record"]) if code else (words,):
+            monkeypatch.setattr("sys.argv", ["results.py", *argv])
+            with pytest.raises(SystemExit) as end:
+                tool.main()
+            assert end.value.code == code, capsys.readouterr().out
+    assert kept_rows == [], "what was not compared is not recorded"
     monkeypatch.setattr("sys.argv", ["results.py", "verify", "--only", "98", "--size", "third"])
     with pytest.raises(SystemExit, match="98_small was not run here at the third size; `make rep"):
         tool.main()

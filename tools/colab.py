@@ -11,6 +11,7 @@ Every version that is not Colab's is named at the end; EXACT=1 makes it a failur
 Only the standard library is imported here: it runs before any environment is there.
 """
 
+import argparse
 import json
 import os
 import re
@@ -198,6 +199,9 @@ def tests() -> bool:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     torch, exact = os.environ.get("TORCH", ""), os.environ.get("EXACT", "")
     if torch and not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", torch):
         sys.exit(f"TORCH is {torch!r}; allowed: a version such as 2.13.0")

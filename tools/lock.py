@@ -7,6 +7,7 @@ The hashes are those that the package index lists for a release, for every platf
 asks for them (`pip install uv`). Nothing is written unless every pin of both files has hashes.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -67,6 +68,9 @@ def locked(text: str, known: dict[str, list[str]]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in LOCKED}
     pins = sorted({pin for text in texts.values() for pin in hashes(text)})
     known = asked(pins)

@@ -7,6 +7,7 @@ notebooks/NN_my_idea.ipynb: a baseline and one variant beside it, one claim, one
 written over, and nothing is left if it cannot be finished.
 """
 
+import argparse
 import json
 import os
 import re
@@ -189,11 +190,16 @@ def outstanding(number: str, name: str, study: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     name, study = os.environ.get("NAME", ""), os.environ.get("STUDY", "")
     try:
         module, path = make(name, study)
-    except Refused as refusal:
+    except (Refused, files.NoRoom) as refusal:
         sys.exit(str(refusal))
+    except OSError as trouble:
+        sys.exit(f"{trouble.filename} could not be written: {trouble.strerror.lower()}")
     number = path.name[:2]
     print(
         f"made {module.relative_to(ROOT)}\n"

@@ -45,6 +45,7 @@ from notebook_files import (  # noqa: E402
 
 from lib import notebook, registry  # noqa: E402
 from lib.parameters import SIZES, listed  # noqa: E402
+from lib.refusals import told  # noqa: E402
 from lib.results import front, legible, scoreboard  # noqa: E402
 from lib.runs import devices, files  # noqa: E402
 from lib.runs.places import kept_folder, shown  # noqa: E402
@@ -62,6 +63,7 @@ from pathlib import Path
 keep_in = ""  # @param {{type: "string"}}
 # a folder that outlives the machine (Drive, say): an interrupted run goes on from there
 if keep_in:
+    keep_in = str(Path(keep_in).expanduser().absolute())  # as seen from here, before any chdir
     os.environ.update(DEPTH_KEEP=keep_in, DEPTH_CACHE=str(Path(keep_in) / "cache"))
 if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():
     source = os.environ.get("DEPTH_REPOSITORY", "{REPOSITORY}")
@@ -399,6 +401,7 @@ def check(only: str) -> None:
     sys.exit(1 if any(bad.values()) else 0)
 
 
+@told()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter

@@ -44,7 +44,11 @@ def table(size: str) -> None:
         print(f", {about['outstanding']} outstanding" if about["outstanding"] else "", end="")
         print(f", written {about['written']}, {shown(about['folder'])}")
         print(f"  parameters: {', '.join(f'{k}={v!r}' for k, v in own.items()) or 'all usual'}")
-        mean = tables.means(store.load_set(about["folder"])())
+        try:
+            mean = tables.means(store.load_set(about["folder"])())
+        except (SchemaError, files.Damaged) as damage:
+            print(f"  {damage}; run its experiment again")
+            continue
         print(mean.round(2).astype(object).where(mean.notna(), "").to_string())
     print("\nThe committed verdicts: make claims")
 
@@ -87,6 +91,12 @@ def verify(slugs: list[str], size: str, record: bool = False) -> None:
         newest = max(sets, key=lambda about: about["written"])
         yours, ours = store.load_set(newest["folder"]), store.committed(slug)
         found = compare(yours, ours)
+        if not found["numbers"].sum():
+            here, there = (
+                "; ".join(" ".join(p) for p in r()[["corpus", "size"]].drop_duplicates().to_numpy())
+                for r in (yours, ours)
+            )
+            sys.exit(f"{slug}: nothing to compare; run here: {here}; committed: {there}")
         if record and verified.copied(yours, ours):
             sys.exit(
                 f"{slug}: these are the committed rows; only what is trained again is recorded"

@@ -15,6 +15,7 @@ from lib import registry
 from lib.results import scoreboard
 
 KEY = "read_beside"
+TELLING = ("## In detail", "## What was not tested")
 CITED = re.compile(r"notebook (\d\d)")
 
 
@@ -35,8 +36,10 @@ def standing(book: nbformat.NotebookNode, slug: str, claims: pd.DataFrame) -> di
 
 
 def cited(book: nbformat.NotebookNode, slug: str) -> list[str]:
-    """The other experiments whose notebooks the words of this one name."""
-    words = " ".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    """The other experiments whose notebooks are named where this one says what was found, and what
+    was not tested."""
+    told = [cell.source for cell in book.cells if cell.source.startswith(TELLING)]
+    words = " ".join(told)
     numbers = set(CITED.findall(words))
     return [name for name in registry.experiments() if name[:2] in numbers and name != slug]
 

@@ -53,10 +53,15 @@ def covariance_rank(table: Tensor) -> float:
     return _entropy_rank(values)
 
 
-def rank_shares(table: Tensor) -> dict[str, float]:
-    """Both ranks in per cent of the width."""
+def rank_shares(table: Tensor) -> dict[str, float | None]:
+    """Both ranks in per cent of the width; None for that of equal rows, which have no spread."""
     width = table.shape[1]
     return {
         "er_pct": 100 * effective_rank(table) / width,
-        "covariance_er_pct": 100 * covariance_rank(table) / width,
+        "covariance_er_pct": None if _all_equal(table) else 100 * covariance_rank(table) / width,
     }
+
+
+def _all_equal(table: Tensor) -> bool:
+    rows = _rows(table)
+    return bool(((rows - rows.mean(0)) == 0).all())

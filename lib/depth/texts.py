@@ -148,6 +148,7 @@ def _from_records(records: Instructions, tokenizer, counts: dict[str, int]) -> d
     for split, own in parts.items():
         texts = (render(record, "response") for record in own)
         windows = joined_windows(texts, tokenizer, LENGTH, f"instructions, {split}", wanted[split])
+        _enough(f"instructions, {split}", windows, wanted[split], split)
         found[split] = _ids(windows.first(wanted[split]))
     return _parted(found, counts)
 
@@ -158,12 +159,17 @@ def _from_prose(splits: dict[str, str], tokenizer, counts: dict[str, int]) -> di
     found = {}
     for split, text in splits.items():
         windows = stream_windows(encode(text, tokenizer), LENGTH, f"articles, {split}")
-        if len(windows) < wanted[split]:
-            raise Unfit(
-                f"articles, {split}: {len(windows)} windows are there, {wanted[split]} were asked"
-            )
+        _enough(f"articles, {split}", windows, wanted[split], split)
         found[split] = _ids(windows)[_spread(len(windows), wanted[split])]
     return _parted(found, counts)
+
+
+def _enough(name: str, windows: TokenWindows, wanted: int, split: str) -> None:
+    if len(windows) < wanted:
+        raise Unfit(
+            f"{name}: {len(windows)} windows of {LENGTH} tokens are there, {wanted} were asked for;"
+            f" allowed: a smaller {split}_tokens{' or gate_tokens' * (split == 'train')}"
+        )
 
 
 def _ids(windows: TokenWindows) -> Tensor:

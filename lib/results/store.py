@@ -41,6 +41,7 @@ WHO = [name for name in KEYS if name != "run_id"]  # of whom a row is, whichever
 LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
 TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
 UNPUBLISHED = ("custom", "quick", "tiny")  # sizes that are no report's
+NUMBERS = ("val_ppl", "test_ppl", "seconds", "params", "best_epoch", "epoch")
 EXACT = 2**53  # from here on a float loses digits of a whole number
 
 
@@ -410,7 +411,7 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
 def _read(folder: Path, slug: str) -> dict[str, pd.DataFrame]:
     frames = {}
     for path in sorted(folder.glob(f"{slug}*.csv")):
-        frame = whole_table(path, KEYS, TEXT)
+        frame = whole_table(path, KEYS, TEXT, NUMBERS)
         for column in frame.select_dtypes("float"):
             if (frame[column].abs() >= EXACT).any():
                 written = pd.read_csv(path, usecols=[column], dtype=str)[column]
@@ -429,7 +430,9 @@ def whole_table(
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise SchemaError(f"{path.name} ends in the middle of a line")
-        frame = pd.read_csv(path, dtype=dict.fromkeys(text, str))
+        # an id may be called NA or null: only what is empty is absent
+        look = {"keep_default_na": False, "na_values": [""]}
+        frame = pd.read_csv(path, dtype=dict.fromkeys(text, str), **look)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path.name} is no table of results: {error}") from None
     if frame.empty:
@@ -445,12 +448,17 @@ def whole_table(
     return frame
 
 
+ABOUT = {"experiment", "size", "parameters", "texts", "runs", "outstanding", "written"}
+
+
 def _about(folder: Path) -> dict[str, Any]:
     """What a set is. Raises Damaged if that cannot be read."""
-    try:
-        return json.loads((folder / "set.json").read_text(encoding="utf-8"))
-    except ValueError:
-        raise files.Damaged(f"{shown(folder / 'set.json')} is not what was written") from None
+    about = None
+    with contextlib.suppress(ValueError):
+        about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+    if not isinstance(about, dict) or not about.keys() >= ABOUT:
+        raise files.Damaged(f"{shown(folder / 'set.json')} is not what was written")
+    return about
 
 
 def _plain(row: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Where things lie: the repository, finished runs, sets of results, and the user's cache.
 
 ``DEPTH_CACHE`` holds what is fetched or can be made again (texts, base models, features);
-``DEPTH_KEEP`` holds runs and results. A notebook in Colab may point the second one at Drive.
+``DEPTH_KEEP`` holds runs and results. A notebook in Colab may point the second one at Drive. A
+relative path is one of the repository, wherever a command or a notebook is started.
 """
 
 import contextlib
@@ -30,12 +31,12 @@ def at_home(path: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """Downloads and features: ``$DEPTH_CACHE`` or a folder of the user's cache. Raises NoHome."""
-    return at_home(os.environ.get("DEPTH_CACHE") or "~/.cache/depth-adaptive-lm")
+    return ROOT / at_home(os.environ.get("DEPTH_CACHE") or "~/.cache/depth-adaptive-lm")
 
 
 def kept_folder() -> Path:
     """Runs and sets of results: ``$DEPTH_KEEP`` or ``results/`` here. Raises NoHome."""
-    return at_home(os.environ.get("DEPTH_KEEP") or ROOT / "results")
+    return ROOT / at_home(os.environ.get("DEPTH_KEEP") or "results")
 
 
 def begin_keeping() -> None:

@@ -40,7 +40,7 @@ def code_hash(*modules: str) -> str:
 @functools.cache
 def commit() -> str:
     """The short commit of this checkout, "+" where library files differ from it; "" without git."""
-    git = ["git", "-C", str(ROOT)]
+    git = ["git", "--no-optional-locks", "-C", str(ROOT)]  # reading writes no index
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True

@@ -144,6 +144,8 @@ def load_corpus(
     try:
         source = f"{PACKAGE} {VERSION} of the package index, CC BY-SA 3.0"
         return cut.of("wikipedia", source, **splits())
+    except TooShort:  # the text is there: the number is what is wrong
+        raise
     except CorpusUnavailable as missing:
         if name == "wikipedia":
             raise

@@ -47,8 +47,8 @@ class TokenWindows:
         """The first ``windows`` windows. Raises ``Unfit`` if there are fewer."""
         if windows > len(self):
             raise Unfit(
-                f"{self.name} has {len(self)} windows, {windows} were asked for; "
-                "ask for fewer or give a larger corpus"
+                f"{self.name} has {len(self)} windows, {self.tokens:,} tokens; {windows} were "
+                "asked for; ask for fewer or give a larger corpus"
             )
         return TokenWindows(self.inputs[:windows], self.labels[:windows], self.name)
 
