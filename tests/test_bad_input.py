@@ -383,11 +383,11 @@ TOOLS = [
     (["--only", "19", "--size", "tiny", "-p", "base", "nowhere"], "base source 'nowhere' is not"),
     (
         ["--only", "12", "--size", "tiny", "-p", "train_windows", "9999"],
-        "tokens; 9999 were asked for",
+        "; 9999 were asked for",
     ),
     (
         ["--only", "20", "--size", "tiny", "-p", "train_tokens", "99999"],
-        "allowed: a smaller train_tokens",
+        "a smaller train_tokens",
     ),
 ]
 

@@ -160,7 +160,8 @@ def test_the_command_compares_the_size_that_was_asked_for(kept, tmp_path, monkey
         folder.with_name(f"{folder.name}.lock").touch()
     kept_rows = []
     monkeypatch.setattr(verified, "keep", kept_rows.append)
-    nothing = "98_small: nothing to compare; run here: embedded full; committed: embedded small"
+    text = ours.corpora[0]
+    nothing = f"98_small: nothing to compare; run here: {text} full; committed: {text} small"
     for size, code in (("small", 0), ("full", nothing)):
         words = ["verify", "--only", "98", "--size", size]
         for argv in (words, [*words, "--record"]) if code else (words,):
