@@ -124,9 +124,8 @@ def scale_table(results: Results) -> pd.DataFrame:
     if "scale" not in frame:
         return pd.DataFrame(columns=columns)
     frame = frame[frame["scale"].notna()]
-    groups = frame.groupby(["corpus", "train_chars", "method"])
-    table = groups[columns].mean().round(2).assign(n=groups["seed"].nunique())
-    return tables.captioned(table, frame)
+    means = frame.groupby(["corpus", "train_chars", "method"])[columns].mean().round(2)
+    return tables.captioned(means, frame)
 
 
 def summary_tables(results: Results) -> list[pd.DataFrame]:
