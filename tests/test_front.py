@@ -135,7 +135,9 @@ def test_what_explains_it_has_its_verdict_on_both_texts():
     own = row_of(**why, corpus="wikitext-2-standin", verdict=UNDECIDED)
     assert table_of([own])[4] == "? beyond depth and updates"
     assert table_of([own, row_of(**why)])[4] == "?/✔ beyond depth and updates"
-    assert table_of([own, row_of(**why, verdict=UNDECIDED)])[4].startswith("? beyond")
+    assert table_of([own, row_of(**why, verdict=UNDECIDED)])[4].startswith("?/? beyond")
+    third = row_of(**why, corpus="repeated")  # a third text has no mark
+    assert table_of([own, row_of(**why), third])[4].startswith("?/✔ beyond")
     assert table_of([row_of()])[4] == "–"
 
 

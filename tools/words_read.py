@@ -53,8 +53,12 @@ def mark(book: nbformat.NotebookNode, slug: str) -> None:
 
 
 def moved(book: nbformat.NotebookNode, slug: str, claims: pd.DataFrame) -> list[str]:
-    """Which verdicts have come, gone or changed since the words of a notebook were read."""
-    before = dict(tagged(book, "detail").metadata.get(KEY, {}))
+    """Which verdicts have come, gone or changed since the words of a notebook were read; none of a
+    notebook without such words."""
+    cells = [cell for cell in book.cells if "detail" in cell.metadata.get("tags", [])]
+    if not cells:
+        return []
+    before = dict(cells[0].metadata.get(KEY, {}))
     now = standing(book, slug, claims)
     return [
         f"{name}: {before.get(name, 'no row')} -> {now.get(name, 'no row')}"
