@@ -294,7 +294,7 @@ claim = on_alpaca("cascade_two_layer", "R2")
 CLAIMS = (
     claim(
         "improves",
-        "A two-layer stage has a lower perplexity than the base has on hard tokens",
+        "By R2's own count a two-layer stage has a lower perplexity than the base on hard tokens",
         as_printed,
         "as the report ran it: the stage on all tokens, the base twice on packs of hard ones",
         reported=-52.3,
@@ -308,7 +308,7 @@ CLAIMS = (
     ),
     claim(
         "ten-times-worse",
-        "The base is at least ten times worse on hard tokens than on all tokens",
+        "By R2's own count the base is at least ten times worse on hard tokens than on all",
         against_base("base_twice", "test_ppl", "base_all_ppl"),
         "as the report ran it: the base applied twice to hard tokens, once to all; no randomness",
         expect="above",
