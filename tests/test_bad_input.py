@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import load_tool
 from small_experiment import experiment
 from test_parameters import Lists, names  # noqa: F401
 
@@ -97,6 +98,7 @@ TOGETHER = [
     ("16", {"vocabulary_tokens": 599}, "'vocabulary_tokens' is 599; allowed: 0, or at least"),
     ("16", {"wide_tokens": 1}, "'wide_tokens' is 1; allowed: 0, or at least 100"),
     ("16", {"width": 1}, "'width' is 1; allowed: 0"),
+    ("16", {"base": " "}, "'base' is ' '; allowed: a name"),
     ("16", {"width": 33, **EMBEDDED}, "'width' is 33; allowed: at most 32, as the table of tiny"),
     (
         "17",
@@ -329,6 +331,21 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(tmp_path, monkeypatch,
     with pytest.raises(files.Damaged, match="set.json"):
         store.load_set(one)
     assert len(e.run(e.parameters(seeds=1))()) == 2 and len(store.all_sets()) == 2
+
+
+def test_a_damaged_table_of_a_set_hides_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
+    e = experiment()
+    one, other = (e.run(e.parameters(seeds=s)).folder for s in (1, 2))
+    path = one / "98_small.csv"
+    path.write_text(half(path.read_text()))
+    monkeypatch.setattr(registry, "has", lambda slug: True)
+    monkeypatch.setattr(registry, "experiment", lambda slug: e)
+    capsys.readouterr()
+    load_tool("results").table("")
+    said = capsys.readouterr().out
+    assert "98_small.csv ends in the middle of a line; run its experiment again" in said
+    assert one.name in said and other.name in said and said.count("test_ppl") == 1
 
 
 COMMANDS = [

@@ -25,17 +25,20 @@ def run(command, **options):
 subprocess.run = run
 exec({cell!r})
 print("library", notebook.__file__)
+print("kept in", os.environ.get("DEPTH_KEEP"))
 """
 
 
 @pytest.fixture
 def colab(tmp_path):
-    """``colab(source, pip) -> finished process`` of the cell in one folder, run after run."""
+    """``colab(source, pip, keep_in) -> finished process`` of the cell in one folder, run after
+    run."""
 
-    def run(source: Path, pip: int = 0) -> subprocess.CompletedProcess:
+    def run(source: Path, pip: int = 0, keep_in: str = "") -> subprocess.CompletedProcess:
+        cell = tool.BOOTSTRAP.replace('keep_in = ""', f"keep_in = {keep_in!r}")
         home = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEPTH_DATA")}
         return subprocess.run(
-            [sys.executable, "-c", KERNEL.format(cell=tool.BOOTSTRAP, pip=pip)],
+            [sys.executable, "-c", KERNEL.format(cell=cell, pip=pip)],
             cwd=tmp_path,
             env={**home, "DEPTH_REPOSITORY": str(source)},
             capture_output=True,
@@ -55,8 +58,10 @@ def test_it_fetches_installs_and_finds_the_library_again_and_again(colab, tmp_pa
     assert failed.returncode and failed.stderr.strip().splitlines()[-1] == (
         "pip could not install repository/requirements-colab.txt; run this cell again."
     )
-    done = colab(source)  # the clone is there already, which is no hindrance
+    # the clone is there already, which is no hindrance; it is left for the repository meanwhile
+    done = colab(source, keep_in="drive/mine")
     assert done.returncode == 0, done.stderr
+    assert f"kept in {tmp_path / 'drive' / 'mine'}\n" in done.stdout
     assert "pip ['install', '-q', '-r', 'repository/requirements-colab.txt']" in done.stdout
     assert f"library {tmp_path / 'repository' / 'lib' / 'notebook.py'}" in done.stdout
     assert (tmp_path / "repository" / "requirements-colab.txt").is_file()

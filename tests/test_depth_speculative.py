@@ -132,13 +132,15 @@ def test_an_exit_that_is_none_is_refused(llama):
 
 
 def test_the_last_token_of_a_round_is_never_read_out_early(llama, ids, monkeypatch):
-    reads = []
-    read = llama.read
-    monkeypatch.setattr(type(llama), "read", lambda self, x: reads.append(x.shape) or read(x))
+    reads, states = [], []
+    read, embed = llama.read, llama.embed
+    monkeypatch.setattr(type(llama), "read", lambda self, x: reads.append(x.shape[1]) or read(x))
+    monkeypatch.setattr(type(llama), "embed", lambda self, x: states.append(x.shape[1]) or embed(x))
     _, count = Drafter(llama, 2, 4).write(ids, 20)
-    early = [shape for shape in reads if shape[1] == 1]
-    # one after the prompt, one a draft, and one where a last round needs no draft
-    assert len(early) - 1 - count.drafted // len(ids) in (0, 1)
+    drafts = count.drafted // len(ids)  # of one text
+    assert sum(states) == ids.shape[1] + drafts + count.rounds, "one state a round is not drafted"
+    # early: one a draft; late: one after the prompt, and each round all its states
+    assert sum(reads) == drafts + 1 + drafts + count.rounds
     assert torch.equal(Drafter(llama, 2, 4).write(ids, 1)[0], Drafter(llama, 1, 1).write(ids, 1)[0])
     with pytest.raises(ValueError, match="0 tokens are to be written; allowed: at least 1"):
         Drafter(llama, 2, 4).write(ids, 0)

@@ -180,6 +180,7 @@ def test_a_readers_variant_is_trained_with_the_same_seeds_and_appears_marked(kep
     [
         ({"irt": Variant(TransformerConfig(), Segments(3))}, "'irt'. is the repository's; allowed"),
         ({"x": TransformerConfig()}, "'x'. is a TransformerConfig; allowed: a Variant"),
+        ({" ": Variant(TransformerConfig(), Segments(3))}, "' '. has a blank id; allowed: a word"),
         (
             {"x": Variant(TransformerConfig(), Segments(2), "x", {}, {"variant": "irt"})},
             "has the factor 'variant', a column of every table",

@@ -210,6 +210,10 @@ def test_the_commit_says_where_library_files_were_changed(tmp_path, monkeypatch)
         assert commit() == clean
         (tmp_path / "lib" / "m.py").write_text("X = 2\n")
         assert commit() == clean + "+"
+        index = tmp_path / ".git" / "index"
+        (tmp_path / "lib" / "m.py").write_text("X = 1\n")  # as committed, but for its time
+        before = index.read_bytes()
+        assert commit() == clean and index.read_bytes() == before, "reading writes nothing"
         monkeypatch.setenv("PATH", "")
         assert commit() == "", "no git"
     finally:

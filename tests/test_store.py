@@ -184,6 +184,11 @@ def test_rows_of_another_text_or_base_are_not_published_beside_those_that_stay()
     assert set(store.committed(SLUG)()["variant"]) == {"a"}
     store.publish(made("b", base="wheel"))
     store.publish(made("b", base="wheel", digit="b", corpus="wikipedia"))
+    longer = {"corpus": "wikipedia", "digit": "c", "train_chars": 50_000}
+    store.publish(made("a", base="wheel", train_chars=20_000, corpus="wikipedia", digit="b"))
+    store.publish(made("c", base="wheel", **longer))  # another part of the text
+    with pytest.raises(SchemaError, match="wikipedia, size full: these rows have corpus_sha256 dd"):
+        store.publish(made("d", base="wheel", **{**longer, "digit": "d"}))
     store.publish(made("c", digit="b"), variants=("c",))  # nothing else stays
     assert set(store.committed(SLUG)()["variant"]) == {"c"}
 

@@ -16,7 +16,7 @@ from lib.results import scoreboard
 
 KEY = "read_beside"
 TELLING = ("## In detail", "## What was not tested")
-CITED = re.compile(r"notebook (\d\d)")
+CITED = re.compile(r"notebook\s+(\d\d)")
 
 
 def standing(book: nbformat.NotebookNode, slug: str, claims: pd.DataFrame) -> dict[str, str]:

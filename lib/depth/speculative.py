@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.depth.forward import Cache, Pass
@@ -85,7 +86,7 @@ class Drafter:
         return torch.cat(found, dim=1), count
 
     def _draft(self, ids: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafts [B, k], states after the exit [B, k + 1, d], chances [B, k, v] if drawn."""
+        """Drafts [B, k], states after the exit [B, k + 1, d], chances [B, k, V] if drawn."""
         drafts, states, chances = [], [], []
         for place in range(ahead + 1):
             passing = Pass(self.llama, 1, cache)
@@ -104,7 +105,11 @@ class Drafter:
                 ids = self.words[ids]
             drafts.append(ids)
         drafted = torch.cat(drafts, 1) if drafts else ids.new_empty(len(ids), 0)
-        found = torch.cat(chances, 1) if chances else torch.empty(0)
+        found = (
+            torch.cat(chances, 1)
+            if chances
+            else self.head.new_empty(len(ids), 0, len(self.llama.head))
+        )
         return drafted, torch.cat(states, 1), found
 
     def _spread(self, chances: Tensor) -> Tensor:
@@ -139,24 +144,17 @@ def _kept(
         wanted = logits.argmax(-1)  # [B, k + 1]
         agreed = (drafts == wanted[:, :-1]).long().cumprod(1).sum(1)
         return wanted[:, : int(agreed.min()) + 1], int(agreed.sum())
-    p = logits.softmax(-1)
-    if drafts.shape[1]:
-        asked = drafts[..., None]
-        ratio = p[:, :-1].gather(-1, asked) / chances.gather(-1, asked)
-        luck = torch.rand(drafts.shape, generator=draw, device=drafts.device)
-        agreed = (luck < ratio[..., 0]).long().cumprod(1).sum(1)
-    else:
-        agreed = drafts.new_zeros(len(drafts))
+    p, asked = logits.softmax(-1), drafts[..., None]
+    ratio = p[:, :-1].gather(-1, asked) / chances.gather(-1, asked)
+    luck = torch.rand(drafts.shape, generator=draw, device=drafts.device)
+    agreed = (luck < ratio[..., 0]).long().cumprod(1).sum(1)
     last = int(agreed.min())  # where the one token more goes
-    rest = p[:, last].clone()  # for texts that had no draft there
-    if last < drafts.shape[1]:
-        rest = (rest - chances[:, last]).clamp_min(0)  # for texts whose draft there was refused
-        held = drafts[:, last : last + 1].clone()
-    else:
-        held = drafts.new_empty(len(drafts), 1)
-    more = agreed == last
-    held[more] = torch.multinomial(rest[more], 1, generator=draw)
-    return torch.cat([drafts[:, :last], held], dim=1), int(agreed.sum())
+    kept = F.pad(drafts, (0, 1))[:, : last + 1]
+    more = agreed == last  # texts whose draft there was refused, or that had none left
+    q = F.pad(chances, (0, 0, 0, 1))[more, last]  # 0 after the last draft
+    rest = (p[more, last] - q).clamp_min(0)
+    kept[more, last] = torch.multinomial(rest, 1, generator=draw)[:, 0]
+    return kept, int(agreed.sum())
 
 
 def frequent(ids: Tensor, count: int, vocabulary: int) -> Tensor:

@@ -128,8 +128,8 @@ def _timed(config: Speculative, llama: Llama, model, words: Tensor | None, ids: 
     row["speedup"] = min(speed["transformers"], speed["ours"]) / speed["drafted"]
     row["equal"] = (outputs["drafted"] == outputs["transformers"]).double().mean().item()
     row["acceptance"] = row["tokens_a_round"] = None
-    if counts:
-        row["acceptance"] = counts[-1].accepted / max(counts[-1].drafted, 1)
+    if counts and counts[-1].drafted:
+        row["acceptance"] = counts[-1].accepted / counts[-1].drafted
         row["tokens_a_round"] = (config.written - 1) / counts[-1].rounds
     return row
 

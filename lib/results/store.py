@@ -42,6 +42,7 @@ LABELS = ("experiment", "variant", "label", "size", "seed", "run_id")
 TEXT = ("corpus_sha256", "torch", "code_hash", "commit", "run_id")  # even if all are digits
 UNPUBLISHED = ("custom", "quick", "tiny")  # sizes that are no report's
 NUMBERS = ("val_ppl", "test_ppl", "seconds", "params", "best_epoch", "epoch")
+ABOUT = {"experiment", "size", "parameters", "texts", "runs", "outstanding", "written"}  # set.json
 EXACT = 2**53  # from here on a float loses digits of a whole number
 
 
@@ -342,17 +343,21 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
 def _of_one_study(slug: str, held: pd.DataFrame, new: pd.DataFrame) -> None:
     """Refuse new rows whose text or base is not that of the rows beside which they would stand.
 
-    A text of another file, or a base from another place, may have the same name. An experiment that
-    itself compares several texts of one name is left alone.
+    A text of another file, or a base from another place, may have the same name. Parts of one text,
+    of several lengths, are told apart by ``train_chars``; where one length itself has several texts
+    nothing is said.
     """
+    where = ["corpus", "size"]
+    if "train_chars" in held and "train_chars" in new:
+        where.append("train_chars")
     for column in ("corpus_sha256", "base", "base_sha256"):
         if column not in held or column not in new:
             continue
-        kinds = held.groupby(["corpus", "size"])[column].unique()
-        for place, values in new.groupby(["corpus", "size"])[column].unique().items():
+        kinds = held.groupby(where)[column].unique()
+        for place, values in new.groupby(where)[column].unique().items():
             known = kinds.get(place, values)
             if len(known) == len(values) == 1 and known[0] != values[0]:
-                corpus, size = place
+                corpus, size, *_ = place
                 raise SchemaError(
                     f"{slug}, {corpus}, size {size}: these rows have {column} {values[0]}, the"
                     f" committed ones that stay {known[0]}; a table holds one of them"
@@ -446,9 +451,6 @@ def whole_table(
         if frame[column].isna().any():
             raise SchemaError(f"{path.name} has a row without {column}")
     return frame
-
-
-ABOUT = {"experiment", "size", "parameters", "texts", "runs", "outstanding", "written"}
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -130,11 +130,11 @@ def seeds(frame: pd.DataFrame) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def captioned(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def captioned(table: pd.DataFrame, frame: pd.DataFrame, how: str = "mean") -> pd.DataFrame:
     """Attach what the numbers stand on, shown by ``notebook.show``. How many seeds: a column ``n``
-    of the table says it row by row, or else the caption."""
+    of the table says it row by row, or else the caption; ``how`` they were put together."""
     said = "n random seeds" if "n" in table.columns else _counts(frame)
-    table.attrs["caption"] = caption(frame, said)
+    table.attrs["caption"] = caption(frame, said, how)
     return table
 
 
@@ -160,13 +160,13 @@ def _counts(frame: pd.DataFrame) -> str:
     return f"{most} random seed{'s' * (most > 1)}{told}"
 
 
-def caption(frame: pd.DataFrame, n: str = "n random seeds") -> str:
+def caption(frame: pd.DataFrame, n: str = "n random seeds", how: str = "mean") -> str:
     """One line: text with hash, size, device, over how many seeds, how intervals were made."""
     texts = frame.drop_duplicates("corpus")
     names = ", ".join(f"{r.corpus} (sha256 {r.corpus_sha256[:12]})" for r in texts.itertuples())
     one = {c: "/".join(sorted(frame[c].astype(str).unique())) for c in ("size", "device")}
     return (
-        f"{names}; size {one['size']}; device {one['device']}; mean over {n} "
+        f"{names}; size {one['size']}; device {one['device']}; {how} over {n} "
         "[95 % interval, Student's t; percent changes by logarithms]"
     )
 

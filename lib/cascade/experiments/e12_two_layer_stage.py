@@ -318,7 +318,7 @@ CLAIMS = (
     ),
     claim(
         "one-pass",
-        "The base is ten times worse on hard tokens when it is applied to them once",
+        "The base is at least ten times worse on hard tokens when it is applied to them once",
         against_base("base_twice", "base_ppl", "base_all_ppl"),
         "base applied once to both; no randomness",
         expect="above",

@@ -67,9 +67,8 @@ def generated_table(results: Results) -> pd.DataFrame:
 def _timed(table: pd.DataFrame, timed: pd.DataFrame, results: Results, how: str) -> pd.DataFrame:
     """With what the numbers stand on: runs of some variants, on the windows that were timed."""
     main = results()
-    tables.captioned(table, main[main["variant"].isin(timed["variant"])])
-    told = table.attrs["caption"].replace("mean over", f"{how} over")
-    table.attrs["caption"] = f"{told}; of the timed windows, the first ones of the test text, only"
+    table = tables.captioned(table, main[main["variant"].isin(timed["variant"])], how)
+    table.attrs["caption"] += "; of the timed windows, the first ones of the test text, only"
     return table
 
 

@@ -207,11 +207,12 @@ def speed():
         figure, axes = grid_of_panels(names, "", 3.9)
         means, text = [], REAL if REAL in results.corpora else results.corpora[0]
         frames = (batched, generated[generated["threshold"].notna()], wider)
+        short = ("whole windows", "generation", "wider models")
         for panel, what, frame, key in zip(
-            axes, names, frames, ("keep", "method", "width"), strict=True
+            axes, short, frames, ("keep", "method", "width"), strict=True
         ):
             own = frame.loc[frame["corpus"] == text, "speedup"]
-            means.append(f"{what.split(',')[0].split(' with')[0]} {own.mean():.2f}")
+            means.append(f"{what} {own.mean():.2f}")
             top = 1.05 * max(frame["ideal_speedup"].max(), frame["speedup"].max())
             panel.plot([1, top], [1, top], color=style.QUIET, lw=1, ls=":")
             panel.axhline(1, color=style.QUIET, linewidth=0.8)

@@ -97,17 +97,20 @@ def _adaptive_claims():
             f"{BETWEEN}; one network with losses at every exit; random exits, drawn for each token"
             " from the rule's own, need no read-out of the head before they stop",
         )
-    networks = (("exits", "exits", "losses at every exit"), ("layerskip", "LayerSkip's exits", ""))
-    for network, words, told in networks:
+    networks = (
+        ("exits", "exits-beat", "exits", "losses at every exit"),
+        ("layerskip", "layerskip-beats", "LayerSkip's exits", "rising weights and dropped layers"),
+    )
+    for network, name, words, told in networks:
         for aim in AIMS:
             yield claim(
-                f"{network}-beat{'s' * (network != 'exits')}-whole-texts-{fronts.NAMES[aim]}",
+                f"{name}-whole-texts-{fronts.NAMES[aim]}",
                 f"At {aim:g} of the base's cost {words} by the best rule beat one read-out a text",
                 fronts.better_by(
                     fronts.grouped(network, "head", "state"), fronts.whole_texts(network), aim
                 ),
-                f"{BETWEEN}; one network with {told or 'rising weights and dropped layers'}; a"
-                " share of the texts is read out early, the others late, whatever is in them",
+                f"{BETWEEN}; one network with {told}; a share of the texts is read out early, the"
+                " others late, whatever is in them",
             )
 
 
