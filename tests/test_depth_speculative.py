@@ -8,13 +8,17 @@ import torch
 from scipy import stats
 
 from lib.depth import evaluation
-from lib.depth.experiments.e21_exit_early_lose_nothing import E21, against
+from lib.depth.experiments.e21_exit_early_lose_nothing import E21, Decoding, against
 from lib.depth.generation import Session, write
 from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.speculative import Drafter, _kept, frequent
+from lib.depth.speculative_run import run_speculative
 from lib.results.store import Absent, Results
+from lib.runs.task import Task
+
+SURE = (0.0, 0.1, 1.0)  # drafting always, in some rounds, never
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +44,11 @@ def test_texts_advance_together_and_each_ones_agreement_counts():
 @pytest.mark.parametrize("exit", [1, 2, 3])
 @pytest.mark.parametrize("tokens", [1, 3, 8])
 @pytest.mark.parametrize("words", [None, 100])
-def test_greedy_output_is_that_of_the_whole_network(llama, ids, exit, tokens, words):
+@pytest.mark.parametrize("sure", [0.0, 0.03])
+def test_greedy_output_is_that_of_the_whole_network(llama, ids, exit, tokens, words, sure):
     words = words and torch.arange(words)
     plain = write(Session(llama, Method(4)), ids, 30)
-    drafted, count = Drafter(llama, exit, tokens, words).write(ids, 30)
+    drafted, count = Drafter(llama, exit, tokens, words, sure).write(ids, 30)
     assert torch.equal(drafted, plain)
     assert 0 <= count.accepted <= count.drafted and count.rounds >= 29 // (tokens + 1)
 
@@ -55,6 +60,22 @@ def test_a_draft_of_the_whole_network_is_always_accepted(base, ids):
         llama.layers[3].maps[name].weight = torch.zeros_like(llama.layers[3].maps[name].weight)
     _, count = Drafter(llama, 3, 5).write(ids, 41)
     assert count.accepted == count.drafted == 4 * (6 * 5 + 3) and count.rounds == 7
+
+
+def test_a_round_drafts_while_every_text_is_sure(base, ids):
+    llama = sharper(base)
+    always, half, never = (Drafter(llama, 2, 5, None, sure).write(ids, 41) for sure in SURE)
+    assert torch.equal(always[0], half[0]) and torch.equal(always[0], never[0])
+    assert never[1].drafted == 0 and never[1].rounds == 40, "one token a round"
+    assert 0 < half[1].drafted < always[1].drafted, "some rounds stop early"
+    alone = [Drafter(llama, 2, 5, None, SURE[1]).write(text[None], 41)[1] for text in ids]
+    a_round = sum(c.drafted for c in alone) / sum(c.rounds for c in alone)
+    assert a_round > half[1].drafted / half[1].rounds / len(ids), "alone, a text waits for nobody"
+
+
+def test_a_chance_above_one_is_refused(llama):
+    with pytest.raises(ValueError, match="sure is 1.5; allowed: a chance from 0 to 1"):
+        Drafter(llama, 2, 4, None, 1.5)
 
 
 def test_drafts_are_refused_where_the_layers_above_disagree(llama, ids):
@@ -69,8 +90,8 @@ def sharper(base):
     return llama
 
 
-@pytest.mark.parametrize("words", [None, 60])
-def test_sampling_draws_from_the_network_itself(base, words):
+@pytest.mark.parametrize("words, sure", [(None, 0.0), (60, 0.0), (None, SURE[1])])
+def test_sampling_draws_from_the_network_itself(base, words, sure):
     llama = sharper(base)
     words = words and torch.arange(words)
     prompt = torch.tensor([[7, 50, 200]])
@@ -86,10 +107,13 @@ def test_sampling_draws_from_the_network_itself(base, words):
             last = Session(llama, Method(4)).logits(more)[:, -1].softmax(-1)
             third += (first[token] * (then[token] @ last)).double().numpy()
     draw = torch.Generator().manual_seed(5)
-    drafter = Drafter(llama, 2, 3, words)
-    found = [drafter.write(prompt.expand(250, 3), 3, draw)[0] for _ in range(40)]
-    found = torch.cat(found)
+    drafter = Drafter(llama, 2, 3, words, sure)
+    texts = 25 if sure else 250  # few, so that rounds differ in how sure their texts are
+    runs = [drafter.write(prompt.expand(texts, 3), 3, draw) for _ in range(10_000 // texts)]
+    found = torch.cat([tokens for tokens, _ in runs])
     assert len(found) == 10_000
+    drafted = {count.drafted for _, count in runs}
+    assert min(drafted) < max(drafted) if sure else min(drafted) > 0
     for place, expected in ((1, second), (2, third / third.sum())):
         seen = np.bincount(found[:, place].numpy(), minlength=280)
         assert chi_square(seen, expected) > 1e-3
@@ -157,13 +181,28 @@ def test_variants_are_compared_seed_by_seed():
         change(Results("21", {"decoding": apart}))
 
 
+def test_ways_of_a_network_share_a_run_and_a_readers_own_has_another(monkeypatch):
+    parameters = E21.parameters.at("tiny")
+    texts = E21.texts(parameters)
+    ours = {task.key(): task for task in E21.tasks(parameters, texts)}
+    timed = {Task(run_speculative, t.config.timed, t.seed, {}).key() for t in ours.values()}
+    assert len(ours) == len(E21.variants) * parameters.seeds
+    assert len(timed) == 2 * parameters.seeds, "exits; LayerSkip"
+    mine = Decoding("mine", 0.2, tokens=3)
+    monkeypatch.setattr(E21, "variants", {**E21.variants, "mine": mine})
+    more = {task.key(): task for task in E21.tasks(parameters, texts)}
+    assert set(ours) < set(more)
+    for key in set(more) - set(ours):
+        assert more[key].config.timed.ways == (mine.way(parameters.layers),)
+
+
 def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
     monkeypatch.setenv("DEPTH_KEEP", str(tmp_path))
     monkeypatch.setattr(evaluation, "TARGETS", (0.5, 0.7, 0.9, 1.0))
     results = E21.run(E21.parameters.at("tiny").changed(train_tokens=512))
     frame = results("decoding")
     assert set(frame["variant"]) == set(E21.variants)
-    assert len(frame) == 7 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
+    assert len(frame) == 8 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
     assert (frame["equal"] == 1).all()
     assert frame["acceptance"].dropna().between(0, 1).all() and (frame["speedup"] > 0).all()
     for claim in E21.claims:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lib.depth.llama import Llama, Pair, run_layer
 from lib.depth.methods import Again, Gated
@@ -21,24 +23,45 @@ Decide = Callable[[int, list[Tensor], Tensor], Tensor]
 
 
 @dataclass
+class Room:
+    """Keys and values [B, kv heads, room, head width] of a layer, the first ``filled`` in use.
+
+    Room is made ahead of need, so that a token more copies its own pair only.
+    """
+
+    pair: Pair
+    filled: int = 0
+
+    def add(self, new: Pair) -> Pair:
+        """Append those of new tokens; all that are in use."""
+        start, size = self.filled, self.pair[0].shape[2]
+        self.filled += new[0].shape[2]
+        if self.filled > size:
+            more = max(self.filled, 2 * size) - size
+            self.pair = tuple(F.pad(old, (0, 0, 0, more)) for old in self.pair)
+        for kept, own in zip(self.pair, new, strict=True):
+            kept[:, :, start : self.filled] = own
+        return tuple(kept[:, :, : self.filled] for kept in self.pair)
+
+
+@dataclass
 class Cache:
     """Keys and values of ``length`` tokens so far, by layer; those of a second pass by a name of
     their own."""
 
-    pairs: dict[Hashable, Pair] = field(default_factory=dict)
+    rooms: dict[Hashable, Room] = field(default_factory=dict)
     length: int = 0
 
-    def add(self, name: Hashable, new: Pair) -> None:
-        """Append the keys and values of new tokens."""
-        old = self.pairs.get(name)
-        if old is not None:
-            new = torch.cat([old[0], new[0]], dim=2), torch.cat([old[1], new[1]], dim=2)
-        self.pairs[name] = new
+    def add(self, name: Hashable, new: Pair) -> Pair:
+        """Append the keys and values of new tokens; those of all tokens of that name."""
+        if name not in self.rooms:
+            self.rooms[name] = Room(tuple(part[:, :, :0] for part in new))
+        return self.rooms[name].add(new)
 
     def cut(self, length: int) -> None:
         """Forget all tokens after the first ``length``."""
-        for name, (keys, values) in self.pairs.items():
-            self.pairs[name] = keys[:, :, :length], values[:, :, :length]
+        for room in self.rooms.values():
+            room.filled = min(room.filled, length)
         self.length = length
 
 
@@ -59,11 +82,8 @@ class Pass:
     ) -> tuple[Tensor, Pair]:
         """``run_layer``; ``name`` is that of the keys in the cache, the layer's number if none."""
         name = number if name is None else name
-        past = self.cache.pairs.get(name) if self.cache is not None else None
-        x, own = run_layer(self.llama, number, x, self.rotation, active, past, others)
-        if self.cache is not None:
-            self.cache.add(name, own)
-        return x, own
+        extend = partial(self.cache.add, name) if self.cache is not None else None
+        return run_layer(self.llama, number, x, self.rotation, active, extend, others)
 
 
 def through(

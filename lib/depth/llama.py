@@ -8,7 +8,9 @@ transformers (a test compares them).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -157,14 +159,15 @@ def run_layer(
     x: Tensor,
     rotation: Pair,
     active: Tensor | None = None,
-    past: Pair | None = None,
+    extend: Callable[[Pair], Pair] | None = None,
     others: Pair | None = None,
 ) -> tuple[Tensor, Pair]:
     """States after a layer [B, T, d], and its keys and values of these tokens.
 
     ``active`` [B, T] bool: tokens that the layer moves (None: all); the others keep their state x.
-    ``past``: keys and values of earlier tokens. ``others``: keys and values of the tokens that are
-    not active; None: they are made from the state that such a token keeps.
+    ``extend``: takes these, and gives all that attention sees, those of earlier tokens first.
+    ``others``: keys and values of the tokens that are not active; None: they are made from the
+    state that such a token keeps.
     """
     layer = llama.layers[number]
     if active is not None and bool(active.all()):
@@ -176,12 +179,12 @@ def run_layer(
     if others is not None and active is not None:  # None: all are active
         here = active[:, None, :, None]
         keys, values = torch.where(here, keys, others[0]), torch.where(here, values, others[1])
-    own, before = (keys, values), 0
+    own = keys, values
+    if extend is not None:
+        keys, values = extend(own)
+    before = keys.shape[2] - x.shape[1]
     if active is not None and not bool(active.any()):
         return x, own
-    if past is not None:
-        before = past[0].shape[2]
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(past, own, strict=True))
     if active is None:
         queries = _rotate(_heads(layer.maps["q"](normed), llama.heads), rotation)
         mixed = _attend(llama, queries, keys, values, None, before)
@@ -222,12 +225,14 @@ def _attend(
     llama: Llama, queries: Tensor, keys: Tensor, values: Tensor, at: Tensor | None, before: int
 ) -> Tensor:
     """Causal attention [B, H, Q, w]. ``at`` [B, Q]: places of the queries after ``before`` keys."""
-    group = llama.heads // llama.kv_heads
-    keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    if torch.is_grad_enabled():  # sums the gradients of a group in the order of finished runs
+        group = llama.heads // llama.kv_heads
+        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    attend = partial(F.scaled_dot_product_attention, queries, keys, values, enable_gqa=True)
     asked, there = queries.shape[2], keys.shape[2]
     if at is None and (asked == 1 or asked == there):
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=asked > 1)
+        return attend(is_causal=asked > 1)
     if at is None:
         at = torch.arange(asked, device=queries.device)[None]
     seen = torch.arange(there, device=queries.device) <= (at + before)[..., None]  # [B, Q, keys]
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None])
+    return attend(attn_mask=seen[:, None])

@@ -6,8 +6,11 @@ states that drafting left. The longest prefix of drafts on which both agree is k
 more, which the whole network gives. Greedy output is that of the whole network token for token. In
 sampling a drafted token d is kept with probability min(1, p(d) / q(d)) and replaced from (p - q)+
 otherwise; the token after the last draft is drawn from p. All of them are so drawn exactly from p.
+A round may end early where the exit is not sure of its likeliest token: that is known before a
+token is drawn, so that drafts stay exact.
 
-Texts of a batch keep one length: as many tokens are kept as the text that agrees least allows.
+Texts of a batch keep one length: as many tokens are drafted as the text that is least sure allows,
+and as many kept as the text that agrees least allows.
 """
 
 from __future__ import annotations
@@ -35,19 +38,25 @@ class Count:
 
 
 class Drafter:
-    """A network that drafts ``tokens`` tokens a round after layer ``exit``; a round writes from one
-    token to one more than that.
+    """A network that drafts up to ``tokens`` tokens a round after layer ``exit``; a round writes
+    from one token to one more than were drafted.
 
     ``words`` [v]: the tokens that may be drafted (None: all); a smaller head reads them faster.
+    ``sure``: drafting goes on while the likeliest of them has at least this chance (0: always).
     """
 
-    def __init__(self, llama: Llama, exit: int, tokens: int, words: Tensor | None = None):
+    def __init__(
+        self, llama: Llama, exit: int, tokens: int, words: Tensor | None = None, sure: float = 0.0
+    ):
         if not 0 < exit < len(llama.layers) or tokens < 1:
             raise ValueError(
                 f"drafting {tokens} tokens after layer {exit}; allowed: at least 1, after layers 1 "
                 f"to {len(llama.layers) - 1}"
             )
+        if not 0 <= sure <= 1:
+            raise ValueError(f"sure is {sure}; allowed: a chance from 0 to 1")
         self.llama, self.exit, self.tokens, self.words = llama, exit, tokens, words
+        self.sure = sure
         self.head = llama.head if words is None else llama.head[words].contiguous()
 
     @torch.inference_mode()
@@ -86,7 +95,8 @@ class Drafter:
         return torch.cat(found, dim=1), count
 
     def _draft(self, ids: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafts [B, k], states after the exit [B, k + 1, d], chances [B, k, V] if drawn."""
+        """Drafts [B, k], k up to ``ahead``; states after the exit [B, k + 1, d]; chances [B, k, V]
+        if drawn."""
         drafts, states, chances = [], [], []
         for place in range(ahead + 1):
             passing = Pass(self.llama, 1, cache)
@@ -98,6 +108,8 @@ class Drafter:
             if place == ahead:  # what follows the last draft is for the whole network to say
                 break
             logits = self.llama.read(x) @ self.head.t()  # [B, 1, v]
+            if self.sure and float(logits.softmax(-1).amax(-1).min()) < self.sure:
+                break
             ids = _choose(logits, draw)
             if draw is not None:
                 chances.append(self._spread(logits.softmax(-1)))

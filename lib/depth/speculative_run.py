@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -24,29 +26,52 @@ ENGINES = ("ours", "transformers")
 
 
 @dataclass(frozen=True)
-class Speculative:
-    """Which network drafts from which exit, and on what it is timed.
+class Way:
+    """How drafts are made: up to ``tokens`` a round after layer ``exit``.
 
     ``words``: so many of the most frequent tokens of the training text may be drafted (0: all).
-    ``engine`` ``transformers`` runs its own assisted generation with ``assistant_early_exit``
-    (batches of 1 only). Prompts are windows of each test text, one after the other where one is
-    too short.
+    ``sure``: the chance below which a round drafts no further (0: it always does). ``engine``
+    ``transformers`` runs its own assisted generation with ``assistant_early_exit``, which chooses
+    the number of drafts itself (batches of 1 only).
     """
 
-    network: DepthRun
     exit: int
     tokens: int = 4
     words: int = 0
+    sure: float = 0.0
     engine: str = "ours"
-    batches: tuple[int, ...] = (1, 4)
-    prompts: tuple[int, ...] = (32, 256)
-    written: int = 128
-    rounds: int = 2
-    LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
 
     def __post_init__(self):
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """A network, and the ways of drafting that take turns with its plain generation.
+
+    Prompts are windows of each test text, one after the other where one is too short. ``threads``:
+    cores that all of them use.
+    """
+
+    network: DepthRun
+    ways: tuple[Way, ...]
+    batches: tuple[int, ...] = (1, 4)
+    prompts: tuple[int, ...] = (32, 256)
+    written: int = 128
+    rounds: int = 2
+    threads: int = 2
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
+    VERSION: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """The numbers of one of the ways."""
+
+    timed: Speculative
+    way: int
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
 
 
 def _network(config: Speculative, seed: int) -> list[tuple]:
@@ -54,31 +79,45 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
     return [(run_learning, config.network, seed, KEPT)]
 
 
-@run_function("depth-speculative", version=2, starts_from=_network)
+@run_function("depth-speculative", version=3, starts_from=_network)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
-    """Rows of ``decoding``: a text, batch and prompt length each; the first round is not timed."""
+    """Rows of ``decoding``: a way, text, batch and prompt length each; the first round is not
+    timed."""
     there = place.starts(_network, config, seed)[0]
     llama, _ = load_network(config.network, there)
-    trained = there.record()
     model = plain_model(config.network.base.load().model, llama)
     model.generation_config.eos_token_id = None  # every text is as long as was asked
     model.generation_config.pad_token_id = 0
-    words = None
-    if config.words:
-        train_ids = config.network.text.joined("train").ids
-        words = frequent(train_ids, config.words, len(llama.head)).to(place.device)
     found = []
     for batch in config.batches:
         for length in config.prompts:
             for name in config.network.text.texts:
                 ids = prompts(config, name, batch, length).to(place.device)
                 own = {"text": name, "batch": batch, "prompt": length}
-                if config.engine == "ours" or batch == 1:
-                    found.append(own | _timed(config, llama, model, words, ids))
+                found += [own | row for row in _timed(config, llama, model, ids)]
     row = {
         "corpus": config.network.text.name,
         "corpus_sha256": config.network.text.sha256,
-        "params": trained["row"]["params"],
+        "params": there.record()["row"]["params"],
+    }
+    return Outcome(row, {"ways": found})
+
+
+def _timing(config: OneWay, seed: int) -> list[tuple]:
+    """All ways by turns."""
+    return [(run_speculative, config.timed, seed)]
+
+
+@run_function("depth-speculative-way", starts_from=_timing)
+def run_way(config: OneWay, seed: int, place: Place) -> Outcome:
+    """Rows of ``decoding`` of one way, and their means."""
+    record = place.starts(_timing, config, seed)[0].record()
+    found = [dict(row) for row in record["tables"]["ways"] if row["way"] == config.way]
+    for row in found:
+        del row["way"]
+    kept = {name: record["row"][name] for name in ("corpus", "corpus_sha256", "params")}
+    row = {
+        **kept,
         "speedup": _mean(found, "speedup"),
         "acceptance": _mean(found, "acceptance"),
         "equal": min(r["equal"] for r in found),
@@ -95,43 +134,85 @@ def prompts(config: Speculative, text: str, batch: int, length: int) -> Tensor:
     return ids[: batch * each].reshape(batch, -1)[:, :length]
 
 
-def _timed(config: Speculative, llama: Llama, model, words: Tensor | None, ids: Tensor) -> Row:
-    """Seconds and agreement of plain and of drafted generation; they take turns."""
-    outputs: dict[str, Tensor] = {}
-    counts: list[Count] = []
+def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
+    """Seconds and agreement of plain generation and of every way, all by turns; a row a way."""
+    outputs: dict[Hashable, Tensor] = {}
+    counts: dict[int, Count] = {}
+    train_ids = config.network.text.joined("train").ids
 
-    def theirs(**own):
+    def theirs(**own) -> Tensor:
         with torch.inference_mode():
             new = model.generate(ids, max_new_tokens=config.written, do_sample=False, **own)
         return new[:, ids.shape[1] :]
 
-    def drafted():
-        if config.engine == "transformers":
-            return theirs(assistant_early_exit=config.exit)
-        found, count = Drafter(llama, config.exit, config.tokens, words).write(ids, config.written)
-        counts.append(count)
-        return found
+    def ours() -> Tensor:
+        return write(Session(llama, Method(len(llama.layers))), ids, config.written)
 
-    calls: dict[str, Callable[[], Tensor]] = {
-        "transformers": theirs,
-        "ours": lambda: write(Session(llama, Method(len(llama.layers))), ids, config.written),
-        "drafted": drafted,
-    }
+    def drafted(number: int, way: Way) -> Callable[[], Tensor]:
+        if way.engine == "transformers":
+            return lambda: theirs(assistant_early_exit=way.exit)
+        words = None
+        if way.words:
+            words = frequent(train_ids, way.words, len(llama.head)).to(ids.device)
+        drafter = Drafter(llama, way.exit, way.tokens, words, way.sure)
 
-    def kept(name: str) -> None:
+        def call() -> Tensor:
+            found, counts[number] = drafter.write(ids, config.written)
+            return found
+
+        return call
+
+    calls: dict[Hashable, Callable[[], Tensor]] = {"transformers": theirs, "ours": ours}
+    for number, way in enumerate(config.ways):
+        if way.engine == "ours" or len(ids) == 1:
+            calls[number] = drafted(number, way)
+
+    def kept(name: Hashable) -> None:
         outputs[name] = calls[name]()
 
-    seconds = in_turns([lambda n=name: kept(n) for name in calls], config.rounds, ids.device)
+    with _threads(config.threads):
+        seconds = in_turns([partial(kept, name) for name in calls], config.rounds, ids.device)
     speed = dict(zip(calls, seconds, strict=True))
-    row = {f"{name}_tokens_a_second": len(ids) * config.written / s for name, s in speed.items()}
+    return [
+        _row(config, ids, number, speed, outputs, counts.get(number))
+        for number in calls
+        if isinstance(number, int)
+    ]
+
+
+def _row(
+    config: Speculative,
+    ids: Tensor,
+    number: int,
+    speed: dict[Hashable, float],
+    outputs: dict[Hashable, Tensor],
+    count: Count | None,
+) -> Row:
+    """What a way gains over plain generation, and how far its drafts agreed."""
+    names = {"transformers": "transformers", "ours": "ours", "drafted": number}
+    row = {"way": number}
+    for name, call in names.items():
+        row[f"{name}_tokens_a_second"] = len(ids) * config.written / speed[call]
     # speed-up over the faster of the two that do not draft
-    row["speedup"] = min(speed["transformers"], speed["ours"]) / speed["drafted"]
-    row["equal"] = (outputs["drafted"] == outputs["transformers"]).double().mean().item()
+    row["speedup"] = min(speed["transformers"], speed["ours"]) / speed[number]
+    row["equal"] = (outputs[number] == outputs["transformers"]).double().mean().item()
     row["acceptance"] = row["tokens_a_round"] = None
-    if counts and counts[-1].drafted:
-        row["acceptance"] = counts[-1].accepted / counts[-1].drafted
-        row["tokens_a_round"] = (config.written - 1) / counts[-1].rounds
+    if count is not None:
+        row["tokens_a_round"] = (config.written - 1) / count.rounds
+    if count is not None and count.drafted:
+        row["acceptance"] = count.accepted / count.drafted
     return row
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of torch inside, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _mean(rows: list[Row], name: str) -> float | None:

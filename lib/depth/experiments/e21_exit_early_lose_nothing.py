@@ -12,7 +12,7 @@ import pandas as pd
 from lib.depth import figures
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS as NETWORKS
 from lib.depth.parameters import TINY, DepthParameters
-from lib.depth.speculative_run import Speculative, run_speculative
+from lib.depth.speculative_run import OneWay, Speculative, Way, run_way
 from lib.depth.texts import DepthText
 from lib.depth.variants import part
 from lib.experiment import Experiment, Run
@@ -28,8 +28,9 @@ class Exp21(DepthParameters):
     test_tokens: int = whole(20_000, 1_024, 40_000)  # prompts for the largest batch
     written: int = whole(128, 2, 1_000)
     rounds: int = whole(2, 1, 20)
+    threads: int = whole(2, 1, 64)  # cores that generation uses while it is timed
 
-    TINY = {**TINY, "test_tokens": 1_024, "written": 12, "rounds": 1}
+    TINY = {**TINY, "test_tokens": 1_024, "written": 12, "rounds": 1, "threads": 1}
     QUICK = {**TINY, "written": 32}
 
 
@@ -42,35 +43,48 @@ class Decoding:
     network: str = "exits"
     tokens: int = 4
     words: int = 0
+    sure: float = 0.0
     engine: str = "ours"
     factors: Mapping[str, Any] = field(default_factory=dict)
 
+    def way(self, layers: int) -> Way:
+        """How it drafts in a network of so many layers."""
+        exit = max(1, part(layers, self.share))
+        return Way(exit, self.tokens, self.words, self.sure, self.engine)
+
     def runs(self, parameters: Exp21, text: DepthText) -> Iterator[Run]:
-        """One run a seed; it reads the clock, so nothing may run beside it."""
-        config = Speculative(
+        """One run a seed. All ways of a network are timed by turns, by the first that is asked for;
+        that reads the clock, so nothing may run beside it. A way of a reader's is timed alone."""
+        ways = [way for way in WAYS if way.network == self.network]
+        if self not in ways:
+            ways = [self]
+        timed = Speculative(
             NETWORKS[self.network].config(parameters, text),
-            max(1, part(parameters.layers, self.share)),
-            self.tokens,
-            self.words,
-            self.engine,
+            tuple(way.way(parameters.layers) for way in ways),
             written=parameters.written,
             rounds=parameters.rounds,
+            threads=parameters.threads,
         )
         for seed in range(parameters.seeds):
-            yield Run(run_speculative, config, seed, alone=True)
+            yield Run(run_way, OneWay(timed, ways.index(self)), seed, alone=True)
 
 
 WORDS = 8_192
+SURE = 0.4  # where assisted generation of transformers stops drafting too
 VARIANTS = {
     "exit_6": Decoding("Exit 6, whole head", 0.2),
     "exit_6_words": Decoding("Exit 6, frequent words", 0.2, words=WORDS),
     "exit_6_words_2": Decoding("Exit 6, frequent words, 2 drafts", 0.2, tokens=2, words=WORDS),
     "exit_6_words_6": Decoding("Exit 6, frequent words, 6 drafts", 0.2, tokens=6, words=WORDS),
+    "exit_6_words_sure": Decoding(
+        "Exit 6, frequent words, while sure", 0.2, words=WORDS, sure=SURE
+    ),
     "exit_12_words": Decoding("Exit 12, frequent words", 0.4, words=WORDS),
     "exit_18_words": Decoding("Exit 18, frequent words", 0.6, words=WORDS),
     "layerskip_6_words": Decoding("LayerSkip, exit 6, frequent words", 0.2, "layerskip", 4, WORDS),
     "assisted_6": Decoding("transformers, assisted by exit 6", 0.2, engine="transformers"),
 }
+WAYS = tuple(VARIANTS.values())
 
 
 def by_seed(results: Results, column: str, variant: str, batch: int) -> pd.Series:
@@ -90,7 +104,7 @@ def speedup(variant: str, batch: int) -> Measure:
 
 def against(one: str, other: str) -> Measure:
     """Measure: percent change from the other variant's speed-up to the one's, in batches of 1; of
-    the seeds that both have. Each was timed beside plain generation, not beside the other one."""
+    the seeds that both have."""
 
     def measure(results: Results) -> np.ndarray:
         a, b = (by_seed(results, "speedup", name, 1) for name in (one, other))
@@ -123,6 +137,23 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+    ),
+    claim(
+        "sure-saves",
+        "Drafting only while exit 6 is sure makes generation faster",
+        speedup("exit_6_words_sure", batch=1),
+        f"{TURNS}; batch 1, up to 4 drafts, while the likeliest token has a chance of 0.4",
+        expect="above",
+        threshold=1.0,
+        unit="times as fast",
+    ),
+    claim(
+        "sure-pays",
+        "Drafting only while the exit is sure is faster than always drafting four tokens",
+        against("exit_6_words_sure", "exit_6_words"),
+        "the same network, exit and head of frequent tokens; batch 1",
+        expect="above",
+        unit="% change of the speed-up",
     ),
     claim(
         "same-output",
