@@ -80,7 +80,11 @@ def test_r0_has_the_reports_numbers():
     assert (numbers.batch_size, numbers.learning_rate, numbers.weight_decay) == (32, 1e-4, 0.01)
     assert (numbers.clip, numbers.schedule, numbers.restore) == (0.0, "constant", "best")
     assert hard.layers == 0 and hard.arrangement == "single"
-    for config in configs(E13).values():
+    found = configs(E13)
+    longer = found.pop("all_epochs")
+    assert longer.training.max_updates == 10 * -(-86_784 // 32) == 27_120, "ten epochs too"
+    assert replace(longer, training=numbers) == found["all"]
+    for config in found.values():
         assert config.training == numbers, "equal updates, batch and rate"
 
 
@@ -214,7 +218,8 @@ def test_the_plan_leaves_out_what_is_finished_and_puts_the_decisive_first(result
     (text,) = E13.texts(parameters)
     table = plan(E13, parameters, text, flat).set_index("condition")
     assert (table["seeds left"] == 1).all(), "seed 0 is finished"
-    assert table["hours"].sum() * 3600 == pytest.approx(8 * len(E13.variants))
+    updates = 8 * (len(E13.variants) - 1) + parameters.steps_of_whole
+    assert table["hours"].sum() * 3600 == pytest.approx(updates)
     assert set(table.index[:2]) == {"Hard tokens", "All tokens (first N)"}
     assert (table["weight"].diff().dropna() <= 0).all()
     staged = E14.parameters.at("tiny").changed(seeds=2)

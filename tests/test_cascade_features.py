@@ -193,6 +193,8 @@ def test_selection_rules(base, windows, tmp_path):
     values = found.scalars["last_layer"]
     assert values[hard].max() <= values.sort().values[64]
     assert torch.equal(select(found, "first", 0.1, "last_layer"), torch.arange(64))
+    assert torch.equal(select(found, "all", 0.1, "last_layer"), torch.arange(found.tokens))
+    assert torch.equal(select(found, "all", 0.1, "last_layer", count=9), torch.arange(9))
     draws = [select(found, "random", 0.1, "last_layer", seed=s) for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     worst = select(found, "loss", 0.1, "last_layer", count=50)

@@ -1,8 +1,8 @@
 """Which tokens a stage is trained on, and into which sequences they are put.
 
 Selection rules, all giving stream positions in order: ``hard`` (the reports' rule), and its
-controls ``random``, ``first`` (the contiguous beginning of the stream) and ``loss`` (the truly
-worst ones).
+controls ``random``, ``first`` (the contiguous beginning of the stream), ``loss`` (the truly worst
+ones) and ``all`` (every token, whatever the ratio).
 
 Arrangements: ``packed`` puts consecutive selected tokens of different places side by side in
 sequences of 128 (R2), ``single`` makes every token a sequence of length 1 (R0, R1), and ``full``
@@ -19,7 +19,7 @@ from torch import Tensor
 from lib.cascade.difficulty import is_hard, threshold_for
 from lib.cascade.features import TokenFeatures
 
-RULES = ("hard", "random", "first", "loss")
+RULES = ("hard", "random", "first", "loss", "all")
 ARRANGEMENTS = ("packed", "single", "full")
 
 
@@ -54,7 +54,8 @@ def select(
     seed: int = 0,
     left_out: Tensor | None = None,
 ) -> Tensor:
-    """Positions int64 [n], ascending: ``ratio`` of the tokens by ``rule``, at most ``count``.
+    """Positions int64 [n], ascending: ``ratio`` of the tokens by ``rule`` (all of them by ``all``),
+    at most ``count``.
 
     ``count`` 0 = no limit; where it bites, ``hard`` and ``loss`` keep the first in the stream, so
     that neither becomes harder by it; ``random`` draws from the whole stream. Thresholds come
@@ -64,9 +65,9 @@ def select(
     """
     if rule not in RULES:
         raise ValueError(f"selection rule {rule!r} is not known; allowed: {RULES}")
-    wanted = round(ratio * features.tokens)
+    wanted = features.tokens if rule == "all" else round(ratio * features.tokens)
     wanted = min(wanted, count) if count else wanted
-    if rule == "first":
+    if rule in ("first", "all"):
         return torch.arange(wanted)
     if rule == "random":
         generator = torch.Generator().manual_seed(seed)
