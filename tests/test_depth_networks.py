@@ -12,7 +12,7 @@ from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
 from lib.depth.generation import Policy, Session, Stop, write
-from lib.depth.llama import MAPS, of_base
+from lib.depth.llama import MAPS, of_base, product
 from lib.depth.methods import Again, Gated, Method, last_removed, middle_removed
 from lib.depth.modeling import DepthLlamaForCausalLM, as_model
 from lib.depth.reading import mean_loss, token_losses
@@ -53,6 +53,17 @@ def test_the_layers_are_those_of_transformers(base, llama, ids):
     for ours, hidden in zip(states[:-1], theirs.hidden_states[:-1], strict=True):
         torch.testing.assert_close(ours, hidden, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(llama.logits(states[-1]), theirs.logits, atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2, 5, 8, 9])
+def test_a_few_tokens_are_multiplied_as_many_are(tokens):
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(tokens, 1, 48, generator=draw)
+    weight = torch.randn(64, 48, generator=draw)
+    with torch.no_grad():
+        found = product(x, weight)
+    torch.testing.assert_close(found, F.linear(x, weight))
+    assert torch.equal(product(x, weight), F.linear(x, weight)), "in training to the bit"
 
 
 def test_kept_layers_are_a_shorter_transformers_model(base, ids):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lib.depth import evaluation
+from lib.depth import evaluation, speculative_run
 from lib.depth.experiments.e21_exit_early_lose_nothing import E21, Decoding, against
 from lib.depth.generation import Session, write
 from lib.depth.llama import of_base
@@ -16,7 +16,8 @@ from lib.depth.modeling import plain_model
 from lib.depth.speculative import Drafter, _kept, frequent
 from lib.depth.speculative_run import run_speculative
 from lib.results.store import Absent, Results
-from lib.runs.task import Task
+from lib.runs.clock import in_turns
+from lib.runs.task import CPU, Task, run_one
 
 SURE = (0.0, 0.1, 1.0)  # drafting always, in some rounds, never
 
@@ -194,6 +195,24 @@ def test_ways_of_a_network_share_a_run_and_a_readers_own_has_another(monkeypatch
     assert set(ours) < set(more)
     for key in set(more) - set(ours):
         assert more[key].config.timed.ways == (mine.way(parameters.layers),)
+
+
+def test_timing_that_was_interrupted_goes_on_with_the_next_prompts(tmp_path, monkeypatch):
+    parameters = E21.parameters.at("tiny").changed(train_tokens=512)
+    tasks = E21.tasks(parameters, E21.texts(parameters), ["layerskip_6_words"])
+    calls = []
+
+    def interrupted(jobs, rounds, device):
+        calls.append(len(jobs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return in_turns(jobs, rounds, device)
+
+    monkeypatch.setattr(speculative_run, "in_turns", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(tasks[0], tmp_path, CPU)
+    record = run_one(tasks[0], tmp_path, CPU)
+    assert len(record["tables"]["decoding"]) == 8 and len(calls) == 3 + 6, "two are not timed again"
 
 
 def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):

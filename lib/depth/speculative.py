@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.depth.forward import Cache, Pass
-from lib.depth.llama import Llama
+from lib.depth.llama import Llama, product
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Drafter:
             states.append(x)
             if place == ahead:  # what follows the last draft is for the whole network to say
                 break
-            logits = self.llama.read(x) @ self.head.t()  # [B, 1, v]
+            logits = product(self.llama.read(x), self.head)  # [B, 1, v]
             if self.sure and float(logits.softmax(-1).amax(-1).min()) < self.sure:
                 break
             ids = _choose(logits, draw)

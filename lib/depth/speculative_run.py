@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.network import KEPT, DepthRun, load_network, run_learning
 from lib.depth.speculative import Count, Drafter, frequent
+from lib.runs import files
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
@@ -81,20 +83,24 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
 
 @run_function("depth-speculative", version=3, starts_from=_network)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
-    """Rows of ``decoding``: a way, text, batch and prompt length each; the first round is not
-    timed."""
+    """Rows of ``ways``: a way, text, batch and prompt length each; the first round is not timed.
+
+    What is timed is kept as it comes, so that an interrupted run goes on there.
+    """
     there = place.starts(_network, config, seed)[0]
     llama, _ = load_network(config.network, there)
     model = plain_model(config.network.base.load().model, llama)
     model.generation_config.eos_token_id = None  # every text is as long as was asked
     model.generation_config.pad_token_id = 0
-    found = []
-    for batch in config.batches:
-        for length in config.prompts:
-            for name in config.network.text.texts:
-                ids = prompts(config, name, batch, length).to(place.device)
-                own = {"text": name, "batch": batch, "prompt": length}
-                found += [own | row for row in _timed(config, llama, model, ids)]
+    timed = place.folder / "checkpoint_ways.json"
+    found = files.kept(timed, files.read_record, "all is timed again") or []
+    for batch, length, name in product(config.batches, config.prompts, config.network.text.texts):
+        own = {"text": name, "batch": batch, "prompt": length}
+        if any(own.items() <= row.items() for row in found):
+            continue
+        ids = prompts(config, name, batch, length).to(place.device)
+        found += [own | row for row in _timed(config, llama, model, ids)]
+        files.write_record(timed, found)
     row = {
         "corpus": config.network.text.name,
         "corpus_sha256": config.network.text.sha256,
@@ -171,10 +177,10 @@ def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
         outputs[name] = calls[name]()
 
     with _threads(config.threads):
-        seconds = in_turns([partial(kept, name) for name in calls], config.rounds, ids.device)
-    speed = dict(zip(calls, seconds, strict=True))
+        spent = in_turns([partial(kept, name) for name in calls], config.rounds, ids.device)
+    seconds = dict(zip(calls, spent, strict=True))
     return [
-        _row(config, ids, number, speed, outputs, counts.get(number))
+        _row(config, ids, number, seconds, outputs, counts.get(number))
         for number in calls
         if isinstance(number, int)
     ]
@@ -184,7 +190,7 @@ def _row(
     config: Speculative,
     ids: Tensor,
     number: int,
-    speed: dict[Hashable, float],
+    seconds: dict[Hashable, float],
     outputs: dict[Hashable, Tensor],
     count: Count | None,
 ) -> Row:
@@ -192,9 +198,9 @@ def _row(
     names = {"transformers": "transformers", "ours": "ours", "drafted": number}
     row = {"way": number}
     for name, call in names.items():
-        row[f"{name}_tokens_a_second"] = len(ids) * config.written / speed[call]
+        row[f"{name}_tokens_a_second"] = len(ids) * config.written / seconds[call]
     # speed-up over the faster of the two that do not draft
-    row["speedup"] = min(speed["transformers"], speed["ours"]) / speed[number]
+    row["speedup"] = min(seconds["transformers"], seconds["ours"]) / seconds[number]
     row["equal"] = (outputs[number] == outputs["transformers"]).double().mean().item()
     row["acceptance"] = row["tokens_a_round"] = None
     if count is not None:
