@@ -297,6 +297,14 @@ def test_whole_numbers_keep_their_digits():
     assert str(big) in (store.TABLES / f"{SLUG}.csv").read_text()
 
 
+def test_whole_numbers_stay_whole_beside_a_variant_that_has_none():
+    store.publish(Results(SLUG, assemble([(task("a", 0), record(best=7))], "full")))
+    store.publish(Results(SLUG, assemble([(task("b", 0), record(best=None, key="y"))], "full")))
+    store.publish(Results(SLUG, assemble([(task("b", 0), record(best=None, key="z"))], "full")))
+    held = pd.read_csv(store.TABLES / f"{SLUG}.csv", dtype=str)
+    assert held.set_index("variant")["best"].dropna().to_dict() == {"a": "7"}
+
+
 @pytest.mark.parametrize(
     ("row", "status"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lib.cascade.dataset import TokenDataset
 from lib.cascade.difficulty import threshold_for
@@ -16,7 +17,7 @@ from lib.runs.task import Outcome, Place
 
 @dataclass(frozen=True)
 class BaseTwice:
-    """The base over its own states, on the hard tokens of test packed as R2 did."""
+    """The base over its own states, on hard held-out tokens packed as R2 did."""
 
     dataset: TokenDataset
     criterion: str = "last_two_layers"
@@ -24,21 +25,27 @@ class BaseTwice:
     natural_windows: int = 32
 
 
-@run_function("base-twice")
+@run_function("base-twice", version=2)
 def run_base_twice(config: BaseTwice, seed: int, place: Place) -> Outcome:
     """Two passes on packed hard tokens and on whole windows (its "true early exit"), beside one.
 
-    The seed is not used. The row's ``test_ppl`` is the two-pass figure on the hard tokens,
-    ``base_ppl`` the one-pass figure on the identical tokens.
+    The seed is not used. The row's ``test_ppl`` and ``val_ppl`` are the two-pass figures on the
+    hard tokens of test and of valid; all others are of test: ``base_ppl`` is the one-pass figure on
+    the identical tokens.
     """
     data = config.dataset.open(place.device)
     features, eos = data.features("test"), data.base.tokenizer.eos_token_id
     values = data.features("train").scalars[config.criterion]
     threshold = threshold_for(values, config.hard_ratio, config.criterion)
-    mask = hard_mask(features, config.criterion, threshold)
+
+    def on_hard(part: str) -> tuple[Tensor, dict[str, Tensor]]:
+        own = data.features(part)
+        mask = hard_mask(own, config.criterion, threshold)
+        pieces = arrange_all(mask.nonzero()[:, 0], "packed", own.tokens, own.length)
+        return mask, applied_twice(data.base, own, pieces)
+
+    mask, twice = on_hard("test")
     chosen = mask.nonzero()[:, 0]
-    pieces = arrange_all(chosen, "packed", features.tokens, features.length)
-    twice = applied_twice(data.base, features, pieces)
     loss = features.scalars["loss"]
     ends = boundary_mask(features, eos)
     inner = ~ends[chosen]
@@ -48,6 +55,7 @@ def run_base_twice(config: BaseTwice, seed: int, place: Place) -> Outcome:
     row = {
         **data.identity(),
         "params": data.base.parameters,
+        "val_ppl": perplexity(on_hard("valid")[1]["loss"]),
         "test_ppl": perplexity(twice["loss"]),
         "threshold": threshold,
         "hard_tokens": len(chosen),

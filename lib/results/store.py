@@ -405,7 +405,7 @@ def _write(folder: Path, slug: str, frames: dict[str, pd.DataFrame]) -> list[str
 
 def _exact(frame: pd.DataFrame) -> pd.DataFrame:
     """Whole numbers as whole numbers, whose digits all count, also where some cells are empty."""
-    frame = frame.copy()
+    frame = frame.infer_objects()  # numbers beside a column without any
     for column in frame.select_dtypes("float"):
         values = frame[column].dropna()
         if len(values) and (values == values.round()).all() and values.abs().max() < EXACT:
