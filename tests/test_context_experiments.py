@@ -233,7 +233,7 @@ def test_a_diverged_run_is_in_no_mean_of_the_tables():
         lost = row["variant"] == "first_layer_size_1" and row["seed"] == 1
         row |= dict.fromkeys((*e18.SCHEDULES.values(), "unigram_test_ppl"), row["test_ppl"])
         row["test_acc_pct"] = 5.0
-        row |= {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+        row |= {"corpus": "embedded", "corpus_sha256": "0" * 64, "device": "cpu"}
         row |= {"status": "diverged", "test_ppl": 9e6, "run_id": "lost"} if lost else {}
     found = results(rows)
     assert e18.sizes_table(found)["n"].tolist() == [1, 2, 2]
@@ -372,10 +372,14 @@ def test_reported_epochs_are_checked_against_the_curves(capsys):
 
 
 def sized(values, seeds=(0, 1), sizes=(1000, 4000, 16000), skip=()):
-    """Main rows of the first-layer layout: columns of functions of tokens."""
+    """Main rows of the first-layer layout: columns of functions of tokens.
+
+    Of the tiny size, which asks for three sizes of text, or of the full one, which asks for four.
+    """
+    size = {3: "tiny", 4: "full"}[len(sizes)]
     return [
         {"variant": f"first_layer_size_{place}", "layout": "first_layer", "contexts": "phase 1"}
-        | {"seed": s, "tokens": t}
+        | {"seed": s, "tokens": t, "size": size, "size_place": place}
         | {name: value(t) for name, value in values.items()}
         for place, t in enumerate(sizes, start=1)
         for s in seeds
@@ -423,12 +427,90 @@ def test_fewer_seeds_at_the_largest_size_mix_nothing():
             [
                 row
                 | {m: row["test_ppl"] for m in e18.SCHEDULES.values()}
-                | {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+                | {"corpus": "embedded", "corpus_sha256": "0" * 64, "device": "cpu"}
                 for row in found().to_dict("records")
             ]
         )
     )
     assert {"4, 1", "3, 3"} <= set(table["sizes, n"])
+
+
+WHOLE = {"falls", "rank-constant", "accuracy-dips", "early-stopping-costs", "patience-3-helps"}
+COMMON = {"falls-common", "steepness", "recipe-steepens", "recipe-and-stopping-steepen"}
+COMMON |= {"equal-budget", "equal-updates-last"}
+FIRST = {"smallest-beats-unigram"}
+# what is published so far, the claims that it decides, and "sizes, n" of the fits it shows
+PARTS = {
+    "only the other layout": (lambda f: f["layout"] == "every_layer", set(), {"4, 3"}),
+    "size 1": (lambda f: f["size_place"] == 1, FIRST, set()),
+    "sizes 1 and 2": (lambda f: f["size_place"] <= 2, FIRST, set()),
+    "seed 0, and size 1 of seed 1": (
+        lambda f: (f["seed"] == 0) | (f["seed"] == 1) & (f["size_place"] == 1),
+        WHOLE | FIRST,
+        {"4, 1"},
+    ),
+    "all but the largest size": (lambda f: f["size_place"] <= 3, COMMON | FIRST, {"3, 3"}),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_tables_that_are_published_part_by_part_decide_what_they_can(part):
+    chosen, decided, fitted = PARTS[part]
+    found = store.committed(e18.E18.slug).on(size="small")
+    main = found()[chosen(found())].dropna(axis="columns", how="all")
+    curve = found("curve").merge(main[["variant", "seed"]])
+    found = Results(found.slug, {"": main, "curve": curve})
+    measured = {}
+    for name, measure in {c.id: c.measure for c in e18.CLAIMS}.items() | e18.BESIDE.items():
+        try:
+            values = np.asarray(measure(found), float)
+        except Absent as missing:
+            assert len(missing.args[0].split()) > 3
+            continue
+        assert np.isfinite(values).all()
+        measured[name] = len(values)
+    assert {name.split("-", 1)[1] for name in measured if isinstance(name, str)} == decided
+    if WHOLE <= decided:
+        assert measured["context_scaling-falls"] == measured["fit", "alpha"] == 1  # one seed
+    # what is there is shown, and what cannot be fitted is left out
+    shown = e18.scaling_table(found)["sizes, n"].iloc[1:]
+    assert set(shown) == fitted
+    assert len(e18.sizes_table(found)) == main["variant"].nunique()
+    assert int(e18.controls_table(found).notna().sum().sum()) == main["variant"].nunique()
+    told = alternative.text(e18.draw_laws(found))
+    whole = {"4, 1", "4, 3"} & set(shown)
+    assert ("exponent −" in told) == bool(whole) and ("no law before" in told) != bool(whole)
+    assert ("lie between" in alternative.text(e18.draw_schedules(found))) == (WHOLE <= decided)
+    plt.close("all")
+
+
+def test_the_sizes_of_a_readers_own_set_are_those_that_it_asks_for(own_cache):
+    def saved(text_sizes, places):
+        p = tiny(e18.E18, text_sizes=text_sizes, seeds=2, largest_seeds=2)
+        tasks = [t for t in e18.E18.tasks(p, [p.load()]) if t.labels["layout"] == "first_layer"]
+        pairs = []
+        for task in tasks:
+            tokens = task.config.data.tokens
+            row = {"corpus": "embedded", "corpus_sha256": "0" * 64, "tokens": tokens}
+            row |= {"test_ppl": 1e4 * tokens**-0.5, "seconds": 1.0, "device": "cpu"}
+            record = {"row": row | {"code_hash": "x"}, "tables": {}, "key": task.key()}
+            if task.labels["size_place"] in places:
+                pairs.append((task, record))
+        found = store.save_set(e18.E18.slug, p, [task.key() for task in tasks], pairs)
+        assert found.sizes == ["custom"]
+        return found.on("embedded")
+
+    falls = e18.exponents("first_layer")
+    for sizes, places in (("200,400,600", (1, 2, 3)), ("150,300,450,600", (1, 2, 3, 4))):
+        assert falls(saved(sizes, places)) == pytest.approx([-0.5] * 2)
+    unfinished = saved("150,300,450,600", (1, 2, 3))
+    with pytest.raises(Absent, match="no seed of token at first layer has all 4 sizes of text"):
+        falls(unfinished)
+    assert e18.exponents("first_layer", whole_range=False)(unfinished) == pytest.approx([-0.5] * 2)
+    by_hand = dataclasses.replace(unfinished, folder=None)  # nothing says that a size is missing
+    assert falls(by_hand) == pytest.approx([-0.5] * 2)
+    with pytest.raises(Absent, match="token at first layer has fewer than 3 sizes of text"):
+        e18.laws(saved("200,400,600", (1, 2)), "first_layer", "test_ppl")
 
 
 def test_chosen_columns_replay_the_rule():
