@@ -264,6 +264,19 @@ def test_rows_that_are_equal_in_two_experiments_are_computed_once(own_cache):
         assert ours[name] == theirs[f"{name}_size_1"] != theirs[f"{name}_size_2"]
 
 
+def test_controls_come_after_the_main_rows_of_all_seeds_and_keep_their_keys(own_cache):
+    p = tiny(e18.E18, controls=2, windows=2, seeds=3, largest_seeds=2)
+    tasks = e18.E18.tasks(p, [p.load()])
+    main = [task for task in tasks if task.labels["contexts"] == "phase 1"]
+    assert [task.labels["variant"] in e18.MAIN for task in tasks] == [True] * 16 + [False] * 30
+    assert tasks[:16] == main and [task.seed for task in main] == [0] * 6 + [1] * 6 + [2] * 4
+    together = [dataclasses.replace(own, turn=0) for own in e18.CONTROLS.values()]
+    turned = dict(zip(e18.CONTROLS, together, strict=True))
+    asked = dataclasses.replace(e18.E18, variants={**e18.MAIN, **turned})
+    keys = {task.key() for task in asked.tasks(p, [p.load()])}
+    assert {task.key() for task in tasks} == keys and len(keys) == 46
+
+
 def test_phase_one_of_the_report_at_its_own_width_and_scaled():
     own = report_phase_one(768)
     assert (own.chunk, own.learning_rate) == (8000, pytest.approx(0.002))

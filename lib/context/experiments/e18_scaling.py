@@ -203,7 +203,8 @@ class Scaling:
 
 
 def _control(label: str, sources: Sources, place: int, layout: str, contexts: str, k=None):
-    """A control at one size: the fixed batch alone, stopped by ``patience``."""
+    """A control at one size: the fixed batch alone, stopped by ``patience``. All of them come
+    after the main rows of every seed, which the report's claims stand on."""
 
     def data(parameters: Exp18) -> dict[str, Any] | None:
         asked = parameters.size_at(place)
@@ -213,7 +214,7 @@ def _control(label: str, sources: Sources, place: int, layout: str, contexts: st
         return min(parameters.controls, parameters.seeds_at(place))
 
     factors = {"layout": layout, "contexts": contexts, "size_place": place, "k": k}
-    return Language(f"{label}, size {place}", sources, factors, data, seeds)
+    return Language(f"{label}, size {place}", sources, factors, data, seeds, turn=1)
 
 
 PLACES = range(1, MOST_SIZES + 1)
