@@ -379,6 +379,12 @@ def test_reported_epochs_are_checked_against_the_curves(capsys):
         with pytest.raises(CheckFailed, match=name):
             wrong = [{**row, name: row[name] * 1.1} for row in rows]
             e18.check_replay(results(wrong, curve=curve))
+    # chosen on test: epoch 1 is lowest there, epoch 3 on valid; whatever is said of valid
+    for name in ("fixed", "fixed_patience3", "equal_updates"):
+        for said in ({}, {f"{name}_val_ppl": math.exp(3.0)}):
+            peeped = {f"{name}_epoch": 1, f"{name}_test_ppl": 1_100.0, **said}
+            with pytest.raises(CheckFailed, match=r"epoch 1 has .* of 20.0855, epoch 3 the lower"):
+                e18.check_replay(results([{**rows[0], **peeped}, rows[1]], curve=curve))
     with pytest.raises(CheckFailed, match="epoch 3 is after 2"):
         late = [{**row, "fixed_patience1_epoch": 3} for row in rows]
         e18.check_replay(results(late, curve=curve))

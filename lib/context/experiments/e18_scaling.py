@@ -51,6 +51,7 @@ SCHEDULES = {
 }
 LEAST_SIZES, MOST_SIZES = 3, 6
 MOST_WINDOWS = 6
+ROUNDING = 1e-5  # of a number in a table: two epochs may stand there as equal
 
 
 class Exp18(ContextParameters):
@@ -456,9 +457,9 @@ def check_replay(results: Results) -> None:
     """Raises CheckFailed unless every reported number is found again in the curves.
 
     For every recipe and stopping rule: the epoch lies where the rule still runs, no epoch before
-    its end has a lower validation perplexity, and the test perplexity is of that epoch. For the
-    equal budget also: the last columns are those of the last epoch, and of equally many updates at
-    every number of training tokens.
+    its end has a lower validation perplexity, so that test did not choose it, and both reported
+    perplexities are of that epoch. For the equal budget also: the last columns are those of the
+    last epoch, and of equally many updates at every number of training tokens.
     """
     for corpus, size in results()[["corpus", "size"]].drop_duplicates().itertuples(index=False):
         updates = _check_replay(results.on(corpus, size))
@@ -482,8 +483,14 @@ def _check_replay(results: Results) -> set[int]:
             epoch = int(row[column(name, patience, "epoch")])
             if epoch > end:
                 raise CheckFailed(f"{where}, patience {patience}: epoch {epoch} is after {end}")
-            best = {"val_ppl": own["val_ppl"].loc[:end].min(), "test_ppl": own["test_ppl"][epoch]}
-            _compare(row, {column(name, patience, key): x for key, x in best.items()}, where)
+            valid = own["val_ppl"].loc[:end]
+            if valid[epoch] > valid.min() * (1 + ROUNDING):
+                raise CheckFailed(
+                    f"{where}, patience {patience}: epoch {epoch} has a valid perplexity of "
+                    f"{valid[epoch]:.6g}, epoch {valid.idxmin()} the lower {valid.min():.6g}"
+                )
+            metrics = ("val_ppl", "test_ppl")
+            _compare(row, {column(name, patience, key): own[key][epoch] for key in metrics}, where)
         if name == EQUAL:
             last = own.iloc[-1]
             metrics = ("test_ppl", "val_ppl", "updates")
