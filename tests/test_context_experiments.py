@@ -264,6 +264,43 @@ def test_rows_that_are_equal_in_two_experiments_are_computed_once(own_cache):
         assert ours[name] == theirs[f"{name}_size_1"] != theirs[f"{name}_size_2"]
 
 
+@pytest.mark.parametrize(("first", "then"), [(e16.E16, e18.E18), (e18.E18, e16.E16)])
+def test_a_run_that_another_experiment_has_committed_is_not_trained_again(
+    first, then, own_cache, kept, tmp_path, monkeypatch, capsys
+):
+    assert then.shares.keys() == {first.slug}
+    factors = {name for entry in first.variants.values() for name in entry.factors}
+    assert set(then.shares[first.slug]) == factors
+    common = {"scoring": "full", "vocabulary_tokens": 600, "device": "cpu"}
+    one = tiny(e16.E16, tokens=300, **common)
+    sizes = {"text_sizes": "300,500,600", "controls": 1, "windows": 2, "batch": one.batch}
+    asked = {"16": one, "18": tiny(e18.E18, **sizes, **common)}
+    shared = ("window_2", "first_layer_random", "first_layer_matched", "every_layer_random")
+    names = {"16": shared, "18": tuple(f"{name}_size_1" for name in shared)}
+    text, pairs = one.load(), []
+    for place, task in enumerate(first.tasks(asked[first.number], [text], names[first.number])):
+        row = {"corpus": "embedded", "corpus_sha256": "0" * 64, "code_hash": "x", "device": "cpu"}
+        row |= {"seconds": 1.0, "val_ppl": 5.0 + place, "test_ppl": 6.0 + place}
+        curve = [{"epoch": 1, "val_ppl": 5.0 + place}]
+        pairs.append((task, {"row": row, "tables": {"curve": curve}, "key": task.key()}))
+    monkeypatch.setattr(store, "TABLES", tmp_path)
+    store.publish(Results(first.slug, store.assemble(pairs, "full")))
+    monkeypatch.setenv("DEPTH_RECORDED", "1")
+    found = then.run(asked[then.number], [text], only=names[then.number])
+    assert "nothing is left to train" in capsys.readouterr().out
+    assert not (kept / "runs").exists()
+    rows = found().set_index("variant").loc[list(names[then.number])]
+    assert rows["run_id"].to_list() == [record["key"] for _, record in pairs]
+    assert rows["test_ppl"].to_list() == [6.0, 7.0, 8.0, 9.0]
+    assert found("curve").set_index("variant")["val_ppl"].to_dict() == rows["val_ppl"].to_dict()
+    for variant, row in rows.iterrows():
+        entry = then.variants[variant]
+        assert row["label"] == entry.label and row["experiment"] == then.report
+        own = row[list(entry.factors)]
+        assert own.where(own.notna(), None).to_dict() == dict(entry.factors)
+    assert ("size_place" in rows) == (then is e18.E18)
+
+
 def test_controls_come_after_the_main_rows_of_all_seeds_and_keep_their_keys(own_cache):
     p = tiny(e18.E18, controls=2, windows=2, seeds=3, largest_seeds=2)
     tasks = e18.E18.tasks(p, [p.load()])

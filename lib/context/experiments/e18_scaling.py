@@ -703,4 +703,5 @@ E18 = Experiment(
     claims=CLAIMS,
     beside=BESIDE,
     remarks=REMARKS,
+    shares={"16_token_input": ("layout", "contexts", "k")},  # controls at its number of tokens
 )
