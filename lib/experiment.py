@@ -65,7 +65,8 @@ class Experiment:
     (row, metric) of ``reported.csv``. ``remarks``: what must be known of reported numbers, by a
     pattern of their "row: metric" (``*`` and ``?`` stand for any text and character): in what ours
     differs, or why nothing of ours measures it. ``pending``: why no table is committed yet, "" for
-    an experiment that has one.
+    an experiment that has one. ``shares``: other experiments that have runs of the same keys, by
+    slug, with the names of their factors.
     """
 
     slug: str
@@ -80,6 +81,7 @@ class Experiment:
     beside: Mapping[tuple[str, str], Measure] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
     pending: str = ""
+    shares: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def __post_init__(self):
         self.own = dict(self.variants)  # those of the repository
@@ -166,8 +168,9 @@ class Experiment:
 
         ``published`` is called with the tables so far, while runs end. ``only`` as in ``tasks``.
         ``seeds``: only these are trained, those of others appear where they are finished.
-        Where DEPTH_RECORDED is set, runs whose rows are committed count as finished. Prints the
-        device, what is to be done and how long it took us before anything is trained.
+        Where DEPTH_RECORDED is set, runs whose rows are committed count as finished, in the tables
+        of experiments that it ``shares`` runs with too. Prints the device, what is to be done and
+        how long it took us before anything is trained.
         """
         if places.shows_committed():
             return self._shown()
@@ -175,7 +178,7 @@ class Experiment:
         places.begin_keeping()
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts, only)
-        known = store.recorded(self.slug) if places.recorded_counts() else {}
+        known = self._recorded() if places.recorded_counts() else {}
         if seeds:
             tasks = self._of_seeds(tasks, seeds, known, device.type)
         keys = [task.key(device.type) for task in tasks]
@@ -215,6 +218,16 @@ class Experiment:
             counts = ", ".join(f"{name} ({n})" for name, n in lost.value_counts(sort=False).items())
             print(f"diverged, and left out of means and claims: {counts}", flush=True)
         return results
+
+    def _recorded(self) -> dict[str, dict[str, Any]]:
+        """Finished runs by key, as far as the committed tables tell, its own and shared ones. The
+        factors of another experiment are none of the run: ours come with the task."""
+        found = {}
+        for slug, factors in self.shares.items():
+            for key, record in store.recorded(slug).items():
+                row = {name: value for name, value in record["row"].items() if name not in factors}
+                found[key] = {**record, "row": row}
+        return found | store.recorded(self.slug)
 
     def _of_seeds(
         self, tasks: Sequence[Task], seeds: Collection[int], known: Collection[str], device: str

@@ -233,7 +233,7 @@ def test_a_diverged_run_is_in_no_mean_of_the_tables():
         lost = row["variant"] == "first_layer_size_1" and row["seed"] == 1
         row |= dict.fromkeys((*e18.SCHEDULES.values(), "unigram_test_ppl"), row["test_ppl"])
         row["test_acc_pct"] = 5.0
-        row |= {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+        row |= {"corpus": "embedded", "corpus_sha256": "0" * 64, "device": "cpu"}
         row |= {"status": "diverged", "test_ppl": 9e6, "run_id": "lost"} if lost else {}
     found = results(rows)
     assert e18.sizes_table(found)["n"].tolist() == [1, 2, 2]
@@ -262,6 +262,56 @@ def test_rows_that_are_equal_in_two_experiments_are_computed_once(own_cache):
     ours, theirs = keys(e16.E16, one), keys(e18.E18, other)
     for name in ("window_2", "first_layer_random", "first_layer_matched", "every_layer_random"):
         assert ours[name] == theirs[f"{name}_size_1"] != theirs[f"{name}_size_2"]
+
+
+@pytest.mark.parametrize(("first", "then"), [(e16.E16, e18.E18), (e18.E18, e16.E16)])
+def test_a_run_that_another_experiment_has_committed_is_not_trained_again(
+    first, then, own_cache, kept, tmp_path, monkeypatch, capsys
+):
+    assert then.shares.keys() == {first.slug}
+    factors = {name for entry in first.variants.values() for name in entry.factors}
+    assert set(then.shares[first.slug]) == factors
+    common = {"scoring": "full", "vocabulary_tokens": 600, "device": "cpu"}
+    one = tiny(e16.E16, tokens=300, **common)
+    sizes = {"text_sizes": "300,500,600", "controls": 1, "windows": 2, "batch": one.batch}
+    asked = {"16": one, "18": tiny(e18.E18, **sizes, **common)}
+    shared = ("window_2", "first_layer_random", "first_layer_matched", "every_layer_random")
+    names = {"16": shared, "18": tuple(f"{name}_size_1" for name in shared)}
+    text, pairs = one.load(), []
+    for place, task in enumerate(first.tasks(asked[first.number], [text], names[first.number])):
+        row = {"corpus": "embedded", "corpus_sha256": "0" * 64, "code_hash": "x", "device": "cpu"}
+        row |= {"seconds": 1.0, "val_ppl": 5.0 + place, "test_ppl": 6.0 + place}
+        curve = [{"epoch": 1, "val_ppl": 5.0 + place}]
+        pairs.append((task, {"row": row, "tables": {"curve": curve}, "key": task.key()}))
+    monkeypatch.setattr(store, "TABLES", tmp_path)
+    store.publish(Results(first.slug, store.assemble(pairs, "full")))
+    monkeypatch.setenv("DEPTH_RECORDED", "1")
+    found = then.run(asked[then.number], [text], only=names[then.number])
+    assert "nothing is left to train" in capsys.readouterr().out
+    assert not (kept / "runs").exists()
+    rows = found().set_index("variant").loc[list(names[then.number])]
+    assert rows["run_id"].to_list() == [record["key"] for _, record in pairs]
+    assert rows["test_ppl"].to_list() == [6.0, 7.0, 8.0, 9.0]
+    assert found("curve").set_index("variant")["val_ppl"].to_dict() == rows["val_ppl"].to_dict()
+    for variant, row in rows.iterrows():
+        entry = then.variants[variant]
+        assert row["label"] == entry.label and row["experiment"] == then.report
+        own = row[list(entry.factors)]
+        assert own.where(own.notna(), None).to_dict() == dict(entry.factors)
+    assert ("size_place" in rows) == (then is e18.E18)
+
+
+def test_controls_come_after_the_main_rows_of_all_seeds_and_keep_their_keys(own_cache):
+    p = tiny(e18.E18, controls=2, windows=2, seeds=3, largest_seeds=2)
+    tasks = e18.E18.tasks(p, [p.load()])
+    main = [task for task in tasks if task.labels["contexts"] == "phase 1"]
+    assert [task.labels["variant"] in e18.MAIN for task in tasks] == [True] * 16 + [False] * 30
+    assert tasks[:16] == main and [task.seed for task in main] == [0] * 6 + [1] * 6 + [2] * 4
+    together = [dataclasses.replace(own, turn=0) for own in e18.CONTROLS.values()]
+    turned = dict(zip(e18.CONTROLS, together, strict=True))
+    asked = dataclasses.replace(e18.E18, variants={**e18.MAIN, **turned})
+    keys = {task.key() for task in asked.tasks(p, [p.load()])}
+    assert {task.key() for task in tasks} == keys and len(keys) == 46
 
 
 def test_phase_one_of_the_report_at_its_own_width_and_scaled():
@@ -366,16 +416,26 @@ def test_reported_epochs_are_checked_against_the_curves(capsys):
         with pytest.raises(CheckFailed, match=name):
             wrong = [{**row, name: row[name] * 1.1} for row in rows]
             e18.check_replay(results(wrong, curve=curve))
+    # chosen on test: epoch 1 is lowest there, epoch 3 on valid; whatever is said of valid
+    for name in ("fixed", "fixed_patience3", "equal_updates"):
+        for said in ({}, {f"{name}_val_ppl": math.exp(3.0)}):
+            peeped = {f"{name}_epoch": 1, f"{name}_test_ppl": 1_100.0, **said}
+            with pytest.raises(CheckFailed, match=r"epoch 1 has .* of 20.0855, epoch 3 the lower"):
+                e18.check_replay(results([{**rows[0], **peeped}, rows[1]], curve=curve))
     with pytest.raises(CheckFailed, match="epoch 3 is after 2"):
         late = [{**row, "fixed_patience1_epoch": 3} for row in rows]
         e18.check_replay(results(late, curve=curve))
 
 
 def sized(values, seeds=(0, 1), sizes=(1000, 4000, 16000), skip=()):
-    """Main rows of the first-layer layout: columns of functions of tokens."""
+    """Main rows of the first-layer layout: columns of functions of tokens.
+
+    Of the tiny size, which asks for three sizes of text, or of the full one, which asks for four.
+    """
+    size = {3: "tiny", 4: "full"}[len(sizes)]
     return [
         {"variant": f"first_layer_size_{place}", "layout": "first_layer", "contexts": "phase 1"}
-        | {"seed": s, "tokens": t}
+        | {"seed": s, "tokens": t, "size": size, "size_place": place}
         | {name: value(t) for name, value in values.items()}
         for place, t in enumerate(sizes, start=1)
         for s in seeds
@@ -423,12 +483,90 @@ def test_fewer_seeds_at_the_largest_size_mix_nothing():
             [
                 row
                 | {m: row["test_ppl"] for m in e18.SCHEDULES.values()}
-                | {"corpus": "embedded", "corpus_sha256": "0" * 64, "size": "full", "device": "cpu"}
+                | {"corpus": "embedded", "corpus_sha256": "0" * 64, "device": "cpu"}
                 for row in found().to_dict("records")
             ]
         )
     )
     assert {"4, 1", "3, 3"} <= set(table["sizes, n"])
+
+
+WHOLE = {"falls", "rank-constant", "accuracy-dips", "early-stopping-costs", "patience-3-helps"}
+COMMON = {"falls-common", "steepness", "recipe-steepens", "recipe-and-stopping-steepen"}
+COMMON |= {"equal-budget", "equal-updates-last"}
+FIRST = {"smallest-beats-unigram"}
+# what is published so far, the claims that it decides, and "sizes, n" of the fits it shows
+PARTS = {
+    "only the other layout": (lambda f: f["layout"] == "every_layer", set(), {"4, 3"}),
+    "size 1": (lambda f: f["size_place"] == 1, FIRST, set()),
+    "sizes 1 and 2": (lambda f: f["size_place"] <= 2, FIRST, set()),
+    "seed 0, and size 1 of seed 1": (
+        lambda f: (f["seed"] == 0) | (f["seed"] == 1) & (f["size_place"] == 1),
+        WHOLE | FIRST,
+        {"4, 1"},
+    ),
+    "all but the largest size": (lambda f: f["size_place"] <= 3, COMMON | FIRST, {"3, 3"}),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_tables_that_are_published_part_by_part_decide_what_they_can(part):
+    chosen, decided, fitted = PARTS[part]
+    found = store.committed(e18.E18.slug).on(size="small")
+    main = found()[chosen(found())].dropna(axis="columns", how="all")
+    curve = found("curve").merge(main[["variant", "seed"]])
+    found = Results(found.slug, {"": main, "curve": curve})
+    measured = {}
+    for name, measure in {c.id: c.measure for c in e18.CLAIMS}.items() | e18.BESIDE.items():
+        try:
+            values = np.asarray(measure(found), float)
+        except Absent as missing:
+            assert len(missing.args[0].split()) > 3
+            continue
+        assert np.isfinite(values).all()
+        measured[name] = len(values)
+    assert {name.split("-", 1)[1] for name in measured if isinstance(name, str)} == decided
+    if WHOLE <= decided:
+        assert measured["context_scaling-falls"] == measured["fit", "alpha"] == 1  # one seed
+    # what is there is shown, and what cannot be fitted is left out
+    shown = e18.scaling_table(found)["sizes, n"].iloc[1:]
+    assert set(shown) == fitted
+    assert len(e18.sizes_table(found)) == main["variant"].nunique()
+    assert int(e18.controls_table(found).notna().sum().sum()) == main["variant"].nunique()
+    told = alternative.text(e18.draw_laws(found))
+    whole = {"4, 1", "4, 3"} & set(shown)
+    assert ("exponent −" in told) == bool(whole) and ("no law before" in told) != bool(whole)
+    assert ("lie between" in alternative.text(e18.draw_schedules(found))) == (WHOLE <= decided)
+    plt.close("all")
+
+
+def test_the_sizes_of_a_readers_own_set_are_those_that_it_asks_for(own_cache):
+    def saved(text_sizes, places):
+        p = tiny(e18.E18, text_sizes=text_sizes, seeds=2, largest_seeds=2)
+        tasks = [t for t in e18.E18.tasks(p, [p.load()]) if t.labels["layout"] == "first_layer"]
+        pairs = []
+        for task in tasks:
+            tokens = task.config.data.tokens
+            row = {"corpus": "embedded", "corpus_sha256": "0" * 64, "tokens": tokens}
+            row |= {"test_ppl": 1e4 * tokens**-0.5, "seconds": 1.0, "device": "cpu"}
+            record = {"row": row | {"code_hash": "x"}, "tables": {}, "key": task.key()}
+            if task.labels["size_place"] in places:
+                pairs.append((task, record))
+        found = store.save_set(e18.E18.slug, p, [task.key() for task in tasks], pairs)
+        assert found.sizes == ["custom"]
+        return found.on("embedded")
+
+    falls = e18.exponents("first_layer")
+    for sizes, places in (("200,400,600", (1, 2, 3)), ("150,300,450,600", (1, 2, 3, 4))):
+        assert falls(saved(sizes, places)) == pytest.approx([-0.5] * 2)
+    unfinished = saved("150,300,450,600", (1, 2, 3))
+    with pytest.raises(Absent, match="no seed of token at first layer has all 4 sizes of text"):
+        falls(unfinished)
+    assert e18.exponents("first_layer", whole_range=False)(unfinished) == pytest.approx([-0.5] * 2)
+    by_hand = dataclasses.replace(unfinished, folder=None)  # nothing says that a size is missing
+    assert falls(by_hand) == pytest.approx([-0.5] * 2)
+    with pytest.raises(Absent, match="token at first layer has fewer than 3 sizes of text"):
+        e18.laws(saved("200,400,600", (1, 2)), "first_layer", "test_ppl")
 
 
 def test_chosen_columns_replay_the_rule():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2Model
 
 from lib.base.pretrained import BaseUnavailable
-from lib.context import agreement_run, block_run, features, language_run, ultrachat
+from lib.context import agreement_run, block_run, features, language_run, sources, ultrachat
 from lib.context.agreement_run import AgreementRun, run_agreement
 from lib.context.block_run import BlockRun, run_phase_one, trained_block
 from lib.context.collection_clock import CollectionClock, run_clock
@@ -291,6 +291,15 @@ def test_the_clock_times_every_way_of_one_block(tmp_path):
     assert all(row["collect_seconds"] > 0 for row in found)
     with pytest.raises(ValueError, match="at least one"):
         CollectionClock(choice(), (), ())
+
+
+def test_the_clock_walks_the_sequential_way_token_by_token(tmp_path, monkeypatch):
+    """Also where a text is long enough for lanes, which ``exact`` would take unseen."""
+    walked, real = [], sources.steps
+    monkeypatch.setattr(sources, "steps", lambda block, x: walked.append(len(x)) or real(block, x))
+    monkeypatch.setattr(sources, "exact", lambda *given, **least: pytest.fail("lanes were tried"))
+    run_clock(CollectionClock(choice(), (SOURCES["trained"],), ("sequential",)), 0, place(tmp_path))
+    assert set(walked) == {300}
 
 
 def test_unigram_row_is_a_perplexity():

@@ -174,8 +174,9 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     """Perplexity over training tokens on log axes: all seeds, and fitted laws as lines.
 
     `series` maps a label to rows with tokens and ppl; `laws` a label to (name, PowerLaw, exponent):
-    the law through all runs, which is drawn, and the exponent that is told, a mean over seeds.
-    Series stand a little beside each other, so that equal values stay visible.
+    the law through all runs, which is drawn, and the exponent that is told, a mean over seeds. A
+    label without laws has its marks only. Series stand a little beside each other, so that equal
+    values stay visible.
     """
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     colours, drawn = methods.colours(list(series)), {}
@@ -191,7 +192,8 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
             axes.plot(grid, law.predict(grid), ls=line, color=colours[label], lw=1.2)
             drawn[name] = line
         found = ", ".join(f"{mean:.2f} ({name})" for name, _, mean in fits).replace("-", "−")
-        axes.plot([], [], linestyle="-", ms=5, label=f"{label}: exponent {found}", **look)
+        told = f"{label}: exponent {found}" if fits else f"{label}: no law before every size is run"
+        axes.plot([], [], linestyle="-" if fits else "", ms=5, label=told, **look)
     style.plain_log(axes, "x")
     style.plain_log(axes, "y")
     places = sorted({tokens for own in series.values() for tokens in own["tokens"]})
@@ -201,9 +203,10 @@ def power_laws(series: Mapping[str, pd.DataFrame], laws: Mapping[str, list], tit
     axes.set_title(title)
     words = dict(zip(style.LINES, style.LINE_NAMES, strict=True))
     lines = "; ".join(f"{words[line]}: law, {name}" for name, line in drawn.items())
-    note = f"mark: one random seed; {lines}\nlines go through all runs; exponents: means over seeds"
+    note = "mark: one random seed"
+    if drawn:
+        note += f"; {lines}\nlines go through all runs; exponents: means over seeds"
     style.legend(figure, axes, note, 1)
-    alternative.say(
-        figure, f"Exponents, means over seeds: {'; '.join(axes.get_legend_handles_labels()[1])}."
-    )
+    names = "; ".join(axes.get_legend_handles_labels()[1])
+    alternative.say(figure, f"Exponents, means over seeds: {names}." if drawn else f"{names}.")
     return figure

@@ -53,7 +53,7 @@ class Language:
     """Contexts and a Phase 2.
 
     ``contexts`` gives None where the parameters do not ask for the row. ``data`` changes fields of
-    StreamChoice; ``seeds`` limits the random seeds.
+    StreamChoice; ``seeds`` limits the random seeds; ``turn`` as in Run.
     """
 
     label: str
@@ -61,6 +61,7 @@ class Language:
     factors: Mapping[str, Any] = field(default_factory=dict)
     data: Callable[[ContextParameters], dict[str, Any] | None] = lambda parameters: {}
     seeds: Callable[[ContextParameters], int] = lambda parameters: parameters.seeds
+    turn: int = 0
 
     def runs(self, parameters: ContextParameters, text: ContextText) -> Iterator[Run]:
         changes = self.data(parameters)
@@ -72,7 +73,7 @@ class Language:
             return
         config = LanguageRun(data, source, parameters.phase_two())
         for seed in range(self.seeds(parameters)):
-            yield Run(run_language, config, seed)
+            yield Run(run_language, config, seed, turn=self.turn)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ def by_seed(results: Results, variant: str, metric: str) -> pd.Series:
     if "status" in rows and (rows["status"] == DIVERGED).any():
         count = int((rows["status"] == DIVERGED).sum())
         raise Absent(f"variant {variant!r} diverged in {count} of {len(rows)} seeds")
+    if rows.empty:  # before its first run a table need not have its columns
+        raise Absent(f"variant {variant!r} has no {metric}")
     values = filled(rows[metric], f"variant {variant!r} has no {metric}").astype(float)
     results.used.update(rows["run_id"])
     return values

@@ -282,6 +282,15 @@ def load_set(folder: Path) -> Results:
         return Results(slug, _read(folder, slug), folder, about["outstanding"])
 
 
+def parameters(results: Results) -> dict[str, Any]:
+    """With what values of its parameters a set was run here; {} for tables without a folder."""
+    folder = results.folder
+    if folder is None:
+        return {}
+    with files.shared(folder.parent / f"{folder.name}.lock"):
+        return _about(folder)["parameters"]
+
+
 def all_sets() -> list[dict[str, Any]]:
     """What every set that was run here is: its ``set.json``, with its folder."""
     found = []

@@ -396,4 +396,5 @@ E16 = Experiment(
     claims=CLAIMS,
     beside=BESIDE,
     remarks=REMARKS,
+    shares={"18_scaling": ("layout", "contexts", "size_place", "k")},  # its controls at our size
 )

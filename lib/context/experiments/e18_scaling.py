@@ -1,5 +1,6 @@
 """Experiment 18: how does perplexity fall with training tokens; did early stopping distort it?"""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,8 +49,9 @@ SCHEDULES = {
     "equal budget of updates, best epoch": column(EQUAL, 0, "test_ppl"),
     "equal updates, last one": last_column(EQUAL, "test_ppl"),
 }
-MOST_SIZES = 6
+LEAST_SIZES, MOST_SIZES = 3, 6
 MOST_WINDOWS = 6
+ROUNDING = 1e-5  # of a number in a table: two epochs may stand there as equal
 
 
 class Exp18(ContextParameters):
@@ -113,7 +115,7 @@ class Exp18(ContextParameters):
         first gives more than one batch."""
         super().check()
         sizes = self.numbers("text_sizes")
-        if not 3 <= len(sizes) <= MOST_SIZES or any(a >= b for a, b in pairwise(sizes)):
+        if not LEAST_SIZES <= len(sizes) <= MOST_SIZES or any(a >= b for a, b in pairwise(sizes)):
             raise ParameterError(
                 f"parameter 'text_sizes' is {self.text_sizes!r}; allowed: three to {MOST_SIZES} "
                 "whole numbers that strictly rise, since a law with a floor has three parameters."
@@ -202,7 +204,8 @@ class Scaling:
 
 
 def _control(label: str, sources: Sources, place: int, layout: str, contexts: str, k=None):
-    """A control at one size: the fixed batch alone, stopped by ``patience``."""
+    """A control at one size: the fixed batch alone, stopped by ``patience``. All of them come
+    after the main rows of every seed, which the report's claims stand on."""
 
     def data(parameters: Exp18) -> dict[str, Any] | None:
         asked = parameters.size_at(place)
@@ -212,7 +215,7 @@ def _control(label: str, sources: Sources, place: int, layout: str, contexts: st
         return min(parameters.controls, parameters.seeds_at(place))
 
     factors = {"layout": layout, "contexts": contexts, "size_place": place, "k": k}
-    return Language(f"{label}, size {place}", sources, factors, data, seeds)
+    return Language(f"{label}, size {place}", sources, factors, data, seeds, turn=1)
 
 
 PLACES = range(1, MOST_SIZES + 1)
@@ -254,23 +257,48 @@ def main_rows(results: Results, layout: str) -> pd.DataFrame:
     return frame[(frame["layout"] == layout) & (frame["contexts"] == "phase 1")]
 
 
+def sizes_asked(results: Results) -> int:
+    """How many sizes of text the parameters of these results (of one text and size) ask for.
+
+    Tables are published part by part: that a size is absent is not seen in them. A custom size's
+    parameters lie beside its tables; without a folder, what is there counts as all.
+    """
+    size = results.sizes[0]
+    if size in Exp18.sizes():
+        return len(Exp18.at(size).numbers("text_sizes"))
+    if given := store.parameters(results):
+        return len(given["text_sizes"].split(","))
+    return max(LEAST_SIZES, int(results()["size_place"].max()))
+
+
 def grid(results: Results, layout: str, metric: str, whole_range: bool = True) -> pd.DataFrame:
     """Values of a metric, seeds x training tokens, without gaps.
 
-    ``whole_range``: the seeds that have every size; else the sizes that every seed has. Raises
-    Absent when the layout has no value, ValueError when only some of its runs have one.
+    ``whole_range``: the seeds that have every size asked for; else the sizes that every seed has.
+    Raises Absent when the layout has no value, when no seed has every size, and for fewer than
+    three sizes in common; ValueError when only some of its runs have a value.
     """
-    own = main_rows(results, layout)
-    filled(own[metric], f"{LAYOUTS[layout]} has no {metric}")
-    results.used.update(own["run_id"])
+    own, label = main_rows(results, layout), LAYOUTS[layout]
+    if own.empty:  # before its first run a table need not have its columns
+        raise store.Absent(f"{label} has no {metric}")
+    filled(own[metric], f"{label} has no {metric}")
     wide = own.pivot(index="seed", columns="tokens", values=metric).astype(float)
-    return wide.dropna(axis="index" if whole_range else "columns")
+    wide = wide.dropna(axis="index" if whole_range else "columns")
+    asked = sizes_asked(results) if whole_range else LEAST_SIZES
+    if wide.empty or len(wide.columns) < asked:
+        lack = f"no seed of {label} has all {asked} sizes of text"
+        few = f"the seeds of {label} have fewer than {asked} sizes of text in common"
+        raise store.Absent(lack if whole_range else few)
+    results.used.update(own["run_id"])
+    return wide
 
 
 def laws(results: Results, layout: str, metric: str) -> dict[str, PowerLaw]:
-    """Fits through all runs at once, without and with a floor."""
+    """Fits through all runs at once, without and with a floor. Raises Absent below three sizes."""
     own = main_rows(results, layout)
     tokens, values = own["tokens"].to_numpy(float), own[metric].to_numpy(float)
+    if len(set(tokens)) < LEAST_SIZES:
+        raise store.Absent(f"{LAYOUTS[layout]} has fewer than {LEAST_SIZES} sizes of text")
     return {"no floor": fit_power_law(tokens, values), "floor": fit_with_floor(tokens, values)}
 
 
@@ -280,7 +308,10 @@ def reported_ppl() -> list[float]:
 
 
 def scaling_table(results: Results) -> pd.DataFrame:
-    """Exponent by layout and schedule with interval over seeds, and the report's own fit."""
+    """Exponent by layout and schedule with interval over seeds, and the report's own fit.
+
+    Schedules without enough sizes to be fitted are left out.
+    """
     results, rows, ppl = tables.one(results.sound()), {}, reported_ppl()
     low, high = residual_interval(REPORT_TOKENS, ppl)
     law, floored = fit_power_law(REPORT_TOKENS, ppl), fit_with_floor(REPORT_TOKENS, ppl)
@@ -289,13 +320,8 @@ def scaling_table(results: Results) -> pd.DataFrame:
     )
     for layout, label in LAYOUTS.items():
         for name, metric in SCHEDULES.items():
-            try:
-                whole_range = grid(results, layout, metric)
-                common = grid(results, layout, metric, whole_range=False)
-            except (store.Absent, KeyError):  # a recipe of the report's layout only
-                continue
-            both = laws(results, layout, metric)
-            for found in (whole_range,) if common.equals(whole_range) else (whole_range, common):
+            for found in _grids(results, layout, metric):
+                both = laws(results, layout, metric)
                 sizes = f"{len(found.columns)} sizes"
                 rows[f"{label}: {name}, {sizes}"] = _row(
                     _over_seeds(found, fit_power_law),
@@ -307,18 +333,28 @@ def scaling_table(results: Results) -> pd.DataFrame:
     return tables.captioned(pd.DataFrame(rows).T.rename_axis("layout: schedule"), results())
 
 
+def _grids(results: Results, layout: str, metric: str) -> list[pd.DataFrame]:
+    """The grids of a schedule that can be fitted: of the whole range and of what is common, one of
+    them where they are equal."""
+    found: list[pd.DataFrame] = []
+    for whole_range in (True, False):
+        try:
+            wide = grid(results, layout, metric, whole_range)
+        except KeyError:  # Absent, or a recipe of the report's layout only
+            continue
+        if not any(wide.equals(other) for other in found):
+            found.append(wide)
+    return found
+
+
 def _over_seeds(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> str:
     """Mean [95 % interval] of the exponents that ``fit`` finds seed by seed."""
-    if not (values := seed_exponents(wide, fit)):
-        return ""
-    found = interval(values)
+    found = interval(seed_exponents(wide, fit))
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def seed_exponents(wide: pd.DataFrame, fit: Callable[..., PowerLaw]) -> list[float]:
-    """The exponent that ``fit`` finds for each seed; none for fewer than three sizes."""
-    if len(wide.columns) < 3:
-        return []
+    """The exponent that ``fit`` finds for each seed."""
     return [fit(list(wide.columns), row).alpha for row in wide.to_numpy()]
 
 
@@ -368,31 +404,42 @@ def controls_table(results: Results) -> pd.DataFrame:
 def draw_laws(results: Results) -> Figure:
     """Both layouts under the fixed schedule, with the fits without and with a floor.
 
-    Exponents are those of the table: means over random seeds where every size has been run.
+    Exponents are those of the table: means over random seeds where every size has been run. A
+    layout that no seed has at every size is drawn without a fit. Raises Absent where there is no
+    run of either.
     """
     results = tables.one(results)
     series, fits = {}, {}
     by = {"no floor": fit_power_law, "floor": fit_with_floor}
     for layout, label in LAYOUTS.items():
         rows = main_rows(results, layout)
+        if rows.empty:
+            continue
         series[label] = pd.DataFrame({"tokens": rows["tokens"], "ppl": rows["test_ppl"]})
-        wide = grid(results, layout, "test_ppl")
-        fits[label] = []
-        for name, law in laws(results, layout, "test_ppl").items():
-            values = seed_exponents(wide, by[name])
-            fits[label].append((name, law, float(np.mean(values)) if values else law.alpha))
+        try:
+            wide = grid(results, layout, "test_ppl")
+        except store.Absent:
+            continue
+        fits[label] = [
+            (name, law, float(np.mean(seed_exponents(wide, by[name]))))
+            for name, law in laws(results, layout, "test_ppl").items()
+        ]
+    if not series:
+        raise store.Absent("no run after Phase 1 has ended")
     title = f"Test perplexity over training tokens ({tables.corpora(results())})"
     return contexts.power_laws(series, fits, title)
 
 
 def draw_schedules(results: Results) -> Figure:
-    """Exponents of the report's layout under every schedule, seed by seed, beside the report's."""
+    """Exponents of the report's layout under every schedule, seed by seed, beside the report's.
+
+    Of the seeds that have every size: a schedule that none has is left out.
+    """
     results = tables.one(results)
     found = {}
     for name, metric in SCHEDULES.items():
-        wide = grid(results, "first_layer", metric)
-        if len(wide) and len(wide.columns) > 2:
-            found[name] = [fit_power_law(wide.columns, row).alpha for row in wide.to_numpy()]
+        with contextlib.suppress(store.Absent):
+            found[name] = seed_exponents(grid(results, "first_layer", metric), fit_power_law)
     ppl = reported_ppl()
     alpha = fit_power_law(REPORT_TOKENS, ppl).alpha
     reported = (alpha, *residual_interval(REPORT_TOKENS, ppl))
@@ -410,9 +457,9 @@ def check_replay(results: Results) -> None:
     """Raises CheckFailed unless every reported number is found again in the curves.
 
     For every recipe and stopping rule: the epoch lies where the rule still runs, no epoch before
-    its end has a lower validation perplexity, and the test perplexity is of that epoch. For the
-    equal budget also: the last columns are those of the last epoch, and of equally many updates at
-    every number of training tokens.
+    its end has a lower validation perplexity, so that test did not choose it, and both reported
+    perplexities are of that epoch. For the equal budget also: the last columns are those of the
+    last epoch, and of equally many updates at every number of training tokens.
     """
     for corpus, size in results()[["corpus", "size"]].drop_duplicates().itertuples(index=False):
         updates = _check_replay(results.on(corpus, size))
@@ -436,8 +483,14 @@ def _check_replay(results: Results) -> set[int]:
             epoch = int(row[column(name, patience, "epoch")])
             if epoch > end:
                 raise CheckFailed(f"{where}, patience {patience}: epoch {epoch} is after {end}")
-            best = {"val_ppl": own["val_ppl"].loc[:end].min(), "test_ppl": own["test_ppl"][epoch]}
-            _compare(row, {column(name, patience, key): x for key, x in best.items()}, where)
+            valid = own["val_ppl"].loc[:end]
+            if valid[epoch] > valid.min() * (1 + ROUNDING):
+                raise CheckFailed(
+                    f"{where}, patience {patience}: epoch {epoch} has a valid perplexity of "
+                    f"{valid[epoch]:.6g}, epoch {valid.idxmin()} the lower {valid.min():.6g}"
+                )
+            metrics = ("val_ppl", "test_ppl")
+            _compare(row, {column(name, patience, key): own[key][epoch] for key in metrics}, where)
         if name == EQUAL:
             last = own.iloc[-1]
             metrics = ("test_ppl", "val_ppl", "updates")
@@ -650,4 +703,5 @@ E18 = Experiment(
     claims=CLAIMS,
     beside=BESIDE,
     remarks=REMARKS,
+    shares={"16_token_input": ("layout", "contexts", "k")},  # controls at its number of tokens
 )
