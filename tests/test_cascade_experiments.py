@@ -230,6 +230,22 @@ def test_the_plan_leaves_out_what_is_finished_and_puts_the_decisive_first(result
     assert 0 < deeper["hours"].sum() < rows["hours"].sum(), "two stages of three are finished"
 
 
+def test_the_plan_counts_a_stages_own_tokens_and_no_way_twice():
+    counts = {"train": 10, "valid": 3, "test": 5}
+    cascade = replace(configs(E14, "tiny")["ratio_06"].cascade, train_tokens=0)
+    cascade = replace(cascade, dataset=replace(cascade.dataset, counts=tuple(counts.items())))
+
+    def windows(number: int = 1, **changes) -> float:
+        own = replace(cascade, **changes)
+        seconds = cost_plan.cascade_seconds(own, number, lambda kind: Rate(0.0, 0.0, 1.0))
+        return seconds / (128 * 0.6**number)
+
+    assert windows() == pytest.approx(10 + 3 * (1 + 1 + 2) + 5 * 4)
+    assert windows(3) == pytest.approx(windows()), "stages before it are not run again"
+    assert windows(weights="best") == pytest.approx(10 + 3 * (1 + 2) + 5 * 2)
+    assert windows(selection="random") == pytest.approx(10 + 3 * (1 + 1 + 1) + 5 * 2)
+
+
 def test_the_calibration_times_every_kind_of_stage(base):
     measure = cost_plan.calibration(base)
     for kind in (

@@ -26,6 +26,7 @@ from lib.cascade.single_token import BlockAdamW
 from lib.cascade.stage import new_stage, parameter_count
 from lib.cascade.stage_run import StageRun, chosen_packs, run_stage
 from lib.runs.task import Place
+from lib.runs.tensors import load_tensors
 from lib.text.corpus import CorpusUnavailable
 from lib.training.loop import Training
 
@@ -270,6 +271,77 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
     assert timeless(again.tables["stages"]) == timeless(whole.tables["stages"])
     assert timeless(again.tables["curve"]) == timeless(whole.tables["curve"])
     assert again.row == whole.row
+
+
+def left_by(config: CascadeRun, folder) -> tuple[list, list]:
+    """The records of a cascade and of its stages without times, and the tensors of the stages."""
+    (folder / "run").mkdir(parents=True)
+    place = Place(folder / "run")
+    whole = run_cascade(config, 0, place)
+    stages = [CascadeStage(config.cascade, number) for number in range(1, config.stages + 1)]
+    places = [place.need(run_cascade_stage, stage, 0) for stage in stages]
+    records = [timeless([whole.row]), *map(timeless, whole.tables.values())]
+    for there in places:
+        record = there.record()
+        records += [timeless([record["row"]]), *map(timeless, record["tables"].values())]
+    return records, [load_tensors(there.folder / cascade_stage.STAGE) for there in places]
+
+
+@pytest.mark.parametrize("selection", ["hard", "random"])
+def test_a_process_goes_on_from_what_it_holds_as_from_files(
+    cascade, selection, tmp_path, monkeypatch
+):
+    config = CascadeRun(replace(cascade, selection=selection), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(cascade_stage, "load_stage", None)  # no stage is read again
+        records, tensors = left_by(config, tmp_path / "held")
+    assert len(cascade_stage._LEFT) == 1, "of one stage alone"
+    real, starts = cascade_stage.reached_before, []
+
+    def restarted(*given):
+        starts.append(len(cascade_stage._LEFT))
+        cascade_stage._LEFT.clear()
+        return real(*given)
+
+    monkeypatch.setattr(cascade_stage, "reached_before", restarted)
+    others, files = left_by(config, tmp_path / "read")
+    assert sum(starts) == 3, "each stage was held, and forgotten here"
+    assert records == others
+    for (own, about), (other, said) in zip(tensors, files, strict=True):
+        assert about == said and own.keys() == other.keys()
+        assert all(torch.equal(own[name], other[name]) for name in own)
+
+
+def test_what_is_held_is_of_that_very_run(cascade, tmp_path):
+    config = CascadeRun(cascade, 2)
+    alone, _ = left_by(config, tmp_path / "alone")
+    for number, seed in ((1, 0), (1, 1), (2, 0)):  # another seed's stage between the two
+        stage, folder = CascadeStage(cascade, number), tmp_path / "mixed" / "run"
+        Place(folder).need(run_cascade_stage, stage, seed)
+    mixed, _ = left_by(config, tmp_path / "mixed")
+    assert mixed == alone
+
+
+@pytest.mark.parametrize(
+    ("weights", "selection", "passes"),
+    [("last", "hard", 7), ("best", "hard", 4), ("last", "random", 4), ("best", "random", 2)],
+)
+def test_no_way_is_scored_twice_by_the_same_weights(
+    cascade, weights, selection, passes, place, monkeypatch
+):
+    counted, real = [], cascade_stage.stage_scores
+    monkeypatch.setattr(
+        cascade_stage, "stage_scores", lambda *given: counted.append(1) or real(*given)
+    )
+    own = replace(cascade, weights=weights, selection=selection)
+    outcome = run_cascade_stage(CascadeStage(own, 1), 0, place)
+    assert len(counted) == len(outcome.tables["curve"]) + passes
+    _, held, _ = cascade_stage.load_stage(own, own.dataset.open(), place)
+    assert selection == "hard" or all(
+        torch.equal(value, held[f"{part}_served"][name])
+        for part in ("valid", "test")
+        for name, value in held[part].items()
+    )
 
 
 def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):

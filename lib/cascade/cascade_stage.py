@@ -11,12 +11,15 @@ further from their input than others, so the second way may reach it with far fe
 
 What a finished stage leaves is ``stage.safetensors``: its weights, and for every part which tokens
 reached it, what they cost there and the values that decide who goes on. The states that it hands
-on are made again from the weights: they would be 240 MB a stage.
+on would be 240 MB a stage: the process that trained it keeps them for the next one, any other makes
+them again from the weights, with the same bits.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +49,9 @@ SELECTIONS = ("hard", "random")
 WEIGHTS = ("last", "best")
 SERVED = "_served"  # ends the name of a part whose tokens are deferred by the thresholds of train
 WAYS = (*PARTS, f"valid{SERVED}", f"test{SERVED}")
+# What the stage that this process trained last leaves of every part, by the folder of its run,
+# which names the run's key and device. Whoever goes on takes it out: it is changed in place.
+_LEFT: dict[Path, dict[str, Reached]] = {}
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,7 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
     cascade = config.cascade
     data = cascade.dataset.open(place.device)
     parts = reached_before(config, seed, place)
+    _LEFT.clear()  # what another cascade left is waited for no longer
     chosen, threshold = deferred(config, parts, seed)
     if not enough(chosen, cascade, data):
         raise TooFewTokens(
@@ -163,9 +170,16 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         path=place.folder / "checkpoint.safetensors",
         identity=f"{seed} {cascade.dataset.sha256} {config.number}",
     )
-    best = _of_weights(score, parts, "best")
+    once = functools.cache(score)  # of the weights at hand
+
+    def scored(name: str) -> tuple[dict[str, Tensor], Tensor]:
+        # random tokens have one way only
+        return once(name.removesuffix(SERVED) if cascade.selection == "random" else name)
+
+    best = _of_weights(scored, parts, "best")
     if cascade.weights == "last":
         stage.load_state_dict(fit.last)
+        once.cache_clear()
     kept: dict[str, Tensor] = {f"weights/{n}": v for n, v in stage.state_dict().items()}
     scores = {}
     for name, part in parts.items():
@@ -173,7 +187,7 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
             position, outputs = stage_outputs(stage, part.states, _pieces(cascade, part))
             held = {"position": position}  # nobody asks what train costs
         else:
-            scores[name], outputs = score(name)
+            scores[name], outputs = scored(name)
             held = {key: scores[name][key] for key in ("position", "loss", "correct")}
         before = part.states[held["position"]]
         held["values"] = torch.cosine_similarity(before, outputs, dim=-1)
@@ -198,6 +212,8 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         "further": enough(further, cascade, data),
     }
     save_tensors(place.folder / STAGE, kept, {"threshold": threshold})
+    if row["further"]:
+        _LEFT[place.folder] = parts
     curve = [{"stage": config.number, **row} for row in fit.curve]
     return Outcome(row, {"stages": [line], "curve": curve})
 
@@ -227,6 +243,8 @@ def reached_before(config: CascadeStage, seed: int, place: Place) -> dict[str, R
     if before is None:
         return start(config.cascade, data)
     there = place.need(run_cascade_stage, before, seed, STAGE)
+    if there.folder in _LEFT:
+        return _LEFT.pop(there.folder)
     parts = reached_before(before, seed, place)
     stage, held, _ = load_stage(config.cascade, data, there)
     for name, part in parts.items():

@@ -169,8 +169,11 @@ def cascade_seconds(cascade: Cascade, number: int, measure: Calibration) -> floa
         sequences, updates = training.batch_size, tokens / training.batch_size
     epochs = min(training.epochs, EXPECTED_EPOCHS)
     read = 1.0 if full else reached
-    scored = (counts["valid"] * (epochs + 2) + 2 * counts["test"]) * LENGTH * read
-    scored += counts["train"] * LENGTH * read * number  # its own outputs, and those before it
+    # held-out tokens by one way or two, by the best weights and, where these answer, the last
+    ways, again = (1 if cascade.selection == "random" else 2), cascade.weights == "last"
+    looks = {"valid": epochs + training.validate_first + again + ways, "test": ways * (1 + again)}
+    scored = sum(times * counts[part] for part, times in looks.items()) + counts["train"]
+    scored *= LENGTH * read
     return epochs * updates * rate.update(sequences) + scored * rate.scored
 
 
