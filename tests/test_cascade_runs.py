@@ -225,6 +225,24 @@ def test_a_zero_initialised_cascade_that_learns_nothing_is_the_base(cascade, pla
             assert line["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"], rel=1e-5)
 
 
+def test_no_stage_follows_one_that_kept_its_start(cascade, place):
+    training = replace(cascade.training, weight_decay=0.0, validate_first=True)
+    goes = replace(cascade, head="shared", start="identity", weights="best", training=training)
+    for rate, stages in ((1e-30, 1), (1e-2, 3)):
+        on = replace(goes, training=replace(training, learning_rate=rate))
+        whole = run_cascade(CascadeRun(on, 3), 0, place)
+        config = CascadeRun(replace(on, ends_untrained=True), 3)
+        ended = run_served(ServedRun(config, 2), 0, place)
+        lines = ended.tables["stages"]
+        assert ended.row["stages"] == stages == len(lines) - 1 == len(ended.tables["served"]) - 1
+        assert timeless(lines) == timeless(whole.tables["stages"][: stages + 1])
+        assert all((line["best_epoch"] > 0) == (rate > 1e-3) for line in lines[1:])
+    chosen = [line["train_hard"] for line in whole.tables["stages"]]
+    assert [n / chosen[0] for n in chosen] == pytest.approx([1, 0.6, 0.36, 0.216], abs=2e-3)
+    with pytest.raises(ValueError, match="weights 'last', which were trained; allowed: best"):
+        replace(cascade, ends_untrained=True)
+
+
 def test_best_and_last_weights_are_both_scored(cascade, place):
     hot = replace(cascade.training, learning_rate=0.1, epochs=6, patience=6)
     rows = {}

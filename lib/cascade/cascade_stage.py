@@ -9,6 +9,10 @@ own. ``valid_served`` and ``test_served`` are deferred by the thresholds of trai
 is served does: they say what becomes of all tokens. A stage maps the tokens that it was trained on
 further from their input than others, so the second way may reach it with far fewer than the ratio.
 
+A stage that starts as the base and whose best weights are the untrained ones repeats its input. The
+cosines of its inputs and outputs are then 1 up to rounding, which alone would choose the tokens of
+the next stage, and far fewer than the ratio. ``ends_untrained`` ends the cascade there.
+
 What a finished stage leaves is ``stage.safetensors``: its weights, and for every part which tokens
 reached it, what they cost there and the values that decide who goes on. The states that it hands
 on would be 240 MB a stage: the process that trained it keeps them for the next one, any other makes
@@ -61,6 +65,7 @@ class Cascade:
     ``hard_ratio`` of the tokens that reached a model are deferred to the next one: those of lowest
     ``criterion`` (cosine between input and output from stage 2 on), or ``random`` ones.
     ``weights``: those of the last epoch answer and hand on (R1), or those of the best validation.
+    ``ends_untrained``: no stage follows one whose best weights are those that it started with.
     A batch of ``training`` is of packs, or of tokens where they stand alone; a stage in full
     context takes as many windows as hold so many tokens.
     """
@@ -76,12 +81,17 @@ class Cascade:
     train_tokens: int = 0
     selection: str = "hard"
     weights: str = "last"
+    ends_untrained: bool = False
 
     def __post_init__(self):
         if self.selection not in SELECTIONS or self.weights not in WEIGHTS:
             raise ValueError(
                 f"selection {self.selection!r} / weights {self.weights!r}: allowed are "
                 f"{SELECTIONS} and {WEIGHTS}"
+            )
+        if self.ends_untrained and self.weights != "best":
+            raise ValueError(
+                f"ends_untrained with weights {self.weights!r}, which were trained; allowed: best"
             )
 
 
@@ -133,8 +143,8 @@ class TooFewTokens(ValueError):
 def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
     """Train one stage, the stages before it first. Tables: one line ``stages``, and ``curve``.
 
-    The row says whether enough tokens are left for a ``further`` stage. Raises TooFewTokens if the
-    rule leaves none for this one.
+    The row says whether a ``further`` stage may follow: enough tokens are left, and the cascade
+    does not end here. Raises TooFewTokens if the rule leaves none for this one.
     """
     cascade = config.cascade
     data = cascade.dataset.open(place.device)
@@ -194,7 +204,8 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         part.take(held, outputs)
         kept |= {f"{name}/{key}": value for key, value in held.items()}
         kept[f"{name}/first"] = part.first
-    further, _ = deferred(replace(config, number=config.number + 1), parts, seed)
+    left, _ = deferred(replace(config, number=config.number + 1), parts, seed)
+    ends = cascade.ends_untrained and fit.best_epoch == 0
     line = (
         _line(config.number, threshold, parts, scores, data)
         | best
@@ -209,7 +220,7 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         "params": parameter_count(stage),
         "val_ppl": line["val_ppl"],
         "threshold": threshold,
-        "further": enough(further, cascade, data),
+        "further": not ends and enough(left, cascade, data),
     }
     save_tensors(place.folder / STAGE, kept, {"threshold": threshold})
     if row["further"]:

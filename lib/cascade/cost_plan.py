@@ -184,18 +184,21 @@ def left_seconds(function: Callable, config: Any, seed: int, measure: Calibratio
     if isinstance(config, StageRun):
         return stage_seconds(config, measure)
     if isinstance(config, CascadeRun):
-        numbers = range(1, config.stages + 1)
-        return sum(
-            cascade_seconds(config.cascade, number, measure)
-            for number in numbers
-            if not _finished(run_cascade_stage, CascadeStage(config.cascade, number), seed)
-        )
+        seconds = 0.0
+        for number in range(1, config.stages + 1):
+            stage = CascadeStage(config.cascade, number)
+            record = _finished(run_cascade_stage, stage, seed)
+            if record and not record["row"]["further"]:
+                break  # the cascade has ended
+            seconds += 0.0 if record else cascade_seconds(config.cascade, number, measure)
+        return seconds
     return 0.0
 
 
-def _finished(function: Callable, config: Any, seed: int) -> bool:
+def _finished(function: Callable, config: Any, seed: int) -> dict[str, Any] | None:
+    """The record of a run, or None."""
     key = run_key(function, config, seed, choose("auto").type)
-    return finished(places.runs_folder() / key) is not None
+    return finished(places.runs_folder() / key)
 
 
 def plan(
