@@ -26,6 +26,7 @@ from lib.cascade.single_token import BlockAdamW
 from lib.cascade.stage import new_stage, parameter_count
 from lib.cascade.stage_run import StageRun, chosen_packs, run_stage
 from lib.runs.task import Place
+from lib.runs.tensors import load_tensors
 from lib.text.corpus import CorpusUnavailable
 from lib.training.loop import Training
 
@@ -224,6 +225,24 @@ def test_a_zero_initialised_cascade_that_learns_nothing_is_the_base(cascade, pla
             assert line["all_ppl"] == pytest.approx(outcome.row["base_all_ppl"], rel=1e-5)
 
 
+def test_no_stage_follows_one_that_kept_its_start(cascade, place):
+    training = replace(cascade.training, weight_decay=0.0, validate_first=True)
+    goes = replace(cascade, head="shared", start="identity", weights="best", training=training)
+    for rate, stages in ((1e-30, 1), (1e-2, 3)):
+        on = replace(goes, training=replace(training, learning_rate=rate))
+        whole = run_cascade(CascadeRun(on, 3), 0, place)
+        config = CascadeRun(replace(on, ends_untrained=True), 3)
+        ended = run_served(ServedRun(config, 2), 0, place)
+        lines = ended.tables["stages"]
+        assert ended.row["stages"] == stages == len(lines) - 1 == len(ended.tables["served"]) - 1
+        assert timeless(lines) == timeless(whole.tables["stages"][: stages + 1])
+        assert all((line["best_epoch"] > 0) == (rate > 1e-3) for line in lines[1:])
+    chosen = [line["train_hard"] for line in whole.tables["stages"]]
+    assert [n / chosen[0] for n in chosen] == pytest.approx([1, 0.6, 0.36, 0.216], abs=2e-3)
+    with pytest.raises(ValueError, match="weights 'last', which were trained; allowed: best"):
+        replace(cascade, ends_untrained=True)
+
+
 def test_best_and_last_weights_are_both_scored(cascade, place):
     hot = replace(cascade.training, learning_rate=0.1, epochs=6, patience=6)
     rows = {}
@@ -270,6 +289,77 @@ def test_a_cascade_killed_inside_stage_three_goes_on_inside_it(cascade, tmp_path
     assert timeless(again.tables["stages"]) == timeless(whole.tables["stages"])
     assert timeless(again.tables["curve"]) == timeless(whole.tables["curve"])
     assert again.row == whole.row
+
+
+def left_by(config: CascadeRun, folder) -> tuple[list, list]:
+    """The records of a cascade and of its stages without times, and the tensors of the stages."""
+    (folder / "run").mkdir(parents=True)
+    place = Place(folder / "run")
+    whole = run_cascade(config, 0, place)
+    stages = [CascadeStage(config.cascade, number) for number in range(1, config.stages + 1)]
+    places = [place.need(run_cascade_stage, stage, 0) for stage in stages]
+    records = [timeless([whole.row]), *map(timeless, whole.tables.values())]
+    for there in places:
+        record = there.record()
+        records += [timeless([record["row"]]), *map(timeless, record["tables"].values())]
+    return records, [load_tensors(there.folder / cascade_stage.STAGE) for there in places]
+
+
+@pytest.mark.parametrize("selection", ["hard", "random"])
+def test_a_process_goes_on_from_what_it_holds_as_from_files(
+    cascade, selection, tmp_path, monkeypatch
+):
+    config = CascadeRun(replace(cascade, selection=selection), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(cascade_stage, "load_stage", None)  # no stage is read again
+        records, tensors = left_by(config, tmp_path / "held")
+    assert len(cascade_stage._LEFT) == 1, "of one stage alone"
+    real, starts = cascade_stage.reached_before, []
+
+    def restarted(*given):
+        starts.append(len(cascade_stage._LEFT))
+        cascade_stage._LEFT.clear()
+        return real(*given)
+
+    monkeypatch.setattr(cascade_stage, "reached_before", restarted)
+    others, files = left_by(config, tmp_path / "read")
+    assert sum(starts) == 3, "each stage was held, and forgotten here"
+    assert records == others
+    for (own, about), (other, said) in zip(tensors, files, strict=True):
+        assert about == said and own.keys() == other.keys()
+        assert all(torch.equal(own[name], other[name]) for name in own)
+
+
+def test_what_is_held_is_of_that_very_run(cascade, tmp_path):
+    config = CascadeRun(cascade, 2)
+    alone, _ = left_by(config, tmp_path / "alone")
+    for number, seed in ((1, 0), (1, 1), (2, 0)):  # another seed's stage between the two
+        stage, folder = CascadeStage(cascade, number), tmp_path / "mixed" / "run"
+        Place(folder).need(run_cascade_stage, stage, seed)
+    mixed, _ = left_by(config, tmp_path / "mixed")
+    assert mixed == alone
+
+
+@pytest.mark.parametrize(
+    ("weights", "selection", "passes"),
+    [("last", "hard", 7), ("best", "hard", 4), ("last", "random", 4), ("best", "random", 2)],
+)
+def test_no_way_is_scored_twice_by_the_same_weights(
+    cascade, weights, selection, passes, place, monkeypatch
+):
+    counted, real = [], cascade_stage.stage_scores
+    monkeypatch.setattr(
+        cascade_stage, "stage_scores", lambda *given: counted.append(1) or real(*given)
+    )
+    own = replace(cascade, weights=weights, selection=selection)
+    outcome = run_cascade_stage(CascadeStage(own, 1), 0, place)
+    assert len(counted) == len(outcome.tables["curve"]) + passes
+    _, held, _ = cascade_stage.load_stage(own, own.dataset.open(), place)
+    assert selection == "hard" or all(
+        torch.equal(value, held[f"{part}_served"][name])
+        for part in ("valid", "test")
+        for name, value in held[part].items()
+    )
 
 
 def test_more_stages_use_those_that_are_there(cascade, place, monkeypatch):

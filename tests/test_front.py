@@ -180,7 +180,32 @@ def test_one_seed_is_told_and_what_chance_has_no_part_in_has_none():
     certain = [row_of(**lone, reason=f"the interval lies below 0 {DETERMINISTIC}; a control")]
     assert table_of(certain)[3] == "? -4.9"
     box = front.answer("03", "?", [rows[0]["id"]], pd.DataFrame(certain))
-    assert "(one seed)" not in box and "**How sure.** 0 of 1 claims" in box
+    assert "(one seed)" not in box and "**How sure.** 1 claim of the report is not" in box
+
+
+def test_a_box_names_the_claims_that_wait_for_the_reports_text():
+    """Those without a measured row on it at full size: a smaller or another text's is none."""
+    shared = {"statement": "IRT helps", "unit": "%", "reported": None}
+    own = row_of(**shared, kind=REPORTED, corpus="wikitext-2-standin")
+    unmeasured = {"n": 0, "verdict": NOT_MEASURABLE}
+    absent = row_of(**shared | unmeasured, id="exp03-b", kind=REPORTED, corpus=own["corpus"])
+    small = row_of(**shared, id="exp03-c", corpus=own["corpus"], size="small")
+    real = row_of(**shared)
+    control = row_of(**shared | unmeasured, id="exp03-d", kind="explanation")
+
+    def sure(*rows: dict) -> str:
+        frame = pd.DataFrame(rows)
+        box = front.answer("03", "Does it?", list(frame["id"].unique()), frame)
+        return box.rpartition("95 % intervals. ")[2]
+
+    where = "on the report's text or its stand-in"
+    one = f"1 of 1 claims of the report are replicated {where}"
+    assert sure(own, control) == f"{one}.", "nothing is outstanding"
+    some = f"claims of the report are replicated {where}"
+    assert sure(own, absent) == f"1 of 2 {some}, 1 is not measured at full size."
+    assert sure(own, absent, small) == f"1 of 3 {some}, 2 are not measured at full size."
+    alone = "1 of 1 claims of the report are replicated on Wikipedia."
+    assert sure(real) == f"1 claim of the report is not measured at full size {where}; {alone}"
 
 
 def test_a_notebook_that_claims_nothing_says_so_and_small_rows_say_their_size(claims):

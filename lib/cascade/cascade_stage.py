@@ -9,14 +9,21 @@ own. ``valid_served`` and ``test_served`` are deferred by the thresholds of trai
 is served does: they say what becomes of all tokens. A stage maps the tokens that it was trained on
 further from their input than others, so the second way may reach it with far fewer than the ratio.
 
+A stage that starts as the base and whose best weights are the untrained ones repeats its input. The
+cosines of its inputs and outputs are then 1 up to rounding, which alone would choose the tokens of
+the next stage, and far fewer than the ratio. ``ends_untrained`` ends the cascade there.
+
 What a finished stage leaves is ``stage.safetensors``: its weights, and for every part which tokens
 reached it, what they cost there and the values that decide who goes on. The states that it hands
-on are made again from the weights: they would be 240 MB a stage.
+on would be 240 MB a stage: the process that trained it keeps them for the next one, any other makes
+them again from the weights, with the same bits.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +53,9 @@ SELECTIONS = ("hard", "random")
 WEIGHTS = ("last", "best")
 SERVED = "_served"  # ends the name of a part whose tokens are deferred by the thresholds of train
 WAYS = (*PARTS, f"valid{SERVED}", f"test{SERVED}")
+# What the stage that this process trained last leaves of every part, by the folder of its run,
+# which names the run's key and device. Whoever goes on takes it out: it is changed in place.
+_LEFT: dict[Path, dict[str, Reached]] = {}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Cascade:
     ``hard_ratio`` of the tokens that reached a model are deferred to the next one: those of lowest
     ``criterion`` (cosine between input and output from stage 2 on), or ``random`` ones.
     ``weights``: those of the last epoch answer and hand on (R1), or those of the best validation.
+    ``ends_untrained``: no stage follows one whose best weights are those that it started with.
     A batch of ``training`` is of packs, or of tokens where they stand alone; a stage in full
     context takes as many windows as hold so many tokens.
     """
@@ -70,12 +81,17 @@ class Cascade:
     train_tokens: int = 0
     selection: str = "hard"
     weights: str = "last"
+    ends_untrained: bool = False
 
     def __post_init__(self):
         if self.selection not in SELECTIONS or self.weights not in WEIGHTS:
             raise ValueError(
                 f"selection {self.selection!r} / weights {self.weights!r}: allowed are "
                 f"{SELECTIONS} and {WEIGHTS}"
+            )
+        if self.ends_untrained and self.weights != "best":
+            raise ValueError(
+                f"ends_untrained with weights {self.weights!r}, which were trained; allowed: best"
             )
 
 
@@ -127,12 +143,13 @@ class TooFewTokens(ValueError):
 def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
     """Train one stage, the stages before it first. Tables: one line ``stages``, and ``curve``.
 
-    The row says whether enough tokens are left for a ``further`` stage. Raises TooFewTokens if the
-    rule leaves none for this one.
+    The row says whether a ``further`` stage may follow: enough tokens are left, and the cascade
+    does not end here. Raises TooFewTokens if the rule leaves none for this one.
     """
     cascade = config.cascade
     data = cascade.dataset.open(place.device)
     parts = reached_before(config, seed, place)
+    _LEFT.clear()  # what another cascade left is waited for no longer
     chosen, threshold = deferred(config, parts, seed)
     if not enough(chosen, cascade, data):
         raise TooFewTokens(
@@ -163,9 +180,16 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         path=place.folder / "checkpoint.safetensors",
         identity=f"{seed} {cascade.dataset.sha256} {config.number}",
     )
-    best = _of_weights(score, parts, "best")
+    once = functools.cache(score)  # of the weights at hand
+
+    def scored(name: str) -> tuple[dict[str, Tensor], Tensor]:
+        # random tokens have one way only
+        return once(name.removesuffix(SERVED) if cascade.selection == "random" else name)
+
+    best = _of_weights(scored, parts, "best")
     if cascade.weights == "last":
         stage.load_state_dict(fit.last)
+        once.cache_clear()
     kept: dict[str, Tensor] = {f"weights/{n}": v for n, v in stage.state_dict().items()}
     scores = {}
     for name, part in parts.items():
@@ -173,14 +197,15 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
             position, outputs = stage_outputs(stage, part.states, _pieces(cascade, part))
             held = {"position": position}  # nobody asks what train costs
         else:
-            scores[name], outputs = score(name)
+            scores[name], outputs = scored(name)
             held = {key: scores[name][key] for key in ("position", "loss", "correct")}
         before = part.states[held["position"]]
         held["values"] = torch.cosine_similarity(before, outputs, dim=-1)
         part.take(held, outputs)
         kept |= {f"{name}/{key}": value for key, value in held.items()}
         kept[f"{name}/first"] = part.first
-    further, _ = deferred(replace(config, number=config.number + 1), parts, seed)
+    left, _ = deferred(replace(config, number=config.number + 1), parts, seed)
+    ends = cascade.ends_untrained and fit.best_epoch == 0
     line = (
         _line(config.number, threshold, parts, scores, data)
         | best
@@ -195,9 +220,11 @@ def run_cascade_stage(config: CascadeStage, seed: int, place: Place) -> Outcome:
         "params": parameter_count(stage),
         "val_ppl": line["val_ppl"],
         "threshold": threshold,
-        "further": enough(further, cascade, data),
+        "further": not ends and enough(left, cascade, data),
     }
     save_tensors(place.folder / STAGE, kept, {"threshold": threshold})
+    if row["further"]:
+        _LEFT[place.folder] = parts
     curve = [{"stage": config.number, **row} for row in fit.curve]
     return Outcome(row, {"stages": [line], "curve": curve})
 
@@ -227,6 +254,8 @@ def reached_before(config: CascadeStage, seed: int, place: Place) -> dict[str, R
     if before is None:
         return start(config.cascade, data)
     there = place.need(run_cascade_stage, before, seed, STAGE)
+    if there.folder in _LEFT:
+        return _LEFT.pop(there.folder)
     parts = reached_before(before, seed, place)
     stage, held, _ = load_stage(config.cascade, data, there)
     for name, part in parts.items():

@@ -169,8 +169,11 @@ def cascade_seconds(cascade: Cascade, number: int, measure: Calibration) -> floa
         sequences, updates = training.batch_size, tokens / training.batch_size
     epochs = min(training.epochs, EXPECTED_EPOCHS)
     read = 1.0 if full else reached
-    scored = (counts["valid"] * (epochs + 2) + 2 * counts["test"]) * LENGTH * read
-    scored += counts["train"] * LENGTH * read * number  # its own outputs, and those before it
+    # held-out tokens by one way or two, by the best weights and, where these answer, the last
+    ways, again = (1 if cascade.selection == "random" else 2), cascade.weights == "last"
+    looks = {"valid": epochs + training.validate_first + again + ways, "test": ways * (1 + again)}
+    scored = sum(times * counts[part] for part, times in looks.items()) + counts["train"]
+    scored *= LENGTH * read
     return epochs * updates * rate.update(sequences) + scored * rate.scored
 
 
@@ -181,18 +184,21 @@ def left_seconds(function: Callable, config: Any, seed: int, measure: Calibratio
     if isinstance(config, StageRun):
         return stage_seconds(config, measure)
     if isinstance(config, CascadeRun):
-        numbers = range(1, config.stages + 1)
-        return sum(
-            cascade_seconds(config.cascade, number, measure)
-            for number in numbers
-            if not _finished(run_cascade_stage, CascadeStage(config.cascade, number), seed)
-        )
+        seconds = 0.0
+        for number in range(1, config.stages + 1):
+            stage = CascadeStage(config.cascade, number)
+            record = _finished(run_cascade_stage, stage, seed)
+            if record and not record["row"]["further"]:
+                break  # the cascade has ended
+            seconds += 0.0 if record else cascade_seconds(config.cascade, number, measure)
+        return seconds
     return 0.0
 
 
-def _finished(function: Callable, config: Any, seed: int) -> bool:
+def _finished(function: Callable, config: Any, seed: int) -> dict[str, Any] | None:
+    """The record of a run, or None."""
     key = run_key(function, config, seed, choose("auto").type)
-    return finished(places.runs_folder() / key) is not None
+    return finished(places.runs_folder() / key)
 
 
 def plan(

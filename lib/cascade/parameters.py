@@ -171,6 +171,7 @@ class StagedParameters(CascadeParameters):
 
 
 # A zero-initialised residual stage. It answers with its best weights: with the last ones, which R1
-# took, training that stops an epoch too late would undo what it has gained over the base.
-ZERO_START = {"head": "shared", "start": "identity", "weights": "best"}
-IMPLIED = ("head", "weights")  # of it: no factors beside the start
+# took, training that stops an epoch too late would undo what it has gained over the base. If these
+# are the untrained ones it hands on what it was given, and the cascade ends.
+ZERO_START = {"head": "shared", "start": "identity", "weights": "best", "ends_untrained": True}
+IMPLIED = ("head", "weights", "ends_untrained")  # of it: no factors beside the start

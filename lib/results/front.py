@@ -218,8 +218,11 @@ def answer(
     if len(reason):
         said = " ".join(map(_found, reason.itertuples()))
         lines += [f"> **Why.** {reason['statement'].iloc[0]}: {said}", ">"]
+    reported = own[own["kind"] == REPORTED]
+    claimed = claims[claims["id"].isin(ids) & claims["kind"].isin((REPORTED, TRANSFER))]["id"]
+    waiting = len(set(claimed) - set(reported["id"]))  # for a run on the report's text at its size
     counted = [
-        _counted(own[own["kind"] == REPORTED], f"on {OWN_TEXT}"),
+        _counted(reported, f"on {OWN_TEXT}", waiting),
         _counted(own[(own["kind"] == TRANSFER) & (own["corpus"] == REAL)], "on Wikipedia"),
     ]
     n = int(main["n"].max())
@@ -240,8 +243,12 @@ def _found(row: Any) -> str:
     return f"{scoreboard.MARKS[row.verdict]} {row.verdict} on {row.corpus}{size}, {ours}{reported}."
 
 
-def _counted(rows: pd.DataFrame, where: str) -> str:
+def _counted(rows: pd.DataFrame, where: str, waiting: int = 0) -> str:
+    """How many of the measured ``rows`` are replicated, and how many claims are ``waiting``."""
+    are = "is" if waiting == 1 else "are"
     if rows.empty:
-        return ""
-    held = int((rows["verdict"] == REPLICATED).sum())
-    return f"{held} of {len(rows)} claims of the report are replicated {where}"
+        claims = f"{waiting} claim{'s' * (waiting > 1)} of the report {are} not measured"
+        return f"{claims} at full size {where}" if waiting else ""
+    held, number = int((rows["verdict"] == REPLICATED).sum()), len(rows) + waiting
+    left = f", {waiting} {are} not measured at full size" if waiting else ""
+    return f"{held} of {number} claims of the report are replicated {where}{left}"

@@ -2,7 +2,7 @@
 
 Every stage is a run of its own that builds on the one before it. The last weights of a stage answer
 and hand on, as in R1; the best ones on validation are scored beside them. Stages that start as the
-base answer with their best ones.
+base answer with their best ones, and none follows one that training made no better.
 """
 
 from __future__ import annotations

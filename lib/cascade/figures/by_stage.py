@@ -94,13 +94,13 @@ def _last_epochs(curve: pd.DataFrame) -> str:
 
 
 def _ends(frame: pd.DataFrame, metric: str, against: str = "") -> dict[str, float]:
-    """Where every variant is after its last stage, over what it is with none, or over the column
-    ``against`` there."""
+    """Where every variant is after the last stage of each seed, over what it is with none, or over
+    the column ``against`` there."""
     found = {}
-    for name, own in frame.groupby("variant", sort=False):
-        means = own.groupby("stage")[[metric, against or metric]].mean()
-        base = means.iloc[-1, 1] if against else means.iloc[0, 1]
-        found[name] = means.iloc[-1, 0] / base
+    for name, own in frame.sort_values("stage").groupby("variant", sort=False):
+        seeds = own.groupby("seed")[[metric, against or metric]]
+        last, base = seeds.tail(1).mean(), (seeds.tail(1) if against else seeds.head(1)).mean()
+        found[name] = last.iloc[0] / base.iloc[1]
     return found
 
 
