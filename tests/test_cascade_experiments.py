@@ -356,6 +356,27 @@ def test_a_stage_that_kept_its_start_has_no_gain_to_share():
     assert not left.texts and "differs" in right.texts[0].get_text()
 
 
+@pytest.mark.parametrize("table", ["stages", "curve"])
+def test_what_15_serves_is_what_14_trained(table):
+    found = []
+    for experiment, variant in ((E14, "ratio_06"), (E15, "scratch")):
+        frame = store.committed(experiment.slug)(table)
+        own = frame[(frame["variant"] == variant) & (frame["size"] == "full")]
+        kept = ["seed", "stage"] + [c for c in own.columns if c.endswith("ppl") or c == "epoch"]
+        found.append(own[kept].reset_index(drop=True))
+    assert len(found[0]) and set(found[0]["seed"]) == set(range(5))
+    pd.testing.assert_frame_equal(*found)
+
+
+def test_an_epoch_is_compared_where_a_seed_has_both():
+    rows = [(0, 1, 100.0), (0, 2, 90.0), (1, 1, 50.0)]
+    curve = pd.DataFrame(rows, columns=["seed", "epoch", "val_ppl"])
+    results = Results("14", {"curve": curve.assign(variant="v", stage=2, run_id="r")})
+    assert claims.epoch_change("v", 2, 1, 2)(results) == pytest.approx([-10.0])
+    with pytest.raises(Absent, match="stage 2 of 'v' has no epoch 3"):
+        claims.epoch_change("v", 2, 1, 3)(results)
+
+
 @pytest.mark.parametrize("experiment", (*STAGED, E19), ids=lambda e: e.slug)
 def test_every_figure_of_the_committed_results_can_be_read(experiment):
     colours: dict[str, set[str]] = {}

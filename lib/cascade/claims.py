@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib.parameters import Parameters
 from lib.results.claims import Claim, Measure, by_seed, claim_maker, difference, level, ratio
+from lib.results.statistics import percent_change
 from lib.results.store import Absent, Results
 
 ALPACA = ("alpaca",)
@@ -62,6 +63,25 @@ def best_of_stage(variant: str, stage: int, metric: str) -> Measure:
         best = own.loc[own.groupby("seed")["val_ppl"].idxmin()]
         results.used.update(best["run_id"])
         return best[metric].to_numpy(dtype=float)
+
+    return measure
+
+
+def epoch_change(variant: str, stage: int, first: int, second: int) -> Measure:
+    """Percent change of a stage's perplexity on its own valid tokens between two epochs, by seed.
+
+    Raises Absent where no seed has both.
+    """
+
+    def measure(results: Results) -> np.ndarray:
+        curve = results("curve")
+        own = curve[(curve["variant"] == variant) & (curve["stage"] == stage)]
+        wide = own.pivot(index="seed", columns="epoch", values="val_ppl")
+        both = wide.reindex(columns=[first, second]).dropna()
+        if both.empty:
+            raise Absent(f"stage {stage} of {variant!r} has no epoch {second}")
+        results.used.update(own[own["seed"].isin(both.index)]["run_id"])
+        return percent_change(both[second], both[first])
 
     return measure
 
