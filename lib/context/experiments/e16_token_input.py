@@ -337,9 +337,9 @@ CLAIMS = (
     ),
     claim(
         "beats-window",
-        "The context vector beats a fixed window of the last 1 to 6 tokens",
+        "The context vector beats MLPs over the last 1 to 6 tokens at this budget",
         ratio(level("every_layer", "test_ppl"), best_window),
-        "best k-token MLP, k chosen on valid; same head, batch and updates",
+        "best k-token MLP, k chosen on valid; same head, batch and updates; longer ones fit worse",
         kind="own",
     ),
     claim(
