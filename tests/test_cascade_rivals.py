@@ -33,6 +33,7 @@ from lib.cascade.second_pass_run import SecondPassRun, run_second_pass
 from lib.parameters import ParameterError
 from lib.results import store
 from lib.results.claims import NOT_MEASURABLE, decide
+from lib.results.legible import WIDEST
 from lib.results.store import Absent, Results
 from lib.runs.key import described, run_key
 from lib.runs.task import Place
@@ -553,6 +554,21 @@ def test_tables_figure_and_claims_have_the_rivals(results):
         *(c.id for c in E19.claims if "wikitext" in c.id or "reversed" in c.id),
         "cascade_works-full-context",  # of the ablations
     }
+
+
+def test_a_share_that_is_wanted_does_not_pass_for_one_that_is_routed(results):
+    routes = results("routes")
+    for table, title, variant, rule in (
+        (e19.routes_table(results), "oracle (sees the gain)", "all_1", "oracle"),
+        (e19.gates_table(results), "entropy behind LoRA", "behind", "entropy"),
+    ):
+        own = routes[(routes["variant"] == variant) & (routes["rule"] == rule)]
+        means = own.groupby("wanted_rate")[["test_ppl", "test_rate"]].mean()
+        told = [f"{ppl:.2f} ({100 * share:.1f} %)" for ppl, share in means.to_numpy()]
+        assert table.index.name == "share wanted" and list(table[title]) == told
+        assert (means["test_rate"] != means.index).any(), "the two do differ"
+        assert "share of test tokens that is routed" in table.attrs["caption"]
+        assert table.index.nlevels + len(table.columns) <= WIDEST
 
 
 def test_rivals_that_are_outstanding_are_said_to_be():

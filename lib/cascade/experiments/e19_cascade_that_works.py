@@ -810,20 +810,31 @@ GATES_SHOWN = {  # column -> variant and rule
 }
 
 
+BY_SHARE = "mean (and share of test tokens that is routed)"
+
+
+def by_share(routes: pd.DataFrame) -> pd.Series:
+    """Test perplexity of all tokens by the share wanted, and in brackets the share of test that is
+    routed, means over seeds: thresholds are of training text, and rules that route equal shares of
+    it route unequal ones of test."""
+    means = routes.groupby("wanted_rate")[["test_ppl", "test_rate"]].mean()
+    told = [f"{ppl:.2f} ({100 * share:.1f} %)" for ppl, share in means.to_numpy()]
+    return pd.Series(told, means.index)
+
+
 def gates_table(results: Results) -> pd.DataFrame:
-    """Test perplexity of all tokens by gate and share routed, mean over seeds; empty before any of
-    the rivals has been run."""
+    """``by_share`` of every gate; empty before any of the rivals has been run."""
     frame = one(results)("routes")
     found = {}
     for title, (variant, rule) in GATES_SHOWN.items():
         own = frame[(frame["variant"] == variant) & (frame["rule"] == rule)]
         if len(own):
-            found[title] = own.groupby("wanted_rate")["test_ppl"].mean()
+            found[title] = by_share(own)
     if len(found) < 2:
         return pd.DataFrame()
-    table = pd.DataFrame(found).round(3).rename_axis("share routed")
+    table = pd.DataFrame(found).rename_axis("share wanted")
     whole, shown = one(results)(), {variant for variant, _ in GATES_SHOWN.values()}
-    return tables.captioned(table, whole[whole["variant"].isin(shown)])
+    return tables.captioned(table, whole[whole["variant"].isin(shown)], BY_SHARE)
 
 
 def reversed_table(results: Results) -> pd.DataFrame:
@@ -860,18 +871,20 @@ SHOWN_RULES = {
 
 
 def routes_table(results: Results) -> pd.DataFrame:
-    """Test perplexity of all tokens by rule and rate, mean over seeds, of the shallowest stage that
-    was trained on all; ``chance`` routes as many tokens as the gate. The figure has all rules."""
+    """``by_share`` of some rules, of the shallowest stage trained on all; ``chance`` routes
+    as many tokens as the gate. The figure has all rules."""
     frame = one(results)("routes")
     frame = frame[frame["variant"] == "all_1"]
-    wide = frame.pivot_table(index="wanted_rate", columns="rule", values="test_ppl")
-    gate = frame[frame["rule"] == "gate"].groupby("wanted_rate")
-    table = wide[[rule for rule in SHOWN_RULES if rule in wide]].rename(columns=SHOWN_RULES)
-    table.insert(1, "chance", gate["test_chance_ppl"].mean())
-    table["FLOPs (gate)"] = gate["flops"].mean()
+    rules = dict(list(frame.groupby("rule")))
+    table = pd.DataFrame(
+        {title: by_share(rules[rule]) for rule, title in SHOWN_RULES.items() if rule in rules}
+    )
+    gate = rules["gate"].groupby("wanted_rate")
+    table.insert(1, "chance", gate["test_chance_ppl"].mean().round(3))
+    table["FLOPs (gate)"] = gate["flops"].mean().round(3)
     whole = one(results)()
-    table = table.round(3).rename_axis("share routed")
-    return tables.captioned(table, whole[whole["variant"] == "all_1"])
+    table = table.rename_axis("share wanted")
+    return tables.captioned(table, whole[whole["variant"] == "all_1"], BY_SHARE)
 
 
 def chosen_table(results: Results, budget: float) -> pd.DataFrame:
