@@ -871,7 +871,7 @@ SHOWN_RULES = {
 
 
 def routes_table(results: Results) -> pd.DataFrame:
-    """``by_share`` of some rules, of the shallowest stage that was trained on all; ``chance`` routes
+    """``by_share`` of some rules, of the shallowest stage trained on all; ``chance`` routes
     as many tokens as the gate. The figure has all rules."""
     frame = one(results)("routes")
     frame = frame[frame["variant"] == "all_1"]
