@@ -165,7 +165,10 @@ LESSONS = {
         "12",
         lambda c, t: c("mean cosine")[0] < c("mean cosine")[1],
     ),
-    "every rule takes as many tokens": ("13", lambda c, t: len(set(c("tokens"))) == 1),
+    "every rule takes as many tokens, all takes more": (
+        "13",
+        lambda c, t: len(set(c("tokens")[:-1])) == 1 and c("tokens")[-1] > c("tokens")[0],
+    ),
     "every stage gets fewer tokens": (
         "14",
         lambda c, t: c("tokens") == sorted(set(c("tokens")))[::-1],

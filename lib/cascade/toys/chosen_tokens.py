@@ -13,12 +13,13 @@ WORDS = {
     "random": "drawn from the same text",
     "first": "the beginning of the text",
     "loss": "highest true loss",
+    "all": "every token",
 }
 
 
 @drawn()
 def toy() -> Toy:
-    """The sentence with what hard, random, first and loss choose of it."""
+    """The sentence with what every rule chooses of it."""
     found, rows, lines = features(), {}, {}
     for rule in RULES:
         chosen = torch.zeros(found.tokens, dtype=torch.bool)
@@ -32,9 +33,9 @@ def toy() -> Toy:
             "base's loss on them, nats": f"{found.scalars['loss'][chosen].mean():.2f}",
         }
     return Toy(
-        f"{BASE}. Each rule takes {100 * RATIO:.0f} % of the tokens. *First* sees one stretch of"
-        " text, the others the whole of it: that is the difference in coverage which the control"
-        " *random* takes out.",
+        f"{BASE}. Each rule but *all* takes {100 * RATIO:.0f} % of the tokens. *First* sees one"
+        " stretch of text, the others the whole of it: that is the difference in coverage which the"
+        " control *random* takes out.",
         {"states that the head reads": hidden()[-1].shape},
         pd.DataFrame(rows).T.rename_axis("rule"),
         aligned([token.replace(" ", SPACE) for token in tokens()], lines),
