@@ -70,7 +70,7 @@ def by_hand() -> dict[tuple[str, str, str], float]:
         ("exp08", "L4 hard", "loss"): contributions["loss"].mean(),
         ("exp09", "threshold 0.9", "l1_acc_pct"): exits["exit_shallow_acc_pct"].mean(),
         ("exp11", "LPT + Routing Aware final threshold 0.9", "val_ppl"): routed["ppl"].mean(),
-        ("cascade_two_layer", "LLM 0", "val_ppl_hard"): twice["test_ppl"].mean(),
+        ("cascade_two_layer", "LLM 0", "val_ppl_hard"): twice["val_ppl"].mean(),
         ("cascade_stages", "stage 2", "best_val_ppl"): stage.groupby("seed")["val_ppl"]
         .min()
         .mean(),
