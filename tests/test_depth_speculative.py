@@ -198,12 +198,12 @@ def test_ways_of_a_network_share_a_run_and_a_readers_own_has_another(monkeypatch
 
 
 def test_timing_that_was_interrupted_goes_on_with_the_next_prompts(tmp_path, monkeypatch):
-    parameters = E21.parameters.at("tiny").changed(train_tokens=512)
+    parameters = E21.parameters.at("tiny").changed(train_tokens=512, threads=2)
     tasks = E21.tasks(parameters, E21.texts(parameters), ["layerskip_6_words"])
     calls = []
 
     def interrupted(jobs, rounds, device):
-        calls.append(len(jobs))
+        calls.append(torch.get_num_threads())
         if len(calls) == 3:
             raise KeyboardInterrupt
         return in_turns(jobs, rounds, device)
@@ -211,7 +211,9 @@ def test_timing_that_was_interrupted_goes_on_with_the_next_prompts(tmp_path, mon
     monkeypatch.setattr(speculative_run, "in_turns", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_one(tasks[0], tmp_path, CPU)
+    before = torch.get_num_threads()
     record = run_one(tasks[0], tmp_path, CPU)
+    assert set(calls) == {2} and torch.get_num_threads() == before
     assert len(record["tables"]["decoding"]) == 8 and len(calls) == 3 + 6, "two are not timed again"
 
 
