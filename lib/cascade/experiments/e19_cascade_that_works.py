@@ -578,7 +578,8 @@ def gate_against_chance(results: Results) -> np.ndarray:
 
 
 def rule_against_chance(rule: str, variant: str = "all_1", corpus: str = "test") -> Measure:
-    """Percent change of a rule against random routing of exactly as many tokens, a quarter."""
+    """Percent change of a rule against random routing of exactly as many tokens: of those that the
+    threshold for a quarter of training text routes."""
 
     def measure(results: Results) -> np.ndarray:
         ours, chance = (
@@ -944,7 +945,7 @@ CLAIMS = (
         "entropy-beats-base",
         "A stage routed by entropy improves all tokens of its base",
         against_base("routed", "test_ppl", "base_test_ppl"),
-        "all test tokens, a quarter routed",
+        "all test tokens, thresholds that route a quarter of training text",
     ),
     claim(
         "gate-bar",
@@ -983,25 +984,25 @@ CLAIMS = (
         "entropy-order",
         "Entropy chooses better tokens than chance for one and the same stage",
         rule_against_chance("entropy"),
-        "one stage, a quarter routed, equal numbers",
+        "one stage, equal numbers, thresholds that route a quarter of training text",
     ),
     claim(
         "cosine-order",
         "The reports' cosine chooses better tokens than chance",
         rule_against_chance("last_two_layers"),
-        "one stage, a quarter routed",
+        "one stage, thresholds that route a quarter of training text",
     ),
     claim(
         "gate-order",
         "A learned gate chooses better tokens than chance",
         rule_against_chance("gate"),
-        "one stage, a quarter routed",
+        "one stage, thresholds that route a quarter of training text",
     ),
     claim(
         "gate-order-reversed",
         "A gate that learnt from WikiText-2 chooses better tokens than chance (scored on it)",
         on_wikitext(rule_against_chance("gate", "all_1_reversed", "wikitext")),
-        "one stage, a quarter routed",
+        "one stage, thresholds that route a quarter of training text",
     ),
     claim(
         "gate-beats-random",
@@ -1073,7 +1074,7 @@ CLAIMS = (
         "wide-gate-cost",
         "A gate that sees more than the last state beats the gate at equal FLOPs",
         wide_against_gate_at_cost,
-        f"one and the same stage; the gate routes a quarter, the other pays the head again; {SEES}",
+        f"one and the same stage; the gate wants a quarter, the other pays the head again; {SEES}",
     ),
     claim(
         "joint-gate",
