@@ -598,6 +598,51 @@ def test_replayed_patience_equals_really_stopping(tmp_path, own_cache):
     assert row["fixed_patience1_epoch"] == row["stopped_epoch"] < 8
 
 
+@pytest.mark.parametrize("limit", [24, 30, 80])
+def test_a_recipe_that_only_ends_earlier_is_read_off_the_first_one(
+    limit, tmp_path, own_cache, monkeypatch
+):
+    p = tiny(e18.E18)
+    positions, data = 599, p.load().choose(p)
+    first = Recipe("fixed", recipe(64, 0.05, 8, patience=0), (0, 1))  # 10 updates an epoch
+    short = Recipe("equal", recipe(64, 0.05, 3 if limit < 80 else 8, 0, limit))
+    config = scaling_run.ScalingRun(data, Recurrent("every_layer", 2, 16, None), (first, short))
+    assert data.tokens == positions + 1
+    assert scaling_run.beginning(config.recipes, positions) is short
+    runs, real = [], scaling_run.phase_two
+
+    def counted(*given, **named):
+        runs.append(given[-1])
+        return real(*given, **named)
+
+    def found(name):
+        outcome = run_scaling(config, 0, Place(tmp_path / name))
+        curve = [{**row, "epoch_seconds": 0} for row in outcome.tables["curve"]]
+        return outcome.row, curve
+
+    monkeypatch.setattr(scaling_run, "phase_two", counted)
+    row, curve = found("shared")
+    assert runs == ["checkpoint_fixed"]
+    monkeypatch.setattr(scaling_run, "beginning", lambda recipes, positions: None)
+    assert found("alone") == (row, curve) and len(runs) == 3
+    assert row[last_column("equal", "updates")] == limit
+
+
+def test_other_recipes_are_trained_by_themselves():
+    first = Recipe("fixed", recipe(64, 0.05, 8, patience=0))
+    others = (
+        recipe(64, 0.05, 8, patience=1),
+        recipe(32, 0.05, 8, patience=0, updates=20),
+        recipe(64, 0.01, 8, patience=0, updates=20),
+        recipe(64, 0.05, 9, patience=0, updates=81),
+    )
+    for other in others:
+        assert scaling_run.beginning((first, Recipe("other", other)), 599) is None
+    stopping = Recipe("stopping", recipe(64, 0.05, 8, patience=1))
+    short = Recipe("short", recipe(64, 0.05, 8, patience=1, updates=20))
+    assert scaling_run.beginning((stopping, short), 599) is None
+
+
 def test_best_window_is_chosen_on_validation():
     rows = []
     for seed in (0, 1):

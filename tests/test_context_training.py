@@ -114,9 +114,13 @@ def test_update_limit_and_report_do_not_choose():
     assert losses[0] == losses[1]
 
 
-def phase_two_work():
+def phase_two_work(limit=0):
     training = recipe(10, 1e-2, 4, patience=0)
-    return PhaseTwoWork(model(), features(), features(seed=1), training), training
+    return PhaseTwoWork(model(), features(), features(seed=1), training, limit=limit), training
+
+
+def limited_work():
+    return phase_two_work(limit=10)
 
 
 def end_to_end_work():
@@ -129,7 +133,7 @@ def end_to_end_work():
     return work, Training(epochs=4, patience=0, optimizer="adam", restore="last")
 
 
-@pytest.mark.parametrize("make", [phase_two_work, end_to_end_work])
+@pytest.mark.parametrize("make", [phase_two_work, limited_work, end_to_end_work])
 def test_a_training_killed_within_an_epoch_goes_on_with_the_same_bits(make, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
@@ -148,13 +152,14 @@ def test_a_training_killed_within_an_epoch_goes_on_with_the_same_bits(make, tmp_
         work.losses = losses
         fit = train(work, training, path=tmp_path / name)
         curve = [{k: v for k, v in row.items() if k != "epoch_seconds"} for row in fit.curve]
-        return curve, work.model.state_dict(), len(steps)
+        return curve + [getattr(work, "limited", None)], work.model.state_dict(), len(steps)
 
     with pytest.raises(KeyboardInterrupt):
         start("killed", 9)
     curve, weights, left = start("killed", 0)
     expected, whole, every = start("whole", 0)
     assert curve == expected and left == every - 8
+    assert bool(curve[-1]) == (make is limited_work)
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 

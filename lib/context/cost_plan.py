@@ -22,7 +22,7 @@ from lib.context.block_run import BlockRun
 from lib.context.contexts import steps
 from lib.context.features import IN_MEMORY
 from lib.context.language_run import LanguageRun
-from lib.context.scaling_run import ScalingRun
+from lib.context.scaling_run import ScalingRun, beginning
 from lib.context.sources import Recurrent, TruncatedBptt, Window
 from lib.context.token_stream import StreamChoice, first, tokenise
 from lib.experiment import Experiment
@@ -117,7 +117,8 @@ class Planner:
         if isinstance(config, LanguageRun):
             return self._trained(config.data, config.contexts, [config.training], seed)
         if isinstance(config, ScalingRun):
-            trainings = [recipe.training for recipe in config.recipes]
+            short = beginning(config.recipes, config.data.tokens - 1)
+            trainings = [recipe.training for recipe in config.recipes if recipe is not short]
             return self._trained(config.data, config.contexts, trainings, seed)
         return None
 

@@ -59,7 +59,7 @@ def run_language(config: LanguageRun, seed: int, place: Place) -> Outcome:
         std = gain_matched_std(parts[0].contexts.widths[0] + embedded[0].shape[1])
     else:
         parts, about, tables = recurrent_parts(config.data, choice, streams, seed, place)
-    model, fit = phase_two(config.data, streams, parts, config.training, seed, place, std=std)
+    model, fit, _ = phase_two(config.data, streams, parts, config.training, seed, place, std=std)
     return _outcome(config, streams, model, fit, about, tables)
 
 
@@ -143,15 +143,18 @@ def phase_two(
     place: Place,
     name: str = "checkpoint",
     std: float | None = None,
-) -> tuple[NextTokenModel, Fit]:
-    """A fresh model trained on the features of train; ``name``: of its checkpoint.
+    limit: int = 0,
+) -> tuple[NextTokenModel, Fit, dict[str, Any] | None]:
+    """A fresh model trained on the features of train, the fit, and the row after ``limit`` updates
+    where an epoch does not end there.
 
-    Valid chooses the epoch, test is written beside.
+    Valid chooses the epoch, test is written beside. ``name``: of the checkpoint.
     """
     model = next_token_model(streams, parts[0].contexts.widths, seed, std).to(place.device)
-    work = PhaseTwoWork(model, parts[0], parts[1], training, {"test": parts[2]})
+    work = PhaseTwoWork(model, parts[0], parts[1], training, {"test": parts[2]}, limit)
     path, identity = place.folder / f"{name}.safetensors", f"{seed} {data.corpus.sha256}"
-    return model, train(work, training, path=path, identity=identity)
+    identity += f" {limit}" if limit else ""
+    return model, train(work, training, path=path, identity=identity), work.limited
 
 
 def _outcome(

@@ -17,6 +17,7 @@ from lib.training.loop import Diverged, Training, Work, perplexity
 from lib.training.optimizers import Adam
 
 EVALUATION_CHUNK = 1024
+CARRIED = ("epoch", "updates", "total", "weight", "limited")  # of a Phase 2 that has a limit
 
 
 def recipe(
@@ -71,7 +72,11 @@ class NextTokenWork(Work):
 
 class PhaseTwoWork(NextTokenWork):
     """Batches of consecutive positions. ``report`` names further features (test) that are
-    evaluated each epoch and never used to choose."""
+    evaluated each epoch and never used to choose.
+
+    ``limit`` updates, where they end inside an epoch, leave in ``limited`` the row of the curve
+    with which a run of so many would end, without its time. 0: none.
+    """
 
     def __init__(
         self,
@@ -80,12 +85,19 @@ class PhaseTwoWork(NextTokenWork):
         valid: Features,
         training: Training,
         report: dict[str, Features] | None = None,
+        limit: int = 0,
     ):
         self.model, self.features, self.training = model, train, training
         self.parts = {"val": valid, **(report or {})}
+        self.limit, self.limited = limit, None
+        self.epoch = self.updates = 0
+        self.total = self.weight = 0.0  # of the losses of this epoch
 
     def updates_an_epoch(self) -> int:
         return -(-self.features.positions // self.training.batch_size)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.total, self.weight = epoch, 0.0, 0.0
 
     def batches(self, epoch: int) -> Iterator[tuple[int, int]]:
         positions, size = self.features.positions, self.training.batch_size
@@ -93,13 +105,28 @@ class PhaseTwoWork(NextTokenWork):
             yield begin, min(begin + size, positions)
 
     def losses(self, batch: tuple[int, int]) -> Iterator[tuple[Tensor, float]]:
-        yield self.model.loss(*self.features.batch(*batch)), float(batch[1] - batch[0])
+        loss, weight = self.model.loss(*self.features.batch(*batch)), float(batch[1] - batch[0])
+        yield loss, weight
+        self.updates += 1
+        self.total, self.weight = self.total + loss.item() * weight, self.weight + weight
+        if self.updates == self.limit and self.limit % self.updates_an_epoch():
+            found, train_loss = self.validate(), self.total / self.weight
+            row = {"epoch": self.epoch, "updates": self.updates, "train_loss": train_loss}
+            loss = found.pop("valid_loss")
+            self.limited = {**row, "valid_loss": loss, "val_ppl": perplexity(loss), **found}
 
     def size(self, batch: tuple[int, int]) -> int:
         return batch[1] - batch[0]
 
     def validate(self) -> dict[str, Any]:
         return evaluated(self.model, self.parts)
+
+    def carried(self) -> tuple[dict[str, Tensor], Any]:
+        return {}, {name: getattr(self, name) for name in CARRIED} if self.limit else None
+
+    def restore(self, tensors: dict[str, Tensor], about: Any) -> None:
+        for name, value in (about or {}).items():
+            setattr(self, name, value)
 
 
 def evaluated(model: NextTokenModel, parts: dict[str, Features]) -> dict[str, Any]:

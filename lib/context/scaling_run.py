@@ -1,15 +1,17 @@
 """One size of the scaling experiment: one set of contexts, several recipes of Phase 2.
 
 The contexts are made once; every recipe starts from the same fresh TokenBlock. Early stopping
-rules are replayed on the curve of a run of fixed length, which stopping would not have changed.
+rules are replayed on the curve of a run of fixed length, which stopping would not have changed. A
+recipe that differs from the first one only by ending earlier is read off its beginning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lib.context.early_stopping import best_epoch
-from lib.context.head import represented_parameters
+from lib.context.features import Features
+from lib.context.head import NextTokenModel, represented_parameters
 from lib.context.language_run import (
     chosen_metrics,
     corpus_columns,
@@ -17,7 +19,7 @@ from lib.context.language_run import (
     recurrent_parts,
 )
 from lib.context.sources import Recurrent
-from lib.context.token_stream import StreamChoice, load_streams
+from lib.context.token_stream import StreamChoice, Streams, load_streams
 from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 from lib.training.loop import Training
@@ -70,18 +72,53 @@ def chosen_columns(recipe: Recipe, curve: Sequence[dict[str, Any]]) -> dict[str,
     return found
 
 
+def beginning(recipes: Sequence[Recipe], positions: int) -> Recipe | None:
+    """The recipe whose run over ``positions`` is the beginning of the first one's, if one is."""
+    whole = recipes[0].training
+    updates = whole.epochs * -(-positions // whole.batch_size)
+    for recipe in recipes[1:]:
+        limit = recipe.training.max_updates
+        longer = replace(recipe.training, epochs=whole.epochs, max_updates=0)
+        if longer == whole and not whole.patience and 0 < limit <= updates:
+            return recipe
+    return None
+
+
+def curves(
+    config: ScalingRun, streams: Streams, parts: list[Features], seed: int, place: Place
+) -> tuple[NextTokenModel, dict[str, list[dict[str, Any]]]]:
+    """The last model trained, and the curve of every recipe by name."""
+    short, found = beginning(config.recipes, parts[0].positions), {}
+    limit = short.training.max_updates if short else 0
+
+    def trained(recipe: Recipe, limit: int = 0):
+        name = f"checkpoint_{recipe.name}"
+        return phase_two(
+            config.data, streams, parts, recipe.training, seed, place, name, limit=limit
+        )
+
+    first, *others = config.recipes
+    model, fit, limited = trained(first, limit)
+    found[first.name] = whole = fit.curve
+    for recipe in others:
+        if recipe is short:
+            found[recipe.name] = [row for row in whole if row["updates"] <= limit]
+            found[recipe.name] += [limited] if limited else []
+        else:
+            model, fit, _ = trained(recipe)
+            found[recipe.name] = fit.curve
+    return model, found
+
+
 @run_function("context_scaling")
 def run_scaling(config: ScalingRun, seed: int, place: Place) -> Outcome:
     """Train every recipe on one set of contexts; one row with a column per recipe and rule."""
     streams = load_streams(config.data)
     parts, about, tables = recurrent_parts(config.data, config.contexts, streams, seed, place)
+    model, by_recipe = curves(config, streams, parts, seed, place)
     row = corpus_columns(config.data, streams) | about
-    curves: list[dict[str, Any]] = []
     for recipe in config.recipes:
-        name = f"checkpoint_{recipe.name}"
-        model, fit = phase_two(config.data, streams, parts, recipe.training, seed, place, name)
-        row |= chosen_columns(recipe, fit.curve)
-        curves += [{"recipe": recipe.name, **entry} for entry in fit.curve]
+        row |= chosen_columns(recipe, by_recipe[recipe.name])
     first = config.recipes[0].name
     metrics = ("val_ppl", "test_ppl", "held_test_ppl", "test_acc_pct")
     row |= {
@@ -91,4 +128,5 @@ def run_scaling(config: ScalingRun, seed: int, place: Place) -> Outcome:
         **{m: row[column(first, 0, m)] for m in metrics if column(first, 0, m) in row},
         "unigram_test_ppl": streams.unigram("test"),
     }
-    return Outcome(row, {"curve": curves, **tables})
+    curve = [{"recipe": name, **entry} for name, rows in by_recipe.items() for entry in rows]
+    return Outcome(row, {"curve": curve, **tables})
