@@ -13,7 +13,7 @@ from lib.depth.generation import Session, write
 from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
-from lib.depth.speculative import Drafter, _kept, frequent
+from lib.depth.speculative import Copier, Drafter, _kept, copied, frequent
 from lib.depth.speculative_run import run_speculative
 from lib.results.store import Absent, Results
 from lib.runs.clock import in_turns
@@ -52,6 +52,42 @@ def test_greedy_output_is_that_of_the_whole_network(llama, ids, exit, tokens, wo
     drafted, count = Drafter(llama, exit, tokens, words, sure).write(ids, 30)
     assert torch.equal(drafted, plain)
     assert 0 <= count.accepted <= count.drafted and count.rounds >= 29 // (tokens + 1)
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("same", [1, 2])
+def test_copied_drafts_leave_greedy_output_as_it_is(llama, ids, tokens, same):
+    texts = torch.cat([ids, ids], 1)  # so that there is something to copy
+    plain = write(Session(llama, Method(4)), texts, 30)
+    drafted, count = Copier(llama, tokens, same).write(texts, 30)
+    assert torch.equal(drafted, plain) and 0 <= count.accepted <= count.drafted
+    assert count.rounds <= 29
+
+
+def test_a_text_that_repeats_itself_is_copied_in_few_rounds(llama, ids, monkeypatch):
+    turn = torch.tensor([5, 9, 7])
+
+    def logits(self, x):  # after a token of the turn comes the next one
+        nearest = (x[..., None, :] - self.embed(turn)).norm(dim=-1).argmin(-1)
+        return torch.nn.functional.one_hot(turn[(nearest + 1) % 3], 280).float()
+
+    monkeypatch.setattr(type(llama), "logits", logits)
+    monkeypatch.setattr("lib.depth.speculative.Pass.layer", lambda self, number, x: (x, None))
+    found, count = Copier(llama, 4).write(torch.tensor([[5, 9, 7, 5, 9]]), 41)
+    assert found[0].tolist() == [7, 5, 9] * 13 + [7, 5]
+    assert count.accepted == count.drafted == 32 and count.rounds == 8
+    _, count = Copier(llama, 4).write(ids[:1], 9)
+    assert count.drafted < 4 * count.rounds, "nothing to copy at first"
+
+
+def test_what_followed_the_last_tokens_is_copied():
+    assert copied([1, 2, 3, 4, 1, 2], 2, 3) == [3, 4, 1]
+    assert copied([1, 2, 3, 1, 2, 4, 1, 2], 2, 1) == [4], "the nearest one"
+    assert copied([8, 8, 8], 2, 4) == [8, 8, 8, 8], "a copy runs on over itself"
+    assert copied([1, 2, 3], 2, 4) == copied([1], 1, 4) == copied([1, 2, 1, 2], 2, 0) == []
+    for given in ((0, 2), (4, 0)):
+        with pytest.raises(ValueError, match="allowed: at least 1"):
+            Copier(None, *given)
 
 
 def test_a_draft_of_the_whole_network_is_always_accepted(base, ids):
@@ -122,6 +158,23 @@ def test_sampling_draws_from_the_network_itself(base, words, sure):
     wrong = exit_alone.logits(follow)[:, -1].softmax(-1)
     seen = np.bincount(found[:, 1].numpy(), minlength=280)
     assert chi_square(seen, (first @ wrong).double().numpy()) < 1e-6  # the test can fail
+
+
+def test_sampling_with_copied_drafts_draws_from_the_network_itself(base):
+    llama, draw = sharper(base), torch.Generator().manual_seed(5)
+    prompt = torch.randperm(280, generator=draw)[None]  # whatever is drawn, something followed it
+    with torch.inference_mode():
+        first = Session(llama, Method(4)).logits(prompt)[0, -1].softmax(-1)
+        follow = torch.cat([prompt.expand(280, -1), torch.arange(280)[:, None]], 1)
+        then = Session(llama, Method(4)).logits(follow)[:, -1].softmax(-1)
+    runs = [Copier(llama, 3, 1).write(prompt.expand(25, -1), 3, draw) for _ in range(400)]
+    assert min(count.drafted for _, count in runs) > 0
+    assert 0 < sum(count.accepted for _, count in runs) < sum(count.drafted for _, count in runs)
+    seen = np.bincount(torch.cat([found for found, _ in runs])[:, 1].numpy(), minlength=280)
+    assert chi_square(seen, (first @ then).double().numpy()) > 1e-3
+    always = np.zeros(280)  # if every draft were kept
+    always[prompt[0].roll(-1).numpy()] = first[prompt[0]].double().numpy()
+    assert chi_square(seen, always) < 1e-6  # the test can fail
 
 
 def chi_square(seen, expected):
@@ -223,7 +276,7 @@ def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
     results = E21.run(E21.parameters.at("tiny").changed(train_tokens=512))
     frame = results("decoding")
     assert set(frame["variant"]) == set(E21.variants)
-    assert len(frame) == 8 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
+    assert len(frame) == 9 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
     assert (frame["equal"] == 1).all()
     assert frame["acceptance"].dropna().between(0, 1).all() and (frame["speedup"] > 0).all()
     for claim in E21.claims:

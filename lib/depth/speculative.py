@@ -7,7 +7,7 @@ more, which the whole network gives. Greedy output is that of the whole network 
 sampling a drafted token d is kept with probability min(1, p(d) / q(d)) and replaced from (p - q)+
 otherwise; the token after the last draft is drawn from p. All of them are so drawn exactly from p.
 A round may end early where the exit is not sure of its likeliest token: that is known before a
-token is drawn, so that drafts stay exact.
+token is drawn, so that drafts stay exact. Drafts may also be copied from the text.
 
 Texts of a batch keep one length: as many tokens are drafted as the text that is least sure allows,
 and as many kept as the text that agrees least allows.
@@ -37,27 +37,14 @@ class Count:
     rounds: int = 0
 
 
-class Drafter:
-    """A network that drafts up to ``tokens`` tokens a round after layer ``exit``; a round writes
-    from one token to one more than were drafted.
+class Speculation:
+    """A network that checks up to ``tokens`` drafted tokens a round; a round writes from one token
+    to one more than were drafted. Drafting has run the first ``exit`` layers over them."""
 
-    ``words`` [v]: the tokens that may be drafted (None: all); a smaller head reads them faster.
-    ``sure``: drafting goes on while the likeliest of them has at least this chance (0: always).
-    """
-
-    def __init__(
-        self, llama: Llama, exit: int, tokens: int, words: Tensor | None = None, sure: float = 0.0
-    ):
-        if not 0 < exit < len(llama.layers) or tokens < 1:
-            raise ValueError(
-                f"drafting {tokens} tokens after layer {exit}; allowed: at least 1, after layers 1 "
-                f"to {len(llama.layers) - 1}"
-            )
-        if not 0 <= sure <= 1:
-            raise ValueError(f"sure is {sure}; allowed: a chance from 0 to 1")
-        self.llama, self.exit, self.tokens, self.words = llama, exit, tokens, words
-        self.sure = sure
-        self.head = llama.head if words is None else llama.head[words].contiguous()
+    def __init__(self, llama: Llama, exit: int, tokens: int):
+        if tokens < 1:
+            raise ValueError(f"{tokens} tokens are to be drafted a round; allowed: at least 1")
+        self.llama, self.exit, self.tokens = llama, exit, tokens
 
     @torch.inference_mode()
     def write(
@@ -75,13 +62,13 @@ class Drafter:
         for number in range(len(llama.layers)):
             x, _ = passing.layer(number, x)
         cache.length = ids.shape[1]
-        pending = _choose(llama.logits(x[:, -1:]), draw)  # known, not yet run
-        found = [pending]
-        written = 1
-        while written < tokens:
-            ahead = min(self.tokens, tokens - written - 1)  # the last one needs no draft
+        # the last token of the text is known, not yet run
+        text = torch.cat([ids, _choose(llama.logits(x[:, -1:]), draw)], dim=1)
+        whole = ids.shape[1] + tokens
+        while text.shape[1] < whole:
+            ahead = min(self.tokens, whole - text.shape[1] - 1)  # the last one needs no draft
             start = cache.length
-            drafts, states, chances = self._draft(pending, ahead, cache, draw)
+            drafts, states, chances = self._draft(text, ahead, cache, draw)
             cache.length = start
             logits = self._check(states, cache)
             kept, agreed = _kept(drafts, logits, chances, draw)
@@ -89,15 +76,44 @@ class Drafter:
             count.accepted += agreed
             count.rounds += 1
             cache.cut(start + kept.shape[1])
-            pending = kept[:, -1:]
-            found.append(kept)
-            written += kept.shape[1]
-        return torch.cat(found, dim=1), count
+            text = torch.cat([text, kept], dim=1)
+        return text[:, ids.shape[1] :], count
 
-    def _draft(self, ids: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafts [B, k], k up to ``ahead``; states after the exit [B, k + 1, d]; chances [B, k, V]
-        if drawn."""
-        drafts, states, chances = [], [], []
+    def _draft(self, text: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Drafts [B, k] after a text [B, n], k up to ``ahead``; states after the exit [B, k + 1, d]
+        of its last token and of them; chances [B, k, V] of them if drawn."""
+        raise NotImplementedError
+
+    def _check(self, states: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, k + 1, V] of the whole network after states [B, k + 1, d] of the exit."""
+        passing, x = Pass(self.llama, states.shape[1], cache), states
+        for number in range(self.exit, len(self.llama.layers)):
+            x, _ = passing.layer(number, x)
+        return self.llama.logits(x)
+
+
+class Drafter(Speculation):
+    """Drafts are read out after layer ``exit``, which takes ``exit`` layers a draft.
+
+    ``words`` [v]: the tokens that may be drafted (None: all); a smaller head reads them faster.
+    ``sure``: drafting goes on while the likeliest of them has at least this chance (0: always).
+    """
+
+    def __init__(
+        self, llama: Llama, exit: int, tokens: int, words: Tensor | None = None, sure: float = 0.0
+    ):
+        super().__init__(llama, exit, tokens)
+        if not 0 < exit < len(llama.layers):
+            raise ValueError(
+                f"drafts are read after layer {exit}; allowed: layers 1 to {len(llama.layers) - 1}"
+            )
+        if not 0 <= sure <= 1:
+            raise ValueError(f"sure is {sure}; allowed: a chance from 0 to 1")
+        self.words, self.sure = words, sure
+        self.head = llama.head if words is None else llama.head[words].contiguous()
+
+    def _draft(self, text: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
+        drafts, states, chances, ids = [], [], [], text[:, -1:]
         for place in range(ahead + 1):
             passing = Pass(self.llama, 1, cache)
             x = self.llama.embed(ids)
@@ -132,12 +148,40 @@ class Drafter:
         whole[..., self.words] = chances
         return whole
 
-    def _check(self, states: Tensor, cache: Cache) -> Tensor:
-        """Logits [B, k + 1, V] of the whole network after states [B, k + 1, d] of the exit."""
-        passing, x = Pass(self.llama, states.shape[1], cache), states
-        for number in range(self.exit, len(self.llama.layers)):
-            x, _ = passing.layer(number, x)
-        return self.llama.logits(x)
+
+class Copier(Speculation):
+    """Drafts are copied from the text, which costs no layer: what followed its last ``same`` tokens
+    where they stood before, nearest to the end; none where they are new.
+
+    After prompt lookup decoding (Saxena, 2023). A copy may run on over itself, so that a text that
+    repeats itself is continued.
+    """
+
+    def __init__(self, llama: Llama, tokens: int, same: int = 2):
+        super().__init__(llama, 0, tokens)
+        if same < 1:
+            raise ValueError(f"{same} tokens are to be found again; allowed: at least 1")
+        self.same = same
+
+    def _draft(self, text: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
+        found = [copied(tokens, self.same, ahead) for tokens in text.tolist()]
+        least = min(len(drafts) for drafts in found)
+        drafts = text.new_tensor([own[:least] for own in found]).view(len(text), least)
+        states = self.llama.embed(torch.cat([text[:, -1:], drafts], 1))
+        chances = F.one_hot(drafts, len(self.llama.head)).to(states) if draw is not None else states
+        return drafts, states, chances
+
+
+def copied(tokens: list[int], same: int, ahead: int) -> list[int]:
+    """The ``ahead`` tokens that followed the last ``same`` of a text where they stood before,
+    nearest to the end; empty where they did not."""
+    end, found = tokens[-same:], list(tokens)
+    for start in range(len(tokens) - same - 1, -1, -1):
+        if tokens[start : start + same] == end:
+            for place in range(start + same, start + same + ahead):
+                found.append(found[place])
+            break
+    return found[len(tokens) :]
 
 
 def _choose(logits: Tensor, draw: torch.Generator | None) -> Tensor:

@@ -18,7 +18,7 @@ from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.network import KEPT, DepthRun, load_network, run_learning
-from lib.depth.speculative import Count, Drafter, frequent
+from lib.depth.speculative import Copier, Count, Drafter, Speculation, frequent
 from lib.runs import files
 from lib.runs.clock import in_turns
 from lib.runs.key import run_function
@@ -29,7 +29,7 @@ ENGINES = ("ours", "transformers")
 
 @dataclass(frozen=True)
 class Way:
-    """How drafts are made: up to ``tokens`` a round after layer ``exit``.
+    """How drafts are made: up to ``tokens`` a round after layer ``exit`` (0: copied from the text).
 
     ``words``: so many of the most frequent tokens of the training text may be drafted (0: all).
     ``sure``: the chance below which a round drafts no further (0: it always does). ``engine``
@@ -158,15 +158,15 @@ def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
         if way.engine == "transformers":
             return lambda: theirs(assistant_early_exit=way.exit)
         words = None
+        if not way.exit:
+            return partial(counted, number, Copier(llama, way.tokens))
         if way.words:
             words = frequent(train_ids, way.words, len(llama.head)).to(ids.device)
-        drafter = Drafter(llama, way.exit, way.tokens, words, way.sure)
+        return partial(counted, number, Drafter(llama, way.exit, way.tokens, words, way.sure))
 
-        def call() -> Tensor:
-            found, counts[number] = drafter.write(ids, config.written)
-            return found
-
-        return call
+    def counted(number: int, drafter: Speculation) -> Tensor:
+        found, counts[number] = drafter.write(ids, config.written)
+        return found
 
     calls: dict[Hashable, Callable[[], Tensor]] = {"transformers": theirs, "ours": ours}
     for number, way in enumerate(config.ways):

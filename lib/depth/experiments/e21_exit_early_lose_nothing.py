@@ -36,7 +36,7 @@ class Exp21(DepthParameters):
 
 @dataclass(frozen=True)
 class Decoding:
-    """A network of notebook 20 that drafts after a share of its layers."""
+    """A network of notebook 20 that drafts after a share of its layers, or copies drafts (0)."""
 
     label: str
     share: float
@@ -49,7 +49,7 @@ class Decoding:
 
     def way(self, layers: int) -> Way:
         """How it drafts in a network of so many layers."""
-        exit = max(1, part(layers, self.share))
+        exit = max(1, part(layers, self.share)) if self.share else 0
         return Way(exit, self.tokens, self.words, self.sure, self.engine)
 
     def runs(self, parameters: Exp21, text: DepthText) -> Iterator[Run]:
@@ -81,6 +81,7 @@ VARIANTS = {
     ),
     "exit_12_words": Decoding("Exit 12, frequent words", 0.4, words=WORDS),
     "exit_18_words": Decoding("Exit 18, frequent words", 0.6, words=WORDS),
+    "copied": Decoding("Copied from the text", 0.0),
     "layerskip_6_words": Decoding("LayerSkip, exit 6, frequent words", 0.2, "layerskip", 4, WORDS),
     "assisted_6": Decoding("transformers, assisted by exit 6", 0.2, engine="transformers"),
 }
@@ -159,6 +160,24 @@ CLAIMS = (
         "Drafting only while the exit is sure is faster than always drafting four tokens",
         against("exit_6_words_sure", "exit_6_words"),
         "the same network, exit and head of frequent tokens; batch 1",
+        expect="above",
+        unit="% change of the speed-up",
+    ),
+    claim(
+        "copies-pay",
+        "Drafts copied from the text make generation faster",
+        speedup("copied", batch=1),
+        f"{TURNS}; batch 1, up to 4 drafts: what followed the last two tokens where they stood"
+        " before",
+        expect="above",
+        threshold=1.0,
+        unit="times as fast",
+    ),
+    claim(
+        "beats-copies",
+        "Drafting from exit 6 is faster than copying drafts from the text",
+        against("exit_6_words", "copied"),
+        "the same network and number of drafts, which cost six layers each or none; batch 1",
         expect="above",
         unit="% change of the speed-up",
     ),
