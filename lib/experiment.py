@@ -13,7 +13,7 @@ figures.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from matplotlib.figure import Figure
@@ -179,6 +179,7 @@ class Experiment:
         texts = self.texts(parameters) if texts is None else texts
         tasks = self.tasks(parameters, texts, only)
         known = self._recorded() if places.recorded_counts() else {}
+        planned = frozenset(task.key(device.type) for task in tasks)
         if seeds:
             tasks = self._of_seeds(tasks, seeds, known, device.type)
         keys = [task.key(device.type) for task in tasks]
@@ -195,9 +196,13 @@ class Experiment:
                 ),
             )
 
+        def saved(pairs: list[tuple[Task, dict]]) -> Results:
+            results = store.save_set(self.slug, parameters, keys, sort(pairs))
+            return replace(results, planned=planned)
+
         def told(pairs: list[tuple[Task, dict]]) -> None:
             if any(not task.side for task, _ in pairs):
-                results = store.save_set(self.slug, parameters, keys, sort(pairs))
+                results = saved(pairs)
                 if published:
                     published(results)
 
@@ -212,7 +217,7 @@ class Experiment:
         )
         spent = sum({r["key"]: r["row"].get("seconds", 0) for _, r in pairs}.values())
         print(f"all finished: {spent / 60:.1f} core-minutes of training in all", flush=True)
-        results = store.save_set(self.slug, parameters, keys, sort(pairs))
+        results = saved(pairs)
         lost = results()[results()["status"] == DIVERGED]["label"]
         if len(lost):
             counts = ", ".join(f"{name} ({n})" for name, n in lost.value_counts(sort=False).items())

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib import registry
 from lib.results import scoreboard, tables
 from lib.results.claims import (
     CONTRADICTED,
@@ -307,9 +308,33 @@ def test_a_claim_whose_sign_changes_with_the_slice_is_undecided_on_that_text():
         row = rows.loc["x"]
         assert row["verdict"] == UNDECIDED
         assert row["reason"].startswith("the sign changes with the slices (claim slices); the int")
+    against = replace(judge, measure=lambda _: np.array([8.0, 9.0, 8.0, 9.0, 8.0]))
+    row = scoreboard.score([(own, elsewhere), (against, elsewhere)]).set_index("id").loc["x"]
+    assert row["verdict"] == UNDECIDED
+    assert row["reason"].startswith("the slices say the opposite (claim slices); the int")
     for pair in ([(own, results()), (both, elsewhere)], [(own, elsewhere), (judge, elsewhere)]):
         row = scoreboard.score(pair).set_index("id").loc["x"]
         assert row["verdict"] == REPLICATED, "another text, or slices that agree"
+
+
+def test_changes_and_falls_are_averaged_as_logarithms():
+    change, fall = claim(unit="% change of loss"), claim(unit="% fall of loss")
+    up, down = np.array([100.0, -50.0]), np.array([-100.0, 50.0])  # twice and half of it
+    assert change.interval(up).mean == pytest.approx(0) == fall.interval(down).mean
+    one, other = change.interval(up), fall.interval(down)
+    assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
+    assert change.p(up) == pytest.approx(1) == fall.p(down)
+    assert claim(unit="% of symbols").interval(up).mean == 25.0
+    assert claim(unit="% change of x").interval(np.array([-100.0, 0.0])).mean == -50.0, "no log"
+
+
+def test_all_measured_changes_are_averaged_as_logarithms():
+    """A plain mean of percent changes stands under no caption that says otherwise."""
+    for entry in registry.experiments().values():
+        for own in entry.claims:
+            made = own.measure.__qualname__.split(".")[0]
+            if made in ("ratio", "change"):
+                assert own._change(np.array([1.0])), own.id
 
 
 def test_within_a_band_takes_two_one_sided_tests():

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from lib.results import front, scoreboard
+from lib import registry
+from lib.results import front, scoreboard, store
 from lib.results.claims import (
     DETERMINISTIC,
     NOT_MEASURABLE,
@@ -119,6 +120,46 @@ def test_the_largest_size_is_shown_and_a_smaller_one_says_so():
     rows = [row_of(size="small", ours=1.0), row_of(size="third", ours=2.0)]
     assert table_of(rows)[3] == "✔ 2.0 [-6.1, -3.7] (10, third)"
     assert table_of([*rows, row_of()])[3] == "✔ -4.9 [-6.1, -3.7] (10)"
+
+
+def test_a_size_that_is_outstanding_does_not_hide_a_smaller_one():
+    absent = {"n": 0, "verdict": NOT_MEASURABLE, "ours": None, "ci_low": None, "ci_high": None}
+    own = row_of(kind=REPORTED, corpus="wikitext-2-standin", **absent)
+    small = row_of(corpus="wikitext-2-standin", size="small", n=5)
+    assert table_of([own, small])[2] == "✔ -4.9 [-6.1, -3.7] (5, small)"
+
+
+def test_hours_count_every_committed_training_once():
+    runs = {}
+    for path in sorted(store.TABLES.glob("[0-9][0-9]_*.csv")):
+        frame = pd.read_csv(path, dtype={"run_id": str})
+        if "seconds" in frame and (
+            path.stem in registry.module_names() or "tuning.csv" in path.name
+        ):
+            runs = {**dict(zip(frame["run_id"], frame["seconds"], strict=True)), **runs}
+    assert int(front.numbers(scoreboard.saved())["hours"]) == round(sum(runs.values()) / 3600)
+    tuning = pd.read_csv(store.TABLES / "22_tuning.csv")["seconds"].sum() / 60
+    assert front.minutes("22_tuned_baselines") > tuning > 60
+
+
+def test_every_cause_of_an_undecided_row_is_explained_to_the_reader(claims):
+    """In both front pages, the guide of the pages and the scoreboard."""
+    causes = {
+        " needed": ("five seeds", "too few seeds", "5シード未満"),
+        "the sign changes": (
+            "slices disagree",
+            "slices of a text disagree",
+            "区間により符号が変わる",
+        ),
+    }
+    readers = [front.FOLDER / f"README.{language}.md" for language in front.LANGUAGES]
+    readers += [ROOT / "docs" / "site" / "how.md", ROOT / "notebooks" / "90_scoreboard.ipynb"]
+    undecided = claims.loc[claims["verdict"] == UNDECIDED, "reason"]
+    for cause, words in causes.items():
+        assert undecided.str.contains(cause).any(), f"no row is undecided because of {cause!r}"
+        for path in readers:
+            text = " ".join(path.read_text(encoding="utf-8").replace("\\n", " ").split())
+            assert any(word in text for word in words), f"{path.name} does not explain {cause!r}"
 
 
 def test_a_new_question_stands_in_the_table_before_it_has_rows(monkeypatch, claims):

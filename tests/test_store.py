@@ -17,7 +17,7 @@ from lib.parameters import ParameterError, words
 from lib.results import scoreboard, store
 from lib.results.schema import COLUMNS, SchemaError, check
 from lib.results.store import Absent, Results, assemble, save_set
-from lib.runs import files, places
+from lib.runs import files, places, sweep
 
 SLUG = "98_small"
 
@@ -282,6 +282,24 @@ def test_some_seeds_are_trained_and_the_finished_rows_of_others_stay(tmp_path, m
     assert store.committed(SLUG)("side")["seed"].tolist() == [0, 1, 2]
     with pytest.raises(ParameterError, match="has no seed 3 with these parameters; allowed: 0, 1"):
         e.run(full, seeds=[3])
+
+
+def test_two_processes_with_seeds_of_their_own_keep_each_others_rows(monkeypatch):
+    monkeypatch.setenv("DEPTH_RECORDED", "1")
+    monkeypatch.setattr(sweep, "TOLD_SECONDS", -1)
+    e = experiment(base=SmallVariant(1.0, "Base"), worse=SmallVariant(2.0, "Worse", side=True))
+    full, begun = e.parameters.at("full"), []
+
+    def meanwhile(results):  # the other begins and ends while this one has some of its runs
+        store.publish(results)
+        if not begun:
+            begun.append(True)
+            store.publish(e.run(full, seeds=[0, 1]))
+
+    store.publish(e.run(full, published=meanwhile, seeds=[2]))
+    rows = store.committed(SLUG)()
+    assert rows.groupby("variant")["seed"].agg(list).to_dict() == {v: [0, 1, 2] for v in e.variants}
+    assert store.committed(SLUG)("side")["seed"].tolist() == [0, 1, 2]
 
 
 def test_whole_numbers_keep_their_digits():

@@ -1,6 +1,7 @@
 """A run against the committed tables: what agrees, what does not, and what was not run."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,9 @@ ALL_EQUAL = {(table, variant): "equal" for table in ("main", "curve") for varian
     [
         ({}, "equal"),
         ({"seconds": [7.0, 7.0], "run_id": ["p", "q"]}, "equal"),
+        ({"speedup": [7.0, 7.0]}, "equal"),
+        ({"ideal_speedup": [2.0, 3.0]}, "differs"),
+        ({"times": [2, 3]}, "differs"),
         ({"test_ppl": [9.0 * (1 + 0.9e-5), 8.0]}, "equal"),
         ({"test_ppl": [9.0 * (1 + 1.1e-5), 8.0]}, "close"),
         ({"test_ppl": [9.0 * (1 + 0.9e-3), 8.0]}, "close"),
@@ -47,7 +51,8 @@ ALL_EQUAL = {(table, variant): "equal" for table in ("main", "curve") for varian
     ],
 )
 def test_a_verdict_says_how_far_the_numbers_of_a_row_are_apart(columns, verdict):
-    assert verdicts(tables(**columns), tables()) == {**ALL_EQUAL, ("main", "a"): verdict}
+    ours = tables(**{name: [3.0, 3.0] for name in columns if name.endswith(("speedup", "times"))})
+    assert verdicts(tables(**columns), ours) == {**ALL_EQUAL, ("main", "a"): verdict}
 
 
 def test_a_column_that_no_committed_row_of_the_text_has_is_not_compared_but_named():
@@ -105,6 +110,21 @@ def test_one_row_a_text_is_kept_and_the_front_page_tells_the_full_size_alone(tmp
     assert verified.told(path) == "= 98 (2); ≠ 98 repeated"
     verified.keep(full.assign(processor="arm64"), path)
     assert verified.told(path).startswith("= 98 on arm64 (1), 98 on ")
+
+
+def _keep(path, worker):
+    for number in range(10):
+        verified.keep(summed(tables(**ABOUT)).assign(experiment=f"{worker}_{number}"), path)
+
+
+def test_two_processes_that_verify_lose_no_row(tmp_path):
+    path, start = tmp_path / "verified.csv", multiprocessing.get_context("spawn")
+    others = [start.Process(target=_keep, args=(path, worker)) for worker in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0] and len(pd.read_csv(path)) == 20
 
 
 def test_committed_rows_are_told_from_trained_ones():

@@ -90,14 +90,20 @@ class Claim:
         """The interval of the measure, as its unit asks: percent changes by logarithms."""
         if self.bounds:
             return statistics.bounded_interval(values, self.bounds)
-        return (statistics.percent_interval if self._logs(values) else statistics.interval)(values)
+        sign = self._change(values)
+        if not sign:
+            return statistics.interval(values)
+        found = statistics.percent_interval(sign * np.asarray(values, dtype=float))
+        low, high = sorted((sign * found.low, sign * found.high))
+        return statistics.Interval(sign * found.mean, low, high, found.n)
 
     def p(self, values: np.ndarray) -> float:
         """The p of the measure against the threshold, on the scale of its interval.
 
         For ``within``: of being equal where the mean lies inside, else of being outside.
         """
-        scale = (lambda v: np.log1p(v / 100)) if self._logs(values) else (lambda v: v)
+        sign = self._change(values)
+        scale = (lambda v: sign * np.log1p(sign * v / 100)) if sign else (lambda v: v)
         own = scale(np.asarray(values, dtype=float))
         high = float(scale(self.threshold))
         if self.expect != "within":
@@ -107,9 +113,13 @@ class Claim:
             return statistics.p_value(own, high if mean > high else low)
         return statistics.equivalence_p(own, low, high)
 
-    def _logs(self, values: np.ndarray) -> bool:
-        change = self.unit.startswith("% change") and self.threshold > -100
-        return change and bool((np.asarray(values) > -100).all())
+    def _change(self, values: np.ndarray) -> int:
+        """1 where the values are percent changes, -1 where they are falls, 0 where neither has a
+        logarithm."""
+        word = self.unit.removeprefix("% ").split(" ")[0]
+        sign = {"change": 1, "fall": -1}.get(word, 0)
+        seen = np.append(np.asarray(values, dtype=float), self.threshold)
+        return sign if bool((sign * seen > -100).all()) else 0
 
 
 def claim_maker(experiment: str, source: str, **shared: Any) -> Callable[..., Claim]:
@@ -293,16 +303,22 @@ def _row(claim: Claim, results: Results, corpus: str, size: str, least: int) -> 
 
 
 def overruled(rows: list[dict], judge: Claim, judged: list[dict]) -> None:
-    """Make undecided what ``judge`` judges, on the texts where the judge's own values are divided.
+    """Make undecided what ``judge`` judges, on the texts where the judge's own values are divided
+    or all lie on the other side.
 
     ``judged``: the rows of the judge.
     """
-    cases = {(row["corpus"], row["size"]) for row in judged if row.get("divided")}
+    cases = {}
+    for row in judged:
+        if row.get("divided"):
+            cases[row["corpus"], row["size"]] = f"the sign changes with the {judge.over}"
+        elif row["verdict"] == CONTRADICTED:
+            cases[row["corpus"], row["size"]] = f"the {judge.over} say the opposite"
     for row in rows:
-        here = row["id"] == judge.judges and (row["corpus"], row["size"]) in cases
-        if here and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
-            why = f"the sign changes with the {judge.over} (claim {judge.id})"
-            row |= {"verdict": UNDECIDED, "reason": f"{why}; {row['reason']}", "tested": False}
+        why = cases.get((row["corpus"], row["size"])) if row["id"] == judge.judges else None
+        if why and row["verdict"] not in (UNDECIDED, NOT_MEASURABLE):
+            reason = f"{why} (claim {judge.id}); {row['reason']}"
+            row |= {"verdict": UNDECIDED, "reason": reason, "tested": False}
 
 
 def _diverged(results: Results) -> str:

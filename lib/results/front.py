@@ -67,7 +67,7 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
         by_verdict = forest.counted(drawn, place)
         found[f"drawn_{place}"] = sum(by_verdict.values())
         found |= {f"drawn_{place}_{verdict}": count for verdict, count in by_verdict.items()}
-    runs = pd.concat(store.committed(slug)()[["run_id", "seconds"]] for slug in slugs())
+    runs = pd.concat(map(_trained, slugs()))
     # what two experiments share was trained once
     found["hours"] = round(runs.drop_duplicates("run_id")["seconds"].sum() / 3600)
     texts = {name: f"{value:,}" for name, value in found.items()}
@@ -84,9 +84,17 @@ def _notebooks() -> dict[str, str]:
 
 
 def minutes(slug: str) -> float:
-    """Core-minutes of training behind all committed rows of an experiment."""
-    held = store.has_committed(slug)
-    return float(store.committed(slug)()["seconds"].sum() / 60) if held else 0.0
+    """Core-minutes of training behind all committed rows of an experiment, and its tuning."""
+    return float(_trained(slug)["seconds"].sum() / 60) if store.has_committed(slug) else 0.0
+
+
+def _trained(slug: str) -> pd.DataFrame:
+    """Ids and seconds of the committed runs of an experiment, those of its tuning included."""
+    parts = [store.committed(slug)()]
+    tuned = store.TABLES / f"{slug[:2]}_tuning.csv"
+    if tuned.is_file():
+        parts.append(pd.read_csv(tuned, dtype={"run_id": str}))
+    return pd.concat(part[["run_id", "seconds"]] for part in parts)
 
 
 def question_rows() -> list[dict[str, str]]:
@@ -113,7 +121,7 @@ def table(claims: pd.DataFrame, language: str) -> str:
         cells = [
             row[language],
             _valued(claim, row.get(f"reported_in_{language}", "")) if has else "–",
-            _cell(first if len(first) else own[own["corpus"] != REAL], claim),
+            _cell(first if (first["n"] > 0).any() else own[own["corpus"] != REAL], claim),
             _cell(real),
             _explained(claims[claims["id"] == row["because"]], row.get(f"because_{language}", "")),
             _link(row["notebook"]),

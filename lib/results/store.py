@@ -58,14 +58,16 @@ class Results:
     """The tables of an experiment: of one set of parameters, or the committed ones.
 
     ``frames``: the main table under "", others by name. ``folder``: where the set lies.
-    ``outstanding``: how many of its runs are not finished. ``used`` collects the ids of the runs
-    that a claim has looked at.
+    ``outstanding``: how many of its runs are not finished. ``planned``: the ids of all runs that
+    its parameters ask for, those included that another process trains. ``used`` collects the ids of
+    the runs that a claim has looked at.
     """
 
     slug: str
     frames: dict[str, pd.DataFrame]
     folder: Path | None = None
     outstanding: int = 0
+    planned: frozenset[str] = frozenset()
     used: set[str] = dataclasses.field(default_factory=set, compare=False)
 
     def __call__(self, table: str = "") -> pd.DataFrame:
@@ -307,7 +309,8 @@ def all_sets() -> list[dict[str, Any]]:
 
 def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
     """Merge a set into the committed tables: each of its variants takes the place of the same
-    variant at the same size on the same text; rows of other variants stay.
+    variant at the same size on the same text; rows of other variants stay, and those of its own
+    that are ``planned`` and that another process has published.
 
     ``variants``: those that the experiment has, in their order. Rows of one that it has no more
     go. Returns the names of the files. Raises ValueError for a set of a custom, quick or tiny size,
@@ -328,7 +331,8 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
             if name in held:
                 old = parts[0]
                 stays = old["variant"].isin(variants) if variants else True
-                parts[0] = old[stays & ~_places(old).isin(own)]
+                replaced = _places(old).isin(own) & ~_of_others(old, results)
+                parts[0] = old[stays & ~replaced]
                 if not name:
                     _of_one_study(results.slug, parts[0], results())
             parts = [part for part in parts if len(part)]
@@ -338,7 +342,8 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
                     "_size": frame["size"].map(SIZES.index),
                     "_variant": frame["variant"].map(rank),
                 }
-                frame = frame.assign(**order).sort_values(["corpus", *order], kind="stable")
+                by = ["corpus", *order, "seed"]
+                frame = frame.assign(**order).sort_values(by, kind="stable")
                 merged[name] = frame.drop(columns=list(order))
         # all tables change as one: they are complete beside the old ones before the first moves
         with files.whole_folder(_ready(results.slug)) as partial:
@@ -347,6 +352,15 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
             (TABLES / _file(results.slug, name)).unlink(missing_ok=True)
         _finish(results.slug)
         return names
+
+
+def _of_others(held: pd.DataFrame, results: Results) -> pd.Series:
+    """Which committed rows are of runs that the set plans and has not finished itself."""
+    finished = set(zip(results()["variant"], results()["run_id"], strict=True))
+    for frame in results.frames.values():
+        finished |= set(zip(frame["variant"], frame["run_id"], strict=True))
+    own = [pair in finished for pair in zip(held["variant"], held["run_id"], strict=True)]
+    return held["run_id"].isin(results.planned) & ~pd.Series(own, held.index, dtype=bool)
 
 
 def _of_one_study(slug: str, held: pd.DataFrame, new: pd.DataFrame) -> None:

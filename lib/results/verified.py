@@ -68,10 +68,11 @@ def _worst(verdicts: pd.Series) -> str:
 def keep(rows: pd.DataFrame, path: Path = PATH) -> None:
     """Put rows into the table, in the place of older ones of the same text, size and kind of
     processor."""
-    if path.is_file():
-        rows = pd.concat([pd.read_csv(path), rows])
-    rows = rows.drop_duplicates(ROW, keep="last").sort_values(ROW, ignore_index=True)
-    files.write_text(path, rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    with files.locked(path.with_name(f".{path.name}.lock")):
+        if path.is_file():
+            rows = pd.concat([pd.read_csv(path), rows])
+        rows = rows.drop_duplicates(ROW, keep="last").sort_values(ROW, ignore_index=True)
+        files.write_text(path, rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def told(path: Path = PATH) -> str:

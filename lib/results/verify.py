@@ -9,6 +9,7 @@ from lib.results.store import Results
 EQUAL = 1e-5  # tables keep six digits: the same numbers
 CLOSE = 1e-3  # another processor sums in another order
 TIMES = ("second", "speed", "time", "_ms", "prefill", "generate_")  # no two runs agree on these
+COUNTED = ("ideal_speedup", "times")  # but these are numbers that every run agrees on
 ABOUT = ("device", "torch", "code_hash", "commit", "run_id", "label", "experiment")
 ROW = [key for key in KEYS if key != "run_id"]
 
@@ -85,4 +86,5 @@ def _gap(own: pd.DataFrame, other: pd.DataFrame) -> dict:
 
 
 def _compared(column: str) -> bool:
-    return column not in (*KEYS, *ABOUT) and not any(word in column for word in TIMES)
+    timed = column not in COUNTED and any(word in column for word in TIMES)
+    return column not in (*KEYS, *ABOUT) and not timed

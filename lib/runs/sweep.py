@@ -13,6 +13,8 @@ import torch
 from lib.runs import engines, places
 from lib.runs.task import CPU, Failure, Task, finished
 
+TOLD_SECONDS = 30  # the least time between two tellings
+
 
 class SweepFailed(RuntimeError):
     """Some runs failed; the message lists them, a sentence each. The others are kept."""
@@ -29,7 +31,7 @@ def sweep(
     """The records of all tasks in the given order, running those that are not finished.
 
     ``recorded`` are finished runs by key that lie elsewhere (committed tables). ``told`` is called
-    with all finished pairs so far after each run that ends, at most every 30 seconds. Prints a
+    with all finished pairs so far after each run that ends, at most every TOLD_SECONDS. Prints a
     line as each task ends, with the time left. Raises SweepFailed after everything else has run.
     """
     runs, held = places.runs_folder(), dict(recorded or {})
@@ -65,7 +67,7 @@ def sweep(
                 key = keys[id(task)]
                 held[key] = finished(runs / key) or record  # as any later reader finds it
                 progress.line(task, record)
-            if told and time.monotonic() - last_told > 30:
+            if told and time.monotonic() - last_told > TOLD_SECONDS:
                 told(pairs())
                 last_told = time.monotonic()
     found = pairs()

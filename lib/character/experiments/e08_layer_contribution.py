@@ -184,7 +184,7 @@ def norms(layer: int, state: str, reference: str = "own") -> Measure:
 
 claim = on_repeated("exp08", "R4, Experiment 8")
 
-LOSS, NORM = "% fall of loss, layer 1 to 4", "% larger change of hard than of easy symbols"
+LOSS, NORM = "% fall of loss, layer 1 to 4", "% change from easy to hard symbols"
 
 CLAIMS = (
     claim(
