@@ -11,6 +11,7 @@ import torch
 
 from lib.character import choices, tuned
 from lib.character.choices import Choice
+from lib.character.experiments import e22_tuned_baselines as e22
 from lib.character.experiments import tuning
 from lib.character.experiments.e01_hrm_against_lct import E01
 from lib.character.experiments.e02_infini_hrm import E02
@@ -24,7 +25,6 @@ from lib.character.experiments.e22_tuned_baselines import (
     LARGER,
     METHODS,
     PAIRS,
-    REPORTED,
     SIZES,
     VARIANTS,
     WIDTH,
@@ -417,6 +417,16 @@ def test_comparisons_check_reported_claims_and_hold_every_method():
     kinds = {c.id: c.kind for entry in (E01, E02, E03, E04, E10, E11) for c in entry.claims}
     assert {kinds[checked] for *_, checked, _ in COMPARED.values()} == {"reported"}
     assert {claim.kind for claim in E22.claims} == {"own"}
-    assert {checked for *_, checked, _ in COMPARED.values()} <= set(REPORTED)
+    assert {checked for *_, checked, _ in COMPARED.values()} <= set(e22.CHECKED)
     assert {name for pair in PAIRS for name in pair} == set(METHODS)
     assert all(np.isfinite(value) for value in PAIRS.values() if value is not None)
+
+
+def test_a_tuned_comparison_says_what_else_differs():
+    """A memory that reads later symbols, unequal parameters or updates: as the claim it checks."""
+    for claim in e22.CLAIMS:
+        treatment, baseline, checked, _ = e22.COMPARED.get(claim.id.split("-", 1)[1], [None] * 4)
+        if treatment and baseline not in e22.OTHERS:
+            assert claim.control.endswith(e22.CHECKED[checked].control), claim.id
+        if treatment and "infini" in treatment:
+            assert "later symbols" in claim.control, claim.id

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lib import registry
-from lib.results import scoreboard, tables
+from lib.results import beside_reported, scoreboard, tables
 from lib.results.claims import (
     CONTRADICTED,
     NOT_MEASURABLE,
@@ -326,6 +326,19 @@ def test_changes_and_falls_are_averaged_as_logarithms():
     assert change.p(up) == pytest.approx(1) == fall.p(down)
     assert claim(unit="% of symbols").interval(up).mean == 25.0
     assert claim(unit="% change of x").interval(np.array([-100.0, 0.0])).mean == -50.0, "no log"
+
+
+def test_committed_verdicts_and_comparisons_are_those_of_the_committed_tables():
+    """What a claim measures, its control and its line cannot change unseen: `make claims`."""
+    pairs = (
+        (scoreboard.score(registry.claims()), scoreboard.PATH),
+        (beside_reported.compare(registry.experiments().values()), beside_reported.PATH),
+    )
+    for made, path in pairs:
+        text = made.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        made, held = pd.read_csv(io.StringIO(text)), pd.read_csv(path)
+        # another processor may round the last digit otherwise
+        pd.testing.assert_frame_equal(made, held, rtol=1e-4, obj=f"{path.name}: make claims;")
 
 
 def test_all_measured_changes_are_averaged_as_logarithms():

@@ -220,6 +220,16 @@ def test_a_restart_control_differs_from_growing_in_depth_alone(restarted, grown)
         assert replace(one, layers=1, trains="all") == replace(other, layers=1, trains="all")
 
 
+def test_identity_growth_keeps_the_last_reading_and_moves_the_one_below():
+    model = TransformerConfig(width=16, layers=2).build(11)
+    with torch.no_grad():
+        model.blocks[1].feed_forward_norm.gain.uniform_(0.8, 1.2)
+    ids = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(0))
+    before, after = (m.hidden_states(ids) for m in (model, deepen(model, 3, identity=True)))
+    torch.testing.assert_close(after[-1], before[-1])
+    assert not torch.allclose(after[-2], before[-1], atol=1e-2)
+
+
 def test_identity_growth_that_moves_the_perplexity_fails_its_check():
     rows = [("base", 9.0, 1.0), ("full_best_identity", 8.0, 9.0)]
     frame = pd.DataFrame(rows, columns=["variant", "val_ppl", "begin_val_ppl"])

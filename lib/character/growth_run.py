@@ -49,7 +49,8 @@ class Stage:
     ``trains`` new: only the blocks added by this stage and the head (the embedding too stays as
     it is, at random in a first stage). ``loss`` sum: LPT, every layer read by the shared head.
     ``rate`` multiplies the learning rate, ``old_rate`` that of everything but new blocks and head.
-    ``identity``: new blocks begin as ones that change nothing. ``patient`` trains all epochs
+    ``identity``: new blocks begin as ones that leave the last layer's reading as it was; that of
+    the block below, which LPT trains too, moves. ``patient`` trains all epochs
     without early stopping. Raises ValueError for an unknown word.
     """
 

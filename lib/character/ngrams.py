@@ -45,7 +45,8 @@ class NGramRun:
 
 @run_function("ngram")
 def run_ngram(config: NGramRun, seed: int, place: Place) -> Outcome:
-    """Perplexities of the model on valid and, where there is one, test. No seed is used."""
+    """Perplexities of the model on the whole of valid and, where there is one, test; networks leave
+    out what fills no window. No seed is used."""
     corpus = config.corpus
     encode, size = corpus.alphabet.encode, len(corpus.alphabet)
     train = encode(corpus.train)

@@ -161,7 +161,9 @@ CLAIMS = (
         "identity-helps",
         "Starting each new layer as an identity helps growing with LPT",
         perplexity_change("lpt_4_best_identity", "lpt_4_best"),
-        "output projections of the new block start at zero; an idea that the report left untested",
+        "output projections of the new block start at zero, and it takes over the gains of the"
+        " block below, whose own reading through the shared head moves; an idea that the report"
+        " left untested",
         kind="own",
     ),
     claim(

@@ -203,11 +203,12 @@ def scale_claim(method: str, times: int, words: str) -> Claim:
         if times == 1
         else "the last epoch is the best: more text and less finished training change together"
     )
+    deeper = "; IRT steps twice a batch and runs its blocks twice" * (method == "irt")
     return on_more_text(
         f"scale-{method}-{chars // 1000}k",
         f"{words} at {chars:,} training characters ({limit})",
         change(f"{method}_{times}x", f"standard_{times}x"),
-        f"data order and limit of epochs as in standard training; {stopping}",
+        f"data order and limit of epochs as in standard training; {stopping}{deeper}",
         kind="own",
         expect="above" if method == "irt" else "below",
     )

@@ -214,16 +214,20 @@ COMPARED = {  # name of the claim: what it compares, whose claim it checks, and 
     ),
 }
 OTHERS = ("looped_1", "lct_2")  # what no report compares with: controls of ours
+CHECKED = {c.id: c for origin in (E01, E02, E03, E04, E10, E11) for c in origin.claims}
 WORSE = ("spoils", "adds-little", "fails")  # a claim so named says that the first is worse
 
 
 def _compared():
     for name, (treatment, baseline, checked, words) in COMPARED.items():
+        origin = f"checks {checked}"
+        if baseline not in OTHERS:
+            origin += f", otherwise as there: {CHECKED[checked].control}"
         yield claim(
             name,
             words,
             change(f"{treatment}_tuned", f"{baseline}_tuned"),
-            f"{ALIKE}; checks {checked}",
+            f"{ALIKE}; {origin}",
             expect="above" if any(word in name for word in WORSE) else "below",
         )
 
@@ -278,9 +282,8 @@ def _larger():
 
 
 CLAIMS: tuple[Claim, ...] = (*_compared(), *_gaps(), *_tuning(), *_larger())
-REPORTED = {c.id: c.reported for origin in (E01, E02, E03, E04, E10, E11) for c in origin.claims}
 PAIRS = {  # what is compared, with the report's own change where it has one
-    (treatment, baseline): None if baseline in OTHERS else REPORTED[checked]
+    (treatment, baseline): None if baseline in OTHERS else CHECKED[checked].reported
     for treatment, baseline, checked, _ in COMPARED.values()
 }
 

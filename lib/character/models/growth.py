@@ -43,7 +43,10 @@ def deepen(model: Transformer, layers: int, identity: bool = False) -> Transform
 
 @torch.no_grad()
 def as_identity(block: nn.Module, below: nn.Module) -> None:
-    """Turn ``block`` into an exact identity on the outputs of ``below``, as described above."""
+    """Turn ``block`` into an exact identity on what ``below`` gave, as described above.
+
+    ``below`` itself gives another output from now on: its gains have moved up.
+    """
     block.attention.output.weight.zero_()
     block.feed_forward.down.weight.zero_()
     block.attention_norm.gain.fill_(1)
