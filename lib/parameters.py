@@ -35,7 +35,7 @@ def typed(text: str, kind: type = object) -> object:
     """
     try:
         found = float(text) if kind is float else ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return found if kind is not str or isinstance(found, str) else text
 
@@ -62,7 +62,8 @@ def _each(kind: type, low: float, high: float | None, above: bool, repeats: bool
         if not repeats and len(set(parts)) < len(parts):
             return "allowed: each number once"
         for part in parts:
-            inside = math.isfinite(part) and part >= low and (high is None or part <= high)
+            inside = kind is int or math.isfinite(part)  # an int may be too long for a float
+            inside = inside and part >= low and (high is None or part <= high)
             if not inside or (above and part == low):
                 return _span(noun, low, high, above)
         return None
@@ -115,7 +116,7 @@ def folder() -> Any:
 
 def no_folder(name: str) -> str | None:
     """What is wrong with the name of a folder; None if it exists or nothing is named."""
-    with contextlib.suppress(NoHome):
+    with contextlib.suppress(NoHome, OSError):  # a name may be too long for any folder
         if not name or at_home(name).is_dir():
             return None
     return "there is no such folder; allowed: a folder that exists, or nothing"

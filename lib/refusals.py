@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from lib.parameters import ParameterError
 from lib.results.schema import SchemaError
-from lib.runs.devices import DeviceUnavailable
+from lib.runs.devices import CoresUnclear, DeviceUnavailable
 from lib.runs.engines import EngineUnavailable
 from lib.runs.fetch import Refused, Unavailable
 from lib.runs.files import NoRoom
@@ -14,7 +14,7 @@ from lib.runs.places import NoHome
 from lib.runs.sweep import SweepFailed
 
 REFUSALS = (
-    ParameterError, SweepFailed, NoRoom, Unavailable, Refused, DeviceUnavailable,
+    ParameterError, SweepFailed, NoRoom, Unavailable, Refused, DeviceUnavailable, CoresUnclear,
     EngineUnavailable, SchemaError, NoHome,
 )  # fmt: skip
 

@@ -13,11 +13,11 @@ from test_parameters import Lists, names  # noqa: F401
 from lib import notebook, registry
 from lib.cascade.dataset import wikitext_windows
 from lib.character.experiments.e03_iterative_refinement import E03
-from lib.parameters import ParameterError, no_folder
+from lib.parameters import ParameterError, no_folder, typed
 from lib.refusals import told
 from lib.results import store
 from lib.results.schema import SchemaError
-from lib.runs import fetch, files
+from lib.runs import devices, fetch, files
 from lib.runs.places import ROOT, cache_folder, kept_folder
 from lib.text import corpus as corpora
 from lib.text.corpus import CorpusUnavailable, load_corpus
@@ -162,6 +162,16 @@ def test_a_data_folder_of_the_environment_that_is_none(names, monkeypatch):  # n
     notebook.begin(names)
     with pytest.raises(ParameterError, match="DEPTH_DATA is 'no/such'; there is no such folder"):
         notebook.configure(E03, names)
+
+
+def test_values_that_were_typed_are_refused_in_one_sentence(monkeypatch):
+    assert typed("{[]:1}") == "{[]:1}"
+    assert no_folder("x" * 300).startswith("there is no such folder")
+    with pytest.raises(ParameterError, match="allowed: a whole number at least 1, at most 9"):
+        Lists.checked({"depths": "1" + 400 * "0"})
+    monkeypatch.setenv("DEPTH_CORES", "abc")
+    with pytest.raises(ValueError, match="DEPTH_CORES is 'abc'; allowed: a whole number of at le"):
+        devices.environment(2)
 
 
 def test_a_home_folder_that_is_not_known(monkeypatch):

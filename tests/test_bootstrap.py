@@ -26,6 +26,8 @@ subprocess.run = run
 exec({cell!r})
 print("library", notebook.__file__)
 print("kept in", os.environ.get("DEPTH_KEEP"))
+exec({emptied!r})
+print("emptied", os.environ.get("DEPTH_KEEP"), os.environ.get("DEPTH_CACHE"))
 """
 
 
@@ -38,7 +40,7 @@ def colab(tmp_path):
         cell = tool.BOOTSTRAP.replace('keep_in = ""', f"keep_in = {keep_in!r}")
         home = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEPTH_DATA")}
         return subprocess.run(
-            [sys.executable, "-c", KERNEL.format(cell=cell, pip=pip)],
+            [sys.executable, "-c", KERNEL.format(cell=cell, emptied=tool.BOOTSTRAP, pip=pip)],
             cwd=tmp_path,
             env={**home, "DEPTH_REPOSITORY": str(source)},
             capture_output=True,
@@ -62,6 +64,7 @@ def test_it_fetches_installs_and_finds_the_library_again_and_again(colab, tmp_pa
     done = colab(source, keep_in="drive/mine")
     assert done.returncode == 0, done.stderr
     assert f"kept in {tmp_path / 'drive' / 'mine'}\n" in done.stdout
+    assert "emptied None None\n" in done.stdout
     assert "pip ['install', '-q', '-r', 'repository/requirements-colab.txt']" in done.stdout
     assert f"library {tmp_path / 'repository' / 'lib' / 'notebook.py'}" in done.stdout
     assert (tmp_path / "repository" / "requirements-colab.txt").is_file()

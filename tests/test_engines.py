@@ -58,6 +58,20 @@ def test_dask_runs_each_once_and_goes_on_where_a_dead_worker_stopped(cluster, ke
     assert all((marks / f"1.0-slow-{s}").read_text().count("\n") <= 2 for s in range(3))
 
 
+def test_threads_of_a_dask_worker_leave_each_other_alone(kept, monkeypatch):
+    """All draw from the one generator of their process."""
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+    tasks = [task("a", s, fate="draws") for s in range(6)]
+    alone = [record["row"]["val_ppl"] for _, record in sweep(tasks)]
+    monkeypatch.setenv("DEPTH_KEEP", str(kept / "elsewhere"))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, dashboard_address=None, silence_logs=50
+    ) as found:
+        monkeypatch.setenv("DEPTH_DASK", found.scheduler_address)
+        assert [r["row"]["val_ppl"] for _, r in sweep(tasks, 2, engine="dask")] == alone
+
+
 def test_dask_without_an_address_starts_processes_of_this_machine(kept, marks, monkeypatch):
     pytest.importorskip("distributed", reason="pip install distributed")
     monkeypatch.delenv("DEPTH_DASK", raising=False)

@@ -241,3 +241,26 @@ def test_a_lock_is_held_by_one_and_shared_by_readers(tmp_path):
             pass
     with files.locked(lock, wait=False):
         pass
+
+
+def test_a_disk_without_locks_or_modes_keeps_what_is_written(tmp_path, monkeypatch):
+    def refused(*given):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refused)
+    monkeypatch.setattr(files.os, "chmod", refused)
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock", wait=False):
+        files.write_text(tmp_path / "a" / "text", "held")
+    assert (tmp_path / "a" / "text").read_text() == "held"
+
+
+def test_scratch_space_is_budgeted_goes_and_says_what_is_full(tmp_path):
+    with pytest.raises(files.NoRoom, match="the parcel needs .* GB in .*; allowed: a smaller size"):
+        with files.scratch(tmp_path / "cache", 10**18, "the parcel"):
+            raise AssertionError
+    assert not (tmp_path / "cache").exists(), "nothing is made before"
+    with pytest.raises(files.NoRoom, match="the-parcel could not be written: the disk is full, 1"):
+        with files.scratch(tmp_path / "cache", 1_000, "the parcel") as folder:
+            (folder / "part").write_text("x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list((tmp_path / "cache").iterdir())

@@ -208,6 +208,10 @@ def test_the_commit_says_where_library_files_were_changed(tmp_path, monkeypatch)
         assert re.fullmatch("[0-9a-f]{9,}", clean)
         (tmp_path / "note.txt").write_text("beside the library\n")
         assert commit() == clean
+        (tmp_path / "inner" / "lib").mkdir(parents=True)
+        monkeypatch.setattr(provenance, "ROOT", tmp_path / "inner")
+        assert commit() == "", "a library that lies in a checkout of something else"
+        monkeypatch.setattr(provenance, "ROOT", tmp_path)
         (tmp_path / "lib" / "m.py").write_text("X = 2\n")
         assert commit() == clean + "+"
         index = tmp_path / ".git" / "index"

@@ -325,8 +325,15 @@ def parameters_cell(cell, slug: str) -> list[str]:
         found.append(f"not one line a parameter: {set(schema.names()) ^ set(literals)}")
     elif schema.checked(literals) != schema():
         found.append("the cell does not repeat the defaults of the library")
-    if any("# @param" not in line for line in cell.source.splitlines() if line.strip()):
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    if any("# @param" not in line for line in lines):
         found.append("a line has no form")
+    for line in lines:
+        name, offered = line.split(" = ")[0], line.partition("# @param ")[2]
+        extra = schema.model_fields[name].json_schema_extra or {}
+        options = extra.get("options") if isinstance(extra, dict) else None
+        if offered.startswith("[") and options and set(json.loads(offered)) != set(options):
+            found.append(f"its form offers other values of {name} than are allowed")
     return found
 
 

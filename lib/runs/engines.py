@@ -8,6 +8,8 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import pickle
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +28,7 @@ from lib.runs.task import Failure, Task, attempt, run_together
 ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
 ANSWER = 10  # seconds within which a Dask scheduler must answer
 KILLED = Failure("its worker process was killed (out of memory?)")
+ONE_AT_A_TIME = threading.Lock()  # runs of a process: they share random numbers, threads, clock
 
 
 class EngineUnavailable(ValueError):
@@ -57,11 +60,29 @@ def _local(
     """This process, or several of this machine."""
     if device.type != "cpu":
         yield from _seeds_together(tasks, runs, device)
-    elif workers > 1 and len(tasks) > 1:
-        yield from _processes(tasks, workers, runs, device)
-    else:
-        for task in tasks:
-            yield task, attempt(task, runs, device)
+        return
+    here = list(tasks)
+    if workers > 1 and len(tasks) > 1:
+        here = [task for task in tasks if not _can_travel(task)]
+        yield from _processes([t for t in tasks if t not in here], workers, runs, device)
+        if here:
+            print(
+                f"{len(here)} runs in this process, one after the other: their code was defined in"
+                " a cell, where no worker finds it",
+                flush=True,
+            )
+    for task in here:
+        yield task, attempt(task, runs, device)
+
+
+def _can_travel(task: Task) -> bool:
+    """Whether another process can import the function of a task and what it is configured with."""
+    try:
+        content = pickle.dumps((task.function, task.config))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    main = sys.modules["__main__"]  # that of a script is imported again, that of a notebook not
+    return b"__main__" not in content or hasattr(main, "__file__")
 
 
 def _seeds_together(
@@ -104,7 +125,9 @@ def _processes(
             except BrokenProcessPool:
                 print(f"a worker was killed; tried again: {len(running)} runs", flush=True)
                 broken += running.values()
-            except BaseException:
+            except BaseException:  # runs go on from their checkpoints: none is waited for
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
                 pool.shutdown(cancel_futures=True)
                 raise
     for task in broken:
@@ -181,14 +204,16 @@ def _dask(
 
 
 def _on_worker(task: Task, runs: Path, device: torch.device) -> dict[str, Any] | Failure:
-    """``attempt`` on a Dask worker: the GPU of its number, if it sees several."""
+    """``attempt`` on a Dask worker, whatever its threads one at a time: the GPU of its number, if
+    it sees several."""
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         from distributed import get_worker
 
         number = get_worker().name  # a number in clusters of one machine
         if isinstance(number, int):
             device = torch.device("cuda", number % torch.cuda.device_count())
-    return attempt(task, runs, device)
+    with ONE_AT_A_TIME:
+        return attempt(task, runs, device)
 
 
 def _slurm(

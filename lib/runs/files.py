@@ -20,6 +20,8 @@ from typing import Any
 
 from lib.runs.places import is_gone, shown
 
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # of a network disk
+
 
 class Damaged(RuntimeError):
     """A file whose content is not what was written; the message names it, ``path`` is where it
@@ -50,7 +52,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp gives a file to its owner alone
+            with contextlib.suppress(OSError):  # some disks know no modes
+                os.chmod(name, 0o644)  # mkstemp gives a file to its owner alone
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -160,12 +163,19 @@ def clear_partial(folder: Path, name: str = "") -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file ``path``. With ``wait`` False raises BlockingIOError if it is held."""
+    """Hold the lock file ``path``. With ``wait`` False raises BlockingIOError if it is held.
+
+    On a disk without locks nothing is held: two processes may do the same work twice.
+    """
     with _spoken(path, 0):
         _make_folder(path.parent)
         lock = path.open("w")
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
 
 
@@ -197,6 +207,19 @@ def budgeted(folder: Path, needed: int, what: str) -> None:
             f"{what} needs {needed / 1e9:.1f} GB in {shown(folder)}, where {free / 1e9:.1f} GB are "
             "free; allowed: a smaller size, or another folder in DEPTH_CACHE or DEPTH_KEEP"
         )
+
+
+@contextmanager
+def scratch(folder: Path, needed: int, what: str) -> Iterator[Path]:
+    """A folder inside ``folder`` that goes afterwards, for about ``needed`` bytes of ``what``.
+
+    Raises NoRoom before anything is written where they do not fit, and when the disk is full.
+    """
+    budgeted(folder, needed, what)
+    with _spoken(folder / what.replace(" ", "-"), needed):
+        _make_folder(folder)
+        with tempfile.TemporaryDirectory(dir=folder, suffix=".scratch") as made:
+            yield Path(made)
 
 
 def _make_folder(folder: Path) -> None:

@@ -39,16 +39,19 @@ def code_hash(*modules: str) -> str:
 
 @functools.cache
 def commit() -> str:
-    """The short commit of this checkout, "+" where library files differ from it; "" without git."""
+    """The short commit of this checkout, "+" where library files differ from it; "" without git,
+    and where the library lies inside a checkout of something else."""
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]  # reading writes no index
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True
         )
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
         changed = subprocess.run([*git, "status", "--porcelain", "lib"], capture_output=True)
     except OSError:
         return ""
-    return "" if head.returncode else head.stdout.strip() + ("+" if changed.stdout else "")
+    ours = not head.returncode and Path(top.stdout.strip()).resolve() == ROOT.resolve()
+    return "" if not ours else head.stdout.strip() + ("+" if changed.stdout else "")
 
 
 def _file(module: str) -> Path:

