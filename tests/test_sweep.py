@@ -314,8 +314,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
-def test_workers_die_with_a_parent_that_is_killed(script, marks):
+def waiting(script, marks: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A sweep whose two workers are both inside a long run: its process, and their numbers."""
     parent = script(2, "waits")
     deadline = time.monotonic() + PATIENCE
     while len(list(marks.iterdir())) < 2:
@@ -323,6 +323,12 @@ def test_workers_die_with_a_parent_that_is_killed(script, marks):
         time.sleep(0.02)
     workers = [int(path.read_text()) for path in marks.iterdir()]
     assert all(map(alive, workers)) and parent.pid not in workers
+    return parent, workers
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
+def test_workers_die_with_a_parent_that_is_killed(script, marks):
+    parent, workers = waiting(script, marks)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     end = time.monotonic() + 5
@@ -333,14 +339,10 @@ def test_workers_die_with_a_parent_that_is_killed(script, marks):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_an_interrupt_of_the_parent_alone_waits_for_no_run(script, marks):
-    parent = script(2, "waits")
-    deadline = time.monotonic() + PATIENCE
-    while len(list(marks.iterdir())) < 2:
-        assert parent.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    parent, workers = waiting(script, marks)
     os.kill(parent.pid, signal.SIGINT)
     parent.wait(timeout=PATIENCE / 2)
-    assert not any(alive(int(path.read_text())) for path in marks.iterdir())
+    assert not any(map(alive, workers))
 
 
 @dataclasses.dataclass(frozen=True)
