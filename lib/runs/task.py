@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lib.runs import devices, files, places
+from lib.runs import devices, files, memory, places
 from lib.runs.key import described, run_key
 from lib.runs.provenance import code_hash, commit
 from lib.runs.spent import counted
@@ -145,6 +145,7 @@ def run_one(
 
     A finished run that lacks one of its ``kept`` files is set aside and made again.
     """
+    memory.keep_freed()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = runs / task.key(device.type)
