@@ -33,7 +33,7 @@ from lib.runs.task import Task
 class Run:
     """One computation of a variant: a declared function, its configuration and a random seed.
 
-    ``side`` and ``alone`` as in Task. Runs of a later ``turn`` come after all of an earlier one,
+    ``side`` as in Task. Runs of a later ``turn`` come after all of an earlier one,
     whatever their seeds: what is dear waits for what is cheap and decides.
     """
 
@@ -41,7 +41,6 @@ class Run:
     config: Any
     seed: int
     side: bool = False
-    alone: bool = False
     turn: int = 0
 
 
@@ -151,7 +150,7 @@ class Experiment:
                 labels = {"experiment": self.report or f"exp{self.number}", "variant": variant}
                 labels |= {"label": self.label(variant), **entry.factors}
                 for run in entry.runs(parameters, text):
-                    task = Task(run.function, run.config, run.seed, labels, run.side, run.alone)
+                    task = Task(run.function, run.config, run.seed, labels, run.side)
                     found.append((run.turn, run.seed, order, task))
         found.sort(key=lambda item: item[:3])
         return [task for *_, task in found]

@@ -76,6 +76,22 @@ def run(config: Small, seed: int, place: Place) -> Outcome:
     return Outcome(row, {"curve": curve})
 
 
+@run_function("clocked", starts_from=lambda config, seed: [(keeps, config, seed)], clock=True)
+def clocked(config: Small, seed: int, place: Place) -> Outcome:
+    """A run that reads the clock, of what another one has kept."""
+    begun(config, seed)
+    place.need(keeps, config, seed, "best.safetensors")
+    return Outcome({"corpus": "embedded", "val_ppl": 3.0})
+
+
+@run_function(
+    "clock of clocks", starts_from=lambda config, seed: [(clocked, config, seed)], clock=True
+)
+def of_clocks(config: Small, seed: int, place: Place) -> Outcome:
+    """A run that tells what another one has timed."""
+    return Outcome(place.need(clocked, config, seed).record()["row"])
+
+
 @run_function("beside")
 def beside(config: Small, seed: int, place: Place) -> Outcome:
     """A side run that builds on the main one."""

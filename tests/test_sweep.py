@@ -210,10 +210,10 @@ def test_kept_weights_that_were_damaged_are_set_aside_and_made_again(kept, capsy
 
 def test_what_reads_the_clock_runs_alone_and_last(kept, capsys):
     tasks = [task("a"), task("b", value=2.0), task("c", value=3.0)]
-    tasks[0] = dataclasses.replace(tasks[0], alone=True)
+    tasks[0] = dataclasses.replace(tasks[0], function=small_runs.of_clocks)
     sweep(tasks)
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    assert order == ["b,", "c,", "a,"]
+    assert order == ["b,", "c,", "keeps,", "a,"], "after what it starts from"
 
 
 def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch):
@@ -224,9 +224,17 @@ def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch)
         return submit(engine, tasks, 1, *more)
 
     monkeypatch.setattr(engines, "submit", spy)
-    clocks = [dataclasses.replace(task("c", seed, value=3.0), alone=True) for seed in (0, 1)]
-    sweep([*clocks, task("a"), task("b", value=2.0)], 2)
-    assert asked == [(["a", "b"], 2), (["c", "c"], 1)]
+    sweep([*clocks(), task("a"), task("b", value=2.0)], 2)
+    assert asked == [(["a", "b", "keeps", "keeps"], 2), (["c", "c"], 1)]
+    assert sweep(clocks())[0][1]["row"]["val_ppl"] == 3.0 and len(asked) == 2, "nothing is left"
+
+
+def clocks() -> list[Task]:
+    """Two tasks that read the clock."""
+    return [
+        dataclasses.replace(task("c", seed, value=3.0), function=small_runs.clocked)
+        for seed in (0, 1)
+    ]
 
 
 def test_a_run_takes_one_thread(kept):
@@ -372,13 +380,12 @@ def test_code_of_a_cell_runs_in_this_process_beside_workers(kept, marks, monkeyp
 
 
 def test_the_time_left_is_that_of_runs_of_one_kind(kept, capsys):
-    trained = [task("a", seed) for seed in (0, 1)]
-    clocks = [dataclasses.replace(task("c", seed, value=3.0), alone=True) for seed in (0, 1)]
-    sweep([*clocks, *trained])
+    trained, timed = [task("a", seed) for seed in (0, 1)], clocks()
+    sweep([*timed, *trained])
     ends = [line.partition(" left")[2] for line in capsys.readouterr().out.splitlines()]
-    assert ends == [", then 2 clocks", ", then 2 clocks", "", ""]
+    assert ends == [*4 * [", then 2 clocks"], "", ""], "two rows and what the clocks start from"
     progress = _Progress(2, 1)
-    for batch, started in ((trained, 60), (clocks[:1], 2)):
+    for batch, started in ((trained, 60), (timed[:1], 2)):
         progress.begin(batch)
         for done in batch:
             progress.started = time.monotonic() - started

@@ -171,7 +171,7 @@ class CascadeSpeed:
         _servable(self.cascade.cascade)
 
 
-@run_function("cascade-speed", version=2, starts_from=_cascade)
+@run_function("cascade-speed", version=2, starts_from=_cascade, clock=True)
 def run_speed(config: CascadeSpeed, seed: int, place: Place) -> Outcome:
     """Table ``speed``: a line a batch size and kind of work, base and cascade in turns."""
     place.starts(_cascade, config, seed)

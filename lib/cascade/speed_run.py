@@ -26,7 +26,7 @@ class SpeedRun:
     repeats: int = 3
 
 
-@run_function("routed-speed")
+@run_function("routed-speed", clock=True)
 @torch.inference_mode()
 def run_route_speed(config: SpeedRun, seed: int, place: Place) -> Outcome:
     """Median milliseconds per token. The time does not depend on what the weights have learnt, so

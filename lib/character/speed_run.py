@@ -44,7 +44,7 @@ class Speed:
     shares: tuple[float, ...] = (0.5, 0.75, 0.95)
 
 
-@run_function("exit speed")
+@run_function("exit speed", clock=True)
 def run_exit_speed(config: Speed, seed: int, place: Place) -> Outcome:
     """Time the best epoch's weights on the reported split; the training is made if need be."""
     network = replace(config.network, keep=True)

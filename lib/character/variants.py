@@ -148,7 +148,7 @@ class Probed(Variant):
                 repeats = parameters.timing_repeats
                 widths = WIDTHS if parameters.named(corpus) else ()
                 speed = Speed(network, self.exit_layer, repeats=repeats, widths=widths)
-                yield Run(run_exit_speed, speed, seed, side=True, alone=True)
+                yield Run(run_exit_speed, speed, seed, side=True)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class CollectionClock:
             raise ValueError("allowed: one name a choice, at least one choice and one repeat")
 
 
-@run_function("context_clock", version=2)
+@run_function("context_clock", version=2, clock=True)
 def run_clock(config: CollectionClock, seed: int, place: Place) -> Outcome:
     """Table ``clock``: median seconds of every way over all training tokens and layers.
 

@@ -81,7 +81,7 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
     return [(run_learning, config.network, seed, KEPT)]
 
 
-@run_function("depth-speculative", version=3, starts_from=_network)
+@run_function("depth-speculative", version=3, starts_from=_network, clock=True)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``ways``: a way, text, batch and prompt length each; the first round is not timed.
 
@@ -114,7 +114,7 @@ def _timing(config: OneWay, seed: int) -> list[tuple]:
     return [(run_speculative, config.timed, seed)]
 
 
-@run_function("depth-speculative-way", starts_from=_timing)
+@run_function("depth-speculative-way", starts_from=_timing, clock=True)
 def run_way(config: OneWay, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding`` of one way, and their means."""
     record = place.starts(_timing, config, seed)[0].record()

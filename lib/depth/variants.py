@@ -72,7 +72,7 @@ class Variant:
             yield Run(run_depth, config, seed)
             if self.timed:
                 speed = speed_run.DepthSpeed(config)
-                yield Run(run_depth_speed, speed, seed, side=True, alone=True, turn=1)
+                yield Run(run_depth_speed, speed, seed, side=True, turn=1)
 
 
 def exits_of(layers: int) -> tuple[int, ...]:

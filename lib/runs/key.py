@@ -25,17 +25,20 @@ def run_function(
     name: str,
     version: int = 1,
     starts_from: Callable[[Any, int], Iterable[tuple]] = lambda config, seed: (),
+    clock: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Declare a function as one that runs: ``name`` and ``version`` enter the key of its runs.
 
     ``starts_from(config, seed)``: the runs of other rows and notebooks that it needs finished, each
-    as the arguments of ``Place.need``. Only the forecast of time reads it, so it is given where
-    such a run may take long and is not counted within the function's own row. It enters no key.
+    as the arguments of ``Place.need``. It is given where such a run may take long and is not
+    counted within the function's own row: the forecast tells it, and a sweep makes it before what
+    reads the clock. ``clock``: the function reads the clock, so that nothing may run beside it.
+    Neither enters a key.
     """
 
     def declare(function: Callable) -> Callable:
         function.run_name, function.run_version = name, version
-        function.starts_from = starts_from
+        function.starts_from, function.reads_clock = starts_from, clock
         return function
 
     return declare

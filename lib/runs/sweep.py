@@ -32,7 +32,8 @@ def sweep(
 
     ``recorded`` are finished runs by key that lie elsewhere (committed tables). ``told`` is called
     with all finished pairs so far after each run that ends, at most every TOLD_SECONDS. Prints a
-    line as each task ends, with the time left. Raises SweepFailed after everything else has run.
+    line as each task ends, with the time left. What reads the clock comes last, one at a time,
+    after what it starts from. Raises SweepFailed after everything else has run.
     """
     runs, held = places.runs_folder(), dict(recorded or {})
     keys = {id(task): task.key(device.type) for task in tasks}
@@ -53,10 +54,13 @@ def sweep(
 
     last_told = time.monotonic()
     # side by side, then, one at a time, what reads the clock
-    together = [task for task in waiting.values() if not task.alone]
     alone = [task for task in waiting.values() if task.alone]
+    together = {key: task for key, task in waiting.items() if not task.alone}
+    starts = {k: t for task in alone for k, t in task.trained_before(runs, device.type).items()}
+    together = {**together, **{k: t for k, t in starts.items() if k not in together}}
+    keys |= {id(task): key for key, task in together.items()}
     progress = _Progress(len(together), len(alone))
-    for batch, beside in ((together, workers), (alone, 1)):
+    for batch, beside in ((list(together.values()), workers), (alone, 1)):
         progress.begin(batch)
         for task, record in engines.submit(engine, batch, beside, runs, device) if batch else ():
             if isinstance(record, Failure):

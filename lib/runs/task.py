@@ -68,8 +68,7 @@ class Task:
 
     ``labels`` (experiment, variant, ...) head the row and name the task in progress lines; they
     do not enter the key, so two experiments that train the same thing train it once. ``side``: its
-    tables join those of the variant's main run, its row does not. ``alone``: nothing may run
-    beside it, because it reads the clock.
+    tables join those of the variant's main run, its row does not.
     """
 
     function: Callable[[Any, int, Place], Outcome]
@@ -77,7 +76,11 @@ class Task:
     seed: int
     labels: Mapping[str, Any]
     side: bool = False
-    alone: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it, because it reads the clock."""
+        return self.function.reads_clock
 
     def key(self, device: str = "cpu") -> str:
         """Twelve hex digits that name this computation."""
@@ -99,6 +102,13 @@ class Task:
             task = Task(function, config, seed, {"variant": function.run_name})
             if task.missing(runs, device, kept) or task.before(runs, device):
                 found[task.key(device)] = task
+        return found
+
+    def trained_before(self, runs: Path, device: str = "cpu") -> dict[str, "Task"]:
+        """Those of ``before`` that read no clock, and those before the others."""
+        found: dict[str, Task] = {}
+        for key, start in self.before(runs, device).items():
+            found |= start.trained_before(runs, device) if start.alone else {key: start}
         return found
 
 

@@ -93,7 +93,7 @@ def _served(label: str, **changes) -> Variant:
         config = _run(p, dataset, changes)
         speed = CascadeSpeed(config, new_tokens=p.new_tokens, repeats=p.rounds)
         seeds = range(p.seeds)
-        return [Run(run_speed, speed, s, side=True, alone=True) for s in seeds]
+        return [Run(run_speed, speed, s, side=True) for s in seeds]
 
     factors = {k: v for k, v in changes.items() if k not in IMPLIED}
     return Variant(label, config, run_served, beside=timed, factors=factors)

@@ -245,7 +245,7 @@ def _clock(depth: int) -> Callable[[Exp19, TokenDataset], list[Run]]:
             return []
         rates, windows = (0.0, *p.numbers("rates")), min(4, p.test_windows)
         config = SpeedRun(dataset, depth * p.layers, rates, windows)
-        return [Run(run_route_speed, config, 0, side=True, alone=True)]
+        return [Run(run_route_speed, config, 0, side=True)]
 
     return make
 

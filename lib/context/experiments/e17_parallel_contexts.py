@@ -117,7 +117,7 @@ class Collection:
         for seed in range(parameters.seeds):
             yield Run(run_language, config, seed)
             if self.way == "sequential":
-                yield Run(run_clock, clock, seed, side=True, alone=True)
+                yield Run(run_clock, clock, seed, side=True)
 
 
 def ways(layout: str, parameters: Exp17, width: int, tokens: int) -> dict[str, Recurrent]:

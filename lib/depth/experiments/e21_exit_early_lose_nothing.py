@@ -66,7 +66,7 @@ class Decoding:
             threads=parameters.threads,
         )
         for seed in range(parameters.seeds):
-            yield Run(run_way, OneWay(timed, ways.index(self)), seed, alone=True)
+            yield Run(run_way, OneWay(timed, ways.index(self)), seed)
 
 
 WORDS = 8_192
