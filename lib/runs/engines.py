@@ -61,10 +61,12 @@ def _local(
     if device.type != "cpu":
         yield from _seeds_together(tasks, runs, device)
         return
-    here = list(tasks)
+    here, travelling = list(tasks), list[Task]()
     if workers > 1 and len(tasks) > 1:
-        here = [task for task in tasks if not _can_travel(task)]
-        yield from _processes([t for t in tasks if t not in here], workers, runs, device)
+        here.clear()
+        for task in tasks:
+            (travelling if _can_travel(task) else here).append(task)
+        yield from _processes(travelling, workers, runs, device)
         if here:
             print(
                 f"{len(here)} runs in this process, one after the other: their code was defined in"
