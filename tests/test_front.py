@@ -48,7 +48,12 @@ def test_the_committed_page_is_what_the_results_give(language, filled):
 
 @pytest.mark.parametrize("language", front.LANGUAGES)
 def test_the_page_leads_to_every_notebook(language, filled):
-    books = [path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")]
+    paths = (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")
+    books = [
+        path.name
+        for path in paths
+        if not (registry.has(path.stem) and registry.experiment(path.stem).pending)
+    ]
     assert [name for name in books if f"(notebooks/{name})" not in filled[language]] == []
 
 

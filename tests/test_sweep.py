@@ -334,6 +334,17 @@ def waiting(script, marks: Path) -> tuple[subprocess.Popen, list[int]]:
     return parent, workers
 
 
+def test_a_script_whose_workers_run_it_again_is_refused_in_one_sentence(kept, tmp_path):
+    path = tmp_path / "plain.py"
+    plain = SWEEP.replace('if __name__ == "__main__":', "if True:")
+    path.write_text(plain.format(root=str(ROOT), tests=str(ROOT / "tests")))
+    given = [sys.executable, str(path), str(tmp_path), "2", "none"]
+    done = subprocess.run(given, capture_output=True, text=True, timeout=PATIENCE)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode and "allowed: the run under if __name__ == '__main__':, or wor" in last
+    assert "out of memory" not in done.stdout + done.stderr and "tried again" not in done.stdout
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_workers_die_with_a_parent_that_is_killed(script, marks):
     parent, workers = waiting(script, marks)

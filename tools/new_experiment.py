@@ -212,7 +212,9 @@ def main() -> None:
         " parameters or question\n"
         f"  make golden NB={number}        keeps its golden numbers\n"
         f"  make run NB={number}           the notebook at the quick size\n"
-        f"  make outstanding NB={number}   the full size; then take `pending` out of the module\n"
+        f"  make outstanding NB={number}   the full size; then step 5 of CONTRIBUTING.md\n"
+        "  .venv/bin/pytest tests/test_front.py tests/test_repository.py tests/test_words.py   what"
+        " is missing\n"
     )
 
 

@@ -30,7 +30,8 @@ def tagged(book: nbformat.NotebookNode, tag: str) -> nbformat.NotebookNode:
 
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},  # without the release of whoever ran it
+    # without the release of whoever ran it
+    "language_info": {"name": "python", "file_extension": ".py"},
 }
 
 

@@ -98,12 +98,18 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
         max_new_tokens: int = 20,
         do_sample: bool = False,
         seed: int = 0,
+        **others: Any,
     ) -> Tensor:
         """Prompt and new tokens [B, T + max_new_tokens], also past an end of sequence.
 
-        Raises ValueError for a mask that leaves tokens out (texts of a batch are equally long), for
-        an empty prompt and for less than no new token.
+        Raises ValueError for another option of ``generate``, for a mask that leaves tokens out
+        (texts of a batch are equally long), for an empty prompt and for less than no new token.
         """
+        if others:
+            raise ValueError(
+                f"generate has no {next(iter(others))} here; allowed: input_ids, attention_mask,"
+                " max_new_tokens, do_sample, seed"
+            )
         _refuse_padding(attention_mask)
         if not input_ids.shape[1]:
             raise ValueError("the prompt is empty; allowed: at least one token")

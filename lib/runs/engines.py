@@ -28,6 +28,7 @@ from lib.runs.task import Failure, Task, attempt, run_together
 ATTEMPTS = 2  # of a run alone in its process: it may have been killed for others' memory
 ANSWER = 10  # seconds within which a Dask scheduler must answer
 KILLED = Failure("its worker process was killed (out of memory?)")
+UNGUARDED = 78  # exit status of a worker that was started by a script from within a worker
 ONE_AT_A_TIME = threading.Lock()  # runs of a process: they share random numbers, threads, clock
 
 
@@ -112,19 +113,29 @@ def _processes(
 ) -> Iterator[tuple[Task, Any]]:
     """Processes of one thread each. One that dies breaks its pool, and with it the runs that were
     under way: each of them is tried again, alone, so that only the one that kills fails."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)  # this very process is a worker that imports the script
     waiting, broken = deque(tasks), list[Task]()
     while waiting:
         with _pool(workers) as pool:
             running: dict[Future, Task] = {}
+            started: dict[int, multiprocessing.Process] = {}
             try:
                 while waiting or running:
                     while waiting and len(running) < workers:
                         future = pool.submit(attempt, waiting[0], runs, device)
                         running[future] = waiting.popleft()
+                        started |= pool._processes or {}
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         record = future.result()
                         yield running.pop(future), record
             except BrokenProcessPool:
+                pool.shutdown()
+                if any(process.exitcode == UNGUARDED for process in started.values()):
+                    raise EngineUnavailable(
+                        "a script that starts workers is run by each of them; allowed: the run "
+                        "under if __name__ == '__main__':, or workers = 1"
+                    ) from None
                 print(f"a worker was killed; tried again: {len(running)} runs", flush=True)
                 broken += running.values()
             except BaseException:  # runs go on from their checkpoints: none is waited for
