@@ -38,7 +38,7 @@ def test_an_adopted_run_takes_the_place_without_traces_and_reads_committed_rows(
     book = nbformat.read(path, as_version=4)
     assert book.cells[0].outputs[0].text == "42 committed\n" and book.cells[0].execution_count == 1
     assert book.metadata["provenance"]["cells"] == tool.identity(path)["cells"]
-    assert book.metadata["language_info"] == {"name": "python"}
+    assert book.metadata["language_info"] == {"name": "python", "file_extension": ".py"}
     assert tool.faults(path) == ["its answer box is not what claims.csv says", "it holds no figure"]
     assert [found.name for found in tmp_path.glob("*.*")] == [NAME], "nothing partial is left"
 
