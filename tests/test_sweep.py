@@ -276,7 +276,8 @@ def test_a_read_only_folder_is_a_sentence_for_each_run(kept, monkeypatch):
 
 
 SWEEP = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path[:0] = [{root!r}, {tests!r}]
 from small_runs import task
 from lib.runs.sweep import sweep
