@@ -8,7 +8,9 @@ import pytest
 
 from lib.runs.places import ROOT
 
-# page faults of forty steps that each fill and free 64 MB, and what they computed
+PAGES = 64_000_000 // 4096  # of a step
+
+# page faults of 120 steps that each fill and free 64 MB, and what they computed
 PROGRAM = """
 import resource, sys
 import torch
@@ -23,7 +25,7 @@ def step():
     return sum(part[:4096].view(64, 64) @ x for part in parts)
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-total = sum(step() for _ in range(40))
+total = sum(step() for _ in range(120))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, total.double().sum().item())
 """
 
@@ -39,4 +41,5 @@ def test_freed_memory_is_kept_and_numbers_stay():
         found.append((int(faults), value))
     (taken, plain), (kept, same) = found
     assert plain == same
-    assert kept < taken / 10, f"{kept} page faults, {taken} without"
+    # mostly all 120 steps take their pages again; by chance what lies above them keeps them alive
+    assert kept < 3 * PAGES, f"{kept} page faults, {taken} without"
