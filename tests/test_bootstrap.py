@@ -70,6 +70,19 @@ def test_it_fetches_installs_and_finds_the_library_again_and_again(colab, tmp_pa
     assert (tmp_path / "repository" / "requirements-colab.txt").is_file()
 
 
+def test_a_folder_of_the_environment_stays_where_the_field_is_empty():
+    """As for a notebook that is started from another one, whose field is filled in."""
+    said = f"exec({tool.BOOTSTRAP!r})\nprint(os.environ['DEPTH_KEEP'])"
+    done = subprocess.run(
+        [sys.executable, "-c", said],
+        cwd=ROOT,
+        env={**os.environ, "DEPTH_KEEP": "theirs"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1:] == ["theirs"], done.stderr
+
+
 def test_a_repository_that_cannot_be_fetched_is_said_in_one_sentence(colab, tmp_path):
     done = colab(tmp_path / "nowhere")
     assert done.returncode and "Traceback" not in done.stderr and "pip" not in done.stdout

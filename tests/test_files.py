@@ -243,7 +243,9 @@ def test_a_lock_is_held_by_one_and_shared_by_readers(tmp_path):
         pass
 
 
-def test_a_disk_without_locks_or_modes_keeps_what_is_written(tmp_path, monkeypatch):
+def test_a_disk_without_locks_or_modes_keeps_what_is_written(tmp_path, monkeypatch, capsys):
+    files._say_unlocked.cache_clear()
+
     def refused(*given):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
@@ -252,6 +254,7 @@ def test_a_disk_without_locks_or_modes_keeps_what_is_written(tmp_path, monkeypat
     with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock", wait=False):
         files.write_text(tmp_path / "a" / "text", "held")
     assert (tmp_path / "a" / "text").read_text() == "held"
+    assert capsys.readouterr().out.count("this disk has no locks") == 1
 
 
 def test_scratch_space_is_budgeted_goes_and_says_what_is_full(tmp_path):

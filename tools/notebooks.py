@@ -65,8 +65,8 @@ keep_in = ""  # @param {{type: "string"}}
 if keep_in:
     keep_in = str(Path(keep_in).expanduser().absolute())  # as seen from here, before any chdir
     os.environ.update(DEPTH_KEEP=keep_in, DEPTH_CACHE=str(Path(keep_in) / "cache"))
-    os.environ["DEPTH_KEEP_IN"] = keep_in  # so that an emptied field is noticed
-elif os.environ.pop("DEPTH_KEEP_IN", ""):
+    kept_in = keep_in  # so that an emptied field is noticed when this cell is run again
+elif globals().pop("kept_in", ""):
     for name in ("DEPTH_KEEP", "DEPTH_CACHE"):
         os.environ.pop(name, None)
 if "google.colab" in sys.modules and not Path("lib/notebook.py").is_file():

@@ -356,7 +356,7 @@ def publish(results: Results, variants: Sequence[str] = ()) -> list[str]:
 
 def _of_others(held: pd.DataFrame, results: Results) -> pd.Series:
     """Which committed rows are of runs that the set plans and has not finished itself."""
-    finished = set(zip(results()["variant"], results()["run_id"], strict=True))
+    finished: set[tuple[str, str]] = set()
     for frame in results.frames.values():
         finished |= set(zip(frame["variant"], frame["run_id"], strict=True))
     own = [pair in finished for pair in zip(held["variant"], held["run_id"], strict=True)]

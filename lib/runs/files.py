@@ -7,6 +7,7 @@ reader sees the old file or the new one, never half of one, however many writers
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -165,7 +166,8 @@ def clear_partial(folder: Path, name: str = "") -> None:
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``path``. With ``wait`` False raises BlockingIOError if it is held.
 
-    On a disk without locks nothing is held: two processes may do the same work twice.
+    On a disk without locks nothing is held, which is said aloud: two processes may do the same
+    work twice.
     """
     with _spoken(path, 0):
         _make_folder(path.parent)
@@ -176,7 +178,14 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+            _say_unlocked()
         yield
+
+
+@functools.cache
+def _say_unlocked() -> None:
+    """Once a process."""
+    print("this disk has no locks: two processes at once may do the same work twice", flush=True)
 
 
 @contextmanager
