@@ -12,7 +12,7 @@ from lib.depth.adapters import Adapters, adapted, for_use, frozen
 from lib.depth.exit_gate import ExitGate
 from lib.depth.experiments.e20_adaptive_or_fixed_depth import VARIANTS
 from lib.depth.generation import Policy, Session, Stop, write
-from lib.depth.llama import MAPS, of_base, product
+from lib.depth.llama import FEW, MAPS, Map, of_base
 from lib.depth.methods import Again, Gated, Method, last_removed, middle_removed
 from lib.depth.modeling import DepthLlamaForCausalLM, as_model
 from lib.depth.reading import mean_loss, token_losses
@@ -55,15 +55,37 @@ def test_the_layers_are_those_of_transformers(base, llama, ids):
     torch.testing.assert_close(llama.logits(states[-1]), theirs.logits, atol=5e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 2, 5, 8, 9])
+@pytest.mark.parametrize("tokens", [0, 1, 2, 5, FEW, FEW + 1])
 def test_a_few_tokens_are_multiplied_as_many_are(tokens):
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(tokens, 1, 48, generator=draw)
-    weight = torch.randn(64, 48, generator=draw)
+    linear = Map(torch.randn(64, 48, generator=draw))
     with torch.no_grad():
-        found = product(x, weight)
-    torch.testing.assert_close(found, F.linear(x, weight))
-    assert torch.equal(product(x, weight), F.linear(x, weight)), "in training to the bit"
+        torch.testing.assert_close(linear(x), F.linear(x, linear.weight))
+    assert torch.equal(linear(x), F.linear(x, linear.weight)), "in training to the bit"
+
+
+def test_a_weight_that_was_changed_is_laid_out_again():
+    linear, x = Map(torch.ones(3, 4)), torch.ones(2, 4)
+    with torch.no_grad():
+        linear(x)
+        linear.weight.mul_(2)
+        torch.testing.assert_close(linear(x), torch.full((2, 3), 8.0))
+
+
+def test_a_weight_is_laid_out_once_for_a_few_tokens(monkeypatch):
+    """Where oneDNN is: whatever else a build has, the plain product."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this build of torch has no oneDNN")
+    made, real = [], torch.ops.mkldnn._reorder_linear_weight
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_reorder_linear_weight", lambda *a: made.append(1) or real(*a)
+    )
+    linear = Map(torch.randn(8, 4))
+    with torch.inference_mode():
+        for tokens in (1, 5, FEW + 1):
+            linear(torch.randn(tokens, 4))
+    assert made == [1]
 
 
 def test_kept_layers_are_a_shorter_transformers_model(base, ids):

@@ -255,11 +255,11 @@ def test_timing_that_was_interrupted_goes_on_with_the_next_prompts(tmp_path, mon
     tasks = E21.tasks(parameters, E21.texts(parameters), ["layerskip_6_words"])
     calls = []
 
-    def interrupted(jobs, rounds, device):
+    def interrupted(*arguments, **named):
         calls.append(torch.get_num_threads())
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return in_turns(jobs, rounds, device)
+        return in_turns(*arguments, **named)
 
     monkeypatch.setattr(speculative_run, "in_turns", interrupted)
     with pytest.raises(KeyboardInterrupt):

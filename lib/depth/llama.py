@@ -22,44 +22,53 @@ from lib.runs.fetch import Unfit
 MAPS = ("q", "k", "v", "o", "gate", "up", "down")
 SCALE = 2.0  # of the low-rank change of a map
 ROTATIONS = ("default", "linear", "llama3")  # their frequencies hold for any length
-FEW = 8  # tokens up to which a CPU is faster with them as columns
+FEW = 32  # tokens up to which a CPU is faster with a weight that is laid out for them
 Pair = tuple[Tensor, Tensor]  # keys and values [B, kv heads, T, head width]
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x [..., in] times weight [out, in], transposed: [..., out].
-
-    Of a few tokens on a CPU: matrix libraries are fast where these stand as columns at the right of
-    the weight, and up to three times slower where they are rows at its left, or a single column. So
-    they are turned, and a single one is doubled. Training keeps the plain product, to whose bits
-    finished runs belong.
-    """
-    rows = x.numel() // x.shape[-1]
-    if not 0 < rows <= FEW or x.device.type != "cpu" or torch.is_grad_enabled():
-        return F.linear(x, weight)
-    flat = x.reshape(rows, x.shape[-1])
-    columns = flat.t() if rows > 1 else flat.repeat(2, 1).t()
-    return (weight @ columns)[:, :rows].t().reshape(*x.shape[:-1], len(weight))
-
-
 class Map:
-    """A linear map [out, in] with or without a low-rank change b [out, r] a [r, in]."""
+    """A linear map [out, in] with or without a low-rank change b [out, r] a [r, in].
+
+    A few tokens on a CPU cost as much as reading the weight, if it lies as oneDNN wants it: then
+    five cost what one does. In rows, as it is stored, they cost up to twice that, and on some
+    processors a single one three times. So it is laid out anew when few tokens first ask, which
+    takes its memory once more. Training keeps the plain product, to whose bits finished runs belong.
+    """
 
     def __init__(self, weight: Tensor, a: Tensor | None = None, b: Tensor | None = None):
         self.weight, self.a, self.b = weight, a, b
+        self._laid_out: Tensor | None = None
+        self._version = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         # x [..., in] -> [..., out]
-        y = product(x, self.weight)
+        y = self._product(x)
         if self.a is None:
             return y
-        return y + product(product(x, self.a), self.b) * SCALE
+        return y + F.linear(F.linear(x, self.a), self.b) * SCALE
+
+    def _product(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        if not 0 < rows <= FEW or torch.is_grad_enabled() or not _can_be_laid_out(self.weight):
+            return F.linear(x, self.weight)
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if self._laid_out is None or version != self._version:
+            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self.weight, FEW)
+            self._version = version
+        flat = x.reshape(rows, x.shape[-1])
+        found = torch.ops.mkldnn._linear_pointwise(flat, self._laid_out, None, "none", [], "")
+        return found.view(*x.shape[:-1], len(self.weight))
 
     def merged(self) -> Map:
         """The same map as one matrix."""
         if self.a is None:
             return self
         return Map((self.weight + SCALE * (self.b @ self.a)).detach())
+
+
+def _can_be_laid_out(weight: Tensor) -> bool:
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return plain and torch.backends.mkldnn.is_available()
 
 
 @dataclass
@@ -89,6 +98,9 @@ class Llama:
     frequencies: Tensor  # [head width / 2]
     extras: dict[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self):
+        self._speak = Map(self.head)
+
     @property
     def width(self) -> int:
         return self.embedding.shape[1]
@@ -103,7 +115,7 @@ class Llama:
 
     def logits(self, x: Tensor) -> Tensor:
         """[..., d] -> [..., V]."""
-        return product(self.read(x), self.head)
+        return self._speak(self.read(x))
 
     def rotation(self, start: int, length: int) -> Pair:
         """Cosines and sines [length, head width] of positions from ``start`` on, as wide as states:

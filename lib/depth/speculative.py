@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.depth.forward import Cache, Pass
-from lib.depth.llama import Llama, product
+from lib.depth.llama import Llama, Map
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Drafter(Speculation):
         if not 0 <= sure <= 1:
             raise ValueError(f"sure is {sure}; allowed: a chance from 0 to 1")
         self.words, self.sure = words, sure
-        self.head = llama.head if words is None else llama.head[words].contiguous()
+        self._speak = None if words is None else Map(llama.head[words])
 
     def _draft(self, text: Tensor, ahead: int, cache: Cache, draw) -> tuple[Tensor, Tensor, Tensor]:
         drafts, states, chances, ids = [], [], [], text[:, -1:]
@@ -123,7 +123,7 @@ class Drafter(Speculation):
             states.append(x)
             if place == ahead:  # what follows the last draft is for the whole network to say
                 break
-            logits = product(self.llama.read(x), self.head)  # [B, 1, v]
+            logits = self._guess(x)  # [B, 1, v]
             if self.sure and float(logits.softmax(-1).amax(-1).min()) < self.sure:
                 break
             ids = _choose(logits, draw)
@@ -136,9 +136,13 @@ class Drafter(Speculation):
         found = (
             torch.cat(chances, 1)
             if chances
-            else self.head.new_empty(len(ids), 0, len(self.llama.head))
+            else self.llama.head.new_empty(len(ids), 0, len(self.llama.head))
         )
         return drafted, torch.cat(states, 1), found
+
+    def _guess(self, x: Tensor) -> Tensor:
+        """Logits [B, 1, v] of the words that may be drafted."""
+        return self.llama.logits(x) if self._speak is None else self._speak(self.llama.read(x))
 
     def _spread(self, chances: Tensor) -> Tensor:
         """Probabilities of the drafted words over the whole vocabulary."""

@@ -25,6 +25,7 @@ from lib.runs.key import run_function
 from lib.runs.task import Outcome, Place
 
 ENGINES = ("ours", "transformers")
+WARM = 8  # tokens that each way writes before it is timed
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
     return [(run_learning, config.network, seed, KEPT)]
 
 
-@run_function("depth-speculative", version=3, starts_from=_network, clock=True)
+@run_function("depth-speculative", version=4, starts_from=_network, clock=True)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
-    """Rows of ``ways``: a way, text, batch and prompt length each; the first round is not timed.
+    """Rows of ``ways``: a way, text, batch and prompt length each.
 
     What is timed is kept as it comes, so that an interrupted run goes on there.
     """
@@ -146,17 +147,17 @@ def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
     counts: dict[int, Count] = {}
     train_ids = config.network.text.joined("train").ids
 
-    def theirs(**own) -> Tensor:
+    def theirs(tokens: int, **own) -> Tensor:
         with torch.inference_mode():
-            new = model.generate(ids, max_new_tokens=config.written, do_sample=False, **own)
+            new = model.generate(ids, max_new_tokens=tokens, do_sample=False, **own)
         return new[:, ids.shape[1] :]
 
-    def ours() -> Tensor:
-        return write(Session(llama, Method(len(llama.layers))), ids, config.written)
+    def ours(tokens: int) -> Tensor:
+        return write(Session(llama, Method(len(llama.layers))), ids, tokens)
 
-    def drafted(number: int, way: Way) -> Callable[[], Tensor]:
+    def drafted(number: int, way: Way) -> Callable[[int], Tensor]:
         if way.engine == "transformers":
-            return lambda: theirs(assistant_early_exit=way.exit)
+            return partial(theirs, assistant_early_exit=way.exit)
         words = None
         if not way.exit:
             return partial(counted, number, Copier(llama, way.tokens))
@@ -164,20 +165,23 @@ def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
             words = frequent(train_ids, way.words, len(llama.head)).to(ids.device)
         return partial(counted, number, Drafter(llama, way.exit, way.tokens, words, way.sure))
 
-    def counted(number: int, drafter: Speculation) -> Tensor:
-        found, counts[number] = drafter.write(ids, config.written)
+    def counted(number: int, drafter: Speculation, tokens: int) -> Tensor:
+        found, counts[number] = drafter.write(ids, tokens)
         return found
 
-    calls: dict[Hashable, Callable[[], Tensor]] = {"transformers": theirs, "ours": ours}
+    calls: dict[Hashable, Callable[[int], Tensor]] = {"transformers": theirs, "ours": ours}
     for number, way in enumerate(config.ways):
         if way.engine == "ours" or len(ids) == 1:
             calls[number] = drafted(number, way)
 
-    def kept(name: Hashable) -> None:
-        outputs[name] = calls[name]()
+    def kept(name: Hashable, tokens: int) -> None:
+        outputs[name] = calls[name](tokens)
 
     with _threads(config.threads):
-        spent = in_turns([partial(kept, name) for name in calls], config.rounds, ids.device)
+        for name in calls:
+            kept(name, min(WARM, config.written))
+        jobs = [partial(kept, name, config.written) for name in calls]
+        spent = in_turns(jobs, config.rounds, ids.device, warm=False)
     seconds = dict(zip(calls, spent, strict=True))
     return [
         _row(config, ids, number, seconds, outputs, counts.get(number))

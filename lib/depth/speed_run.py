@@ -35,7 +35,7 @@ class DepthSpeed:
     LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
 
 
-@run_function("depth-speed", version=2, clock=True)
+@run_function("depth-speed", version=3, clock=True)
 def run_depth_speed(config: DepthSpeed, seed: int, place: Place) -> Outcome:
     """A row of the table ``speed`` for every point of valid that was really run."""
     points = place.need(run_depth, config.network, seed).record()["tables"]["points"]

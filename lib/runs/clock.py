@@ -15,14 +15,17 @@ def now(device: torch.device) -> float:
 
 
 def in_turns(
-    jobs: Sequence[Callable[[], object]], repeats: int, device: torch.device
+    jobs: Sequence[Callable[[], object]], repeats: int, device: torch.device, warm: bool = True
 ) -> list[float]:
-    """Median seconds of each job over ``repeats`` rounds, after a first one that is not counted."""
+    """Median seconds of each job over ``repeats`` rounds, after one that is not counted (``warm``;
+    not needed where the jobs have been run before)."""
     found: list[list[float]] = [[] for _ in jobs]
-    for number in range(repeats + 1):
+    if warm:
+        for job in jobs:
+            job()
+    for _ in range(repeats):
         for job, seconds in zip(jobs, found, strict=True):
             started = now(device)
             job()
-            if number:
-                seconds.append(now(device) - started)
+            seconds.append(now(device) - started)
     return [statistics.median(seconds) for seconds in found]
