@@ -32,7 +32,8 @@ class Map:
     A few tokens on a CPU cost as much as reading the weight, if it lies as oneDNN wants it: then
     five cost what one does. In rows, as it is stored, they cost up to twice that, and on some
     processors a single one three times. So it is laid out anew when few tokens first ask, which
-    takes its memory once more. Training keeps the plain product, to whose bits finished runs belong.
+    takes its memory once more. Training keeps the plain product, to whose bits finished runs
+    belong.
     """
 
     def __init__(self, weight: Tensor, a: Tensor | None = None, b: Tensor | None = None):
