@@ -501,6 +501,9 @@ def test_a_curve_is_the_lower_hull_on_valid_and_tests_follow():
     assert list(fronts.lower(parts[:1])["variant"].unique()) == ["a"]
     dear = fronts.lower([*parts, point("f", 1.0, 4, 0), point("g", 1.1, 2.5, 0)])
     assert list(dear["variant"].unique()) == ["a", "c", "d"], "dearer and no better"
+    missed = point("a", 0.4, 6, 6).assign(target=0.4), point("h", 0.41, 4, 4).assign(target=0.4)
+    curve = fronts.lower([*missed, point("d", 1.0, 2.5, 2.5).assign(target=np.nan)])
+    assert list(curve["variant"].unique()) == ["h", "d"], "both were calibrated to one cost"
 
 
 def test_whole_texts_mix_read_outs_without_a_rule(results):

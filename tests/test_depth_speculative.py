@@ -276,7 +276,8 @@ def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
     results = E21.run(E21.parameters.at("tiny").changed(train_tokens=512))
     frame = results("decoding")
     assert set(frame["variant"]) == set(E21.variants)
-    assert len(frame) == 10 * 8 + 4  # texts, batches, prompts; transformers drafts for one text only
+    # texts, batches, prompts; transformers drafts for one text only
+    assert len(frame) == 10 * 8 + 4
     assert (frame["equal"] == 1).all()
     assert frame["acceptance"].dropna().between(0, 1).all() and (frame["speedup"] > 0).all()
     for claim in E21.claims:

@@ -107,7 +107,7 @@ def test_one_row_a_text_is_kept_and_the_front_page_tells_the_full_size_alone(tmp
         "repeated small equal",
         "wikipedia full equal",
     ]
-    assert verified.told(path) == "= 98 (2); ≠ 98 repeated"
+    assert verified.told(path) == "= 98 (2); ≠ 98 `repeated`"
     verified.keep(full.assign(processor="arm64"), path)
     assert verified.told(path).startswith("= 98 on arm64 (1), 98 on ")
 

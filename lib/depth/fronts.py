@@ -9,7 +9,8 @@ are the mean of both test texts, each interpolated at the cost that was measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,14 +52,19 @@ def lower(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Those of some points that lie on the lower hull of their mean (cost, loss) on valid.
 
     ``parts``: the rows of one point each. No straight line between two of them lies below the rest,
-    and none of the rest is dearer than all others without being better.
+    and none of the rest is dearer than all others without being better. Points calibrated to one
+    target cost the same but for what calibration misses, so only the best of them may be chosen.
     """
-    spots = []
-    for part in parts:
+    spots: dict[Hashable, tuple[float, float, int]] = {}
+    for index, part in enumerate(parts):
         means = part.loc[part["split"] == "valid", ["flops", "loss"]].mean()
-        spots.append((float(means["flops"]), float(means["loss"]), len(spots)))
+        spot = (float(means["flops"]), float(means["loss"]), index)
+        target = part["target"].iloc[0] if "target" in part else math.nan
+        name = ("uncalibrated", index) if math.isnan(target) else target
+        if name not in spots or spot[1] < spots[name][1]:
+            spots[name] = spot
     hull: list[tuple[float, float, int]] = []
-    for spot in sorted(spots):
+    for spot in sorted(spots.values()):
         while len(hull) > 1 and _turn(hull[-2], hull[-1], spot) <= 0:
             hull.pop()
         hull.append(spot)

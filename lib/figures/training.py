@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures import methods, rows, style
+from lib.figures import alternative, methods, rows, style
 
 OVER_SEEDS = "line: mean over seeds, up to the first that stops; band: lowest to highest seed"
 
@@ -62,7 +62,7 @@ def lines(
 
 def axis_name(cut: bool, highest: float | None) -> str:
     """What a validation axis is called, in two lines where it is cut."""
-    return "validation perplexity" + (f"\n(cut at {highest:g})" if cut else "")
+    return "validation perplexity" + (f"\n(cut at {alternative.short(highest)})" if cut else "")
 
 
 def curves(

@@ -56,8 +56,8 @@ def numbers(claims: pd.DataFrame) -> dict[str, str]:
     claimed = claims[claims["kind"].isin((REPORTED, TRANSFER))]["id"]
     found["waiting"] = len(set(claimed) - known)  # for a run on the report's text at its size
     held = reported[(reported["verdict"] == REPLICATED) & (reported["corpus"] == SENTENCE)]["id"]
-    found["sentence_replicated"] = len(held)
     also = real.loc[real["id"].isin(held), "verdict"]
+    found["sentence_replicated"] = len(also)  # of what could be measured there
     found["sentence_real"] = int((also == REPLICATED).sum())
     if BESIDE.is_file():
         beside = pd.read_csv(BESIDE)

@@ -90,5 +90,5 @@ def told(path: Path = PATH) -> str:
         found[mark].append(f"{name} ({part['minutes'].sum():.0f})")
         for corpus, other in part[["corpus", "mark"]].itertuples(index=False):
             if other != mark:
-                found[other].append(f"{name} {corpus}")
+                found[other].append(f"{name} `{corpus}`")
     return "; ".join(f"{mark} {', '.join(books)}" for mark, books in found.items() if books)

@@ -1020,7 +1020,7 @@ CLAIMS = (
         "gate-beats-stage-for-all",
         "The best gate-routed stage beats the same stage given to every token",
         gate_against_itself,
-        f"one and the same stage; {CHOSEN}",
+        f"one and the same stage, which costs more operations without the gate; {CHOSEN}",
     ),
     claim(
         "deep-routed-beats-shallow",
@@ -1114,9 +1114,9 @@ CLAIMS = (
     ),
     claim(
         "second-pass-routed",
-        "The best second pass beats the best gate-routed stage at no more FLOPs",
+        "The best second pass beats the best gate-routed stage that costs no more FLOPs than it",
         pass_against_routed,
-        "both chosen on valid; equal text and updates",
+        "both chosen on valid, the stage among those as cheap as the pass; equal text and updates",
     ),
 )
 

@@ -68,9 +68,9 @@ def _claims():
             "this repository",
             f"{claimed.statement}, whichever slice of the text was trained on",
             COMPARED[name].over_slices(),
-            "one value a slice, the mean over its seeds; Student's t over slices that share no"
-            " character, the same valid and test; undecided where slices differ in sign; otherwise"
-            f" as in Experiment {int(name[3:])}: {claimed.control}",
+            "one value a slice, the mean over its seeds, the same on all; Student's t over slices"
+            " that share no character, the same valid and test; undecided where slices differ in"
+            f" sign; otherwise as in Experiment {int(name[3:])}: {claimed.control}",
             kind=OWN,
             unit=claimed.unit,
             expect=claimed.expect,

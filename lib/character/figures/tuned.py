@@ -107,8 +107,8 @@ def _rows(axes: Axes, y: float, both: tuple[Interval | None, Interval | None], c
 def _key() -> list[Line2D]:
     bar = {"lw": 5, "alpha": 0.45, "solid_capstyle": "butt"}
     return [
-        Line2D([], [], color=methods.GREY, label="grey: as reported; mean, 95 % interval", **bar),
-        Line2D([], [], color=methods.BLACK, label="in colour: both tuned", **bar),
+        Line2D([], [], color=methods.GREY, label="upper: as reported; mean, 95 % interval", **bar),
+        Line2D([], [], color=methods.BLACK, label="lower, in a colour or black: both tuned", **bar),
     ]
 
 
@@ -139,8 +139,10 @@ def gains(names: tuple[str, ...]):
             wins = sum(_apart(found) and found.mean < 0 for found in changes)
             better[text] = f"{wins} of {len(there)}"
         heading(figure, "Methods that tuning alone improves", better)
-        tuned = Line2D([], [], color="black", marker="s", ls="none", label="in colour: tuned")
-        plain = Line2D([], [], color=methods.GREY, marker="s", ls="none", label="grey: as reported")
+        tuned = Line2D([], [], color="black", marker="s", ls="none", label="lower: tuned")
+        plain = Line2D(
+            [], [], color=methods.GREY, marker="s", ls="none", label="upper, grey: as reported"
+        )
         alternative.say(figure, f"Mean test perplexity: {'; '.join(told)}.")
         style.legend(figure, [plain, tuned, *rows.key(False)], columns=3)
         return figure

@@ -11,7 +11,7 @@ from lib.context.parameters import LAYOUTS, QUICK_TEXT, SMALL_TEXT, ContextParam
 from lib.context.sources import Recurrent
 from lib.context.variants import Language, Sources, Unigram, block, end_to_end, matched, window
 from lib.experiment import Experiment
-from lib.figures import training
+from lib.figures import alternative, training
 from lib.parameters import ParameterError, whole
 from lib.results import store, tables
 from lib.results.claims import change, difference, level, ratio
@@ -209,9 +209,10 @@ def draw_memory(results: Results) -> Figure:
     title = f"How many tokens the context is worth ({tables.corpora(frame)})"
     if windows and "every_layer" in means:
         best = min(windows, key=windows.get)
+        without, found = (alternative.short(v) for v in (windows[best], means["every_layer"]))
         title = (
-            f"Best without a context: {best} token{'s' * (best > 1)} ({windows[best]:.1f}); "
-            f"with one: {means['every_layer']:.1f}\n({tables.corpora(frame)})"
+            f"Best without a context: {best} token{'s' * (best > 1)} ({without}); "
+            f"with a context: {found}\n({tables.corpora(frame)})"
         )
     return contexts.against_tokens(frame, series, levels, title)
 
@@ -224,7 +225,11 @@ def draw_curves(results: Results) -> Figure:
     curve = results.named("curve")
     last = curve[curve["variant"].isin(names)].groupby(["variant", "seed"])["val_ppl"].min()
     means = last.groupby("variant").mean()
-    found = f"Lowest in Phase 2: {means.idxmin()} ({means.min():.1f})" if len(means) else "Phase 2"
+    found = (
+        f"Lowest in Phase 2: {means.idxmin()} ({alternative.short(means.min())})"
+        if len(means)
+        else "Phase 2"
+    )
     title = f"{found}\n({tables.corpora(results())})"
     levels = _unigram(results, "val_ppl")
     highest = 1.1 * max(levels.values()) if levels else None  # what begins above it is no model yet
