@@ -638,9 +638,17 @@ def test_other_recipes_are_trained_by_themselves():
     )
     for other in others:
         assert scaling_run.beginning((first, Recipe("other", other)), 599) is None
-    stopping = Recipe("stopping", recipe(64, 0.05, 8, patience=1))
-    short = Recipe("short", recipe(64, 0.05, 8, patience=1, updates=20))
-    assert scaling_run.beginning((stopping, short), 599) is None
+    earlier = Recipe("other", recipe(64, 0.05, 1, patience=0, updates=20))
+    assert scaling_run.beginning((first, earlier), 599) is None, "one epoch ends after ten updates"
+    for changed in ({"patience": 1}, {"schedule": "linear"}, {"validations": 4}):
+        whole, short = (
+            Recipe(
+                name,
+                dataclasses.replace(recipe(64, 0.05, 8, patience=0, updates=updates), **changed),
+            )
+            for name, updates in (("whole", 0), ("short", 20))
+        )
+        assert scaling_run.beginning((whole, short), 599) is None, changed
 
 
 def test_best_window_is_chosen_on_validation():

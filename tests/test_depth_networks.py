@@ -307,6 +307,19 @@ def test_models_come_back_from_a_folder_and_write(name, base, ids, tmp_path):
     assert half.generate(ids, max_new_tokens=2).shape == (len(ids), 22)
 
 
+def test_a_model_lays_its_weights_out_once_and_follows_their_changes(base, ids):
+    model = as_model(base.model, of_base(base.model), Method(4))
+    few = ids[:1, :5]
+    before = model(few).logits
+    assert model.network() is model.network()
+    model.model.layers[0].mlp.down_proj.weight.mul_(2)
+    moved = model(few).logits
+    fresh = as_model(base.model, model.network(), Method(4))(few).logits
+    assert not torch.allclose(before, moved)
+    torch.testing.assert_close(moved, fresh)
+    assert model.double()(few).logits.dtype == torch.float64, "made again where weights are others"
+
+
 def test_plain_writing_is_that_of_transformers(base, ids):
     model = as_model(base.model, of_base(base.model), Method(4))
     theirs = base.model.generate(ids, max_new_tokens=12, do_sample=False, min_new_tokens=12)

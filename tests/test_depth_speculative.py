@@ -14,7 +14,7 @@ from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.speculative import Copier, Drafter, _kept, copied, frequent
-from lib.depth.speculative_run import run_speculative
+from lib.depth.speculative_run import Way, run_speculative
 from lib.results.store import Absent, Results
 from lib.runs.clock import in_turns
 from lib.runs.task import CPU, Task, run_one
@@ -284,3 +284,25 @@ def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
         assert np.isfinite(claim.measure(results)).all() and results.used, claim.id
     for draw in E21.figures.values():
         plt.close(draw(results))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"exit": -1},
+        {"exit": 2, "tokens": 0},
+        {"exit": 2, "sure": 7.0},
+        {"exit": 0, "words": 100},
+        {"exit": 2, "sure": 0.4, "engine": "transformers"},
+    ],
+)
+def test_a_way_that_cannot_draft_is_refused_when_it_is_named(wrong):
+    with pytest.raises(ValueError, match="allowed: "):
+        Way(**wrong)
+
+
+def test_a_way_without_layers_to_check_it_is_refused_before_its_network_is_trained():
+    parameters = E21.parameters.at("tiny")
+    for way in (Decoding("mine", 1.0), Decoding("theirs", 0.0, engine="transformers")):
+        with pytest.raises(ValueError, match="no layers to check it; allowed: exits 1 to"):
+            list(way.runs(parameters, E21.texts(parameters)[0]))

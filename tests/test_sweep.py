@@ -225,8 +225,25 @@ def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch)
 
     monkeypatch.setattr(engines, "submit", spy)
     sweep([*clocks(), task("a"), task("b", value=2.0)], 2)
-    assert asked == [(["a", "b", "keeps", "keeps"], 2), (["c", "c"], 1)]
-    assert sweep(clocks())[0][1]["row"]["val_ppl"] == 3.0 and len(asked) == 2, "nothing is left"
+    assert asked == [(["a", "b", "keeps", "keeps"], 2), (["c"], 1), (["c"], 1)]
+    assert sweep(clocks())[0][1]["row"]["val_ppl"] == 3.0 and len(asked) == 3, "nothing is left"
+
+
+def test_what_starts_from_a_failure_is_not_begun(kept):
+    begun = []
+
+    @run_function("fails at once")
+    def fails(config, seed, place):
+        begun.append("start")
+        raise ValueError("no network")
+
+    @run_function("of it", starts_from=lambda c, seed: [(fails, c, seed)], clock=True)
+    def of_it(config, seed, place):
+        begun.append("clock")
+
+    with pytest.raises(SweepFailed, match="2 of 2 runs failed") as failed:
+        sweep([Task(of_it, None, 0, {})])
+    assert begun == ["start"] and "what it starts from failed" in str(failed.value)
 
 
 def clocks() -> list[Task]:

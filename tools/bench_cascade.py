@@ -32,7 +32,7 @@ from lib.training.loop import Training  # noqa: E402
 KEEP = (0.10, 0.24, 0.50, 0.90)
 
 
-def in_turns(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
+def least_cpu_seconds(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
     """Least CPU seconds of each job over ``rounds`` rounds after one to warm up."""
     found = {name: [] for name in jobs}
     for number in range(rounds + 1):
@@ -80,7 +80,7 @@ def base_forward(base: Base, rounds: int) -> None:
         "features (states, cosines, head in chunks)": lambda: window_features(base, inputs, labels),
     }
     with torch.inference_mode():
-        seconds = in_turns(jobs, rounds)
+        seconds = least_cpu_seconds(jobs, rounds)
     table("Base forward, 8 x 128 tokens", seconds, inputs.numel(), next(iter(jobs)))
 
 
@@ -136,7 +136,7 @@ def single_tokens(base: Base, rounds: int) -> None:
             stage = new_stage(config, layers)
             work = kind(stage, states, labels, packs, tokens, 0, None, dict)
             jobs[f"{name} update"] = update_job(work, index[:, 0])
-        seconds = in_turns(jobs, rounds)
+        seconds = least_cpu_seconds(jobs, rounds)
         table(f"Update on {tokens} single tokens, {layers} layers", seconds, tokens, "plain update")
 
 
@@ -148,7 +148,7 @@ def stage_step(base: Base, source: str, rounds: int, batch: int, layers: int) ->
         "chunked loss, fused AdamW": stage_job(base, True, True, batch, layers),
     }
     title = f"Stage step, {layers} layers, {batch} x 128 tokens"
-    table(title, in_turns(jobs, rounds), batch * 128, next(iter(jobs)))
+    table(title, least_cpu_seconds(jobs, rounds), batch * 128, next(iter(jobs)))
     for name, flag in (("whole logits", "naive"), ("chunked", "chunked")):
         command = [sys.executable, __file__, "--base", source, "--memory", flag]
         command += ["--batch", str(batch), "--layers", str(layers)]
@@ -165,7 +165,7 @@ def routing(base: Base, rounds: int, layers: int) -> None:
         chosen = torch.rand(8, 128, generator=torch.Generator().manual_seed(1)) < keep
         jobs[f"{keep:.0%} of the tokens"] = lambda chosen=chosen: run_compact(stage, states, chosen)
     with torch.inference_mode():
-        seconds = in_turns(jobs, rounds)
+        seconds = least_cpu_seconds(jobs, rounds)
     title = f"Routing, {layers} layers, 8 x 128 tokens"
     table(title, seconds, states[..., 0].numel(), "every token")
 
@@ -188,7 +188,7 @@ def generation(base: Base, rounds: int, layers: int, new_tokens: int) -> None:
         )
         jobs[f"cascade, {share} deferred"] = lambda model=model: model.generate(prompts, **settings)
     with torch.inference_mode():
-        seconds = in_turns(jobs, rounds)
+        seconds = least_cpu_seconds(jobs, rounds)
     title = f"Generation, 4 x {new_tokens} tokens, stage of {layers} layers"
     table(title, seconds, 4 * new_tokens, "base alone")
 

@@ -75,11 +75,12 @@ def chosen_columns(recipe: Recipe, curve: Sequence[dict[str, Any]]) -> dict[str,
 def beginning(recipes: Sequence[Recipe], positions: int) -> Recipe | None:
     """The recipe whose run over ``positions`` is the beginning of the first one's, if one is."""
     whole = recipes[0].training
-    updates = whole.epochs * -(-positions // whole.batch_size)
+    if whole.patience or whole.validations or whole.schedule != "constant":
+        return None  # where it ends says how it begins
     for recipe in recipes[1:]:
-        limit = recipe.training.max_updates
+        limit, epochs = recipe.training.max_updates, min(recipe.training.epochs, whole.epochs)
         longer = replace(recipe.training, epochs=whole.epochs, max_updates=0)
-        if longer == whole and not whole.patience and 0 < limit <= updates:
+        if longer == whole and 0 < limit <= epochs * -(-positions // whole.batch_size):
             return recipe
     return None
 

@@ -22,7 +22,7 @@ from lib.runs.fetch import Unfit
 MAPS = ("q", "k", "v", "o", "gate", "up", "down")
 SCALE = 2.0  # of the low-rank change of a map
 ROTATIONS = ("default", "linear", "llama3")  # their frequencies hold for any length
-FEW = 32  # tokens up to which a CPU is faster with a weight that is laid out for them
+FEW = 40  # tokens up to which a CPU is faster with a weight that is laid out for them
 Pair = tuple[Tensor, Tensor]  # keys and values [B, kv heads, T, head width]
 
 

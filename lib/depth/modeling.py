@@ -47,6 +47,8 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
         self.block_gate = nn.Parameter(torch.zeros(width))
         self.block_bias = nn.Parameter(torch.zeros(()))
         self.mix = nn.Parameter(torch.zeros(width))
+        self._network: Llama | None = None
+        self._where: list[int] = []  # addresses of the weights it is made of
 
     @property
     def method(self) -> Method:
@@ -61,7 +63,14 @@ class DepthLlamaForCausalLM(LlamaForCausalLM):
         return Policy(**own, gate=ExitGate(self.exit_weight.detach(), self.exit_bias.detach()))
 
     def network(self) -> Llama:
-        """The weights as the functions of this study take them."""
+        """The weights as the functions of this study take them; the same object until they lie
+        elsewhere, so that they are laid out for few tokens once."""
+        where = [p.data_ptr() for p in self.parameters()]
+        if self._network is None or self._where != where:
+            self._network, self._where = self._built(), where
+        return self._network
+
+    def _built(self) -> Llama:
         llama = of_base(self)
         extras = {"gate": self.block_gate, "gate_bias": self.block_bias}
         if self.method.again is not None and self.method.trained:

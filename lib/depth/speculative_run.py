@@ -47,6 +47,15 @@ class Way:
     def __post_init__(self):
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
+        if self.exit < 0 or self.tokens < 1 or self.words < 0 or not 0 <= self.sure <= 1:
+            raise ValueError(
+                f"{self} cannot draft; allowed: an exit from 0, at least 1 token, words from 0, a "
+                "chance from 0 to 1 to be sure"
+            )
+        if (self.words or self.sure) and not (self.exit and self.engine == "ours"):
+            raise ValueError(
+                f"{self} reads no exit of ours, so words and sure would do nothing; allowed: 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,12 @@ class Speculative:
     threads: int = 2
     LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
     VERSION: ClassVar[int] = 2
+
+    def __post_init__(self):
+        deepest = self.network.method.layers - 1
+        for way in self.ways:
+            if way.exit > deepest or (way.engine == "transformers" and not way.exit):
+                raise ValueError(f"{way} has no layers to check it; allowed: exits 1 to {deepest}")
 
 
 @dataclass(frozen=True)
@@ -115,18 +130,19 @@ def _timing(config: OneWay, seed: int) -> list[tuple]:
     return [(run_speculative, config.timed, seed)]
 
 
-@run_function("depth-speculative-way", starts_from=_timing, clock=True)
+@run_function("depth-speculative-way", version=2, starts_from=_timing, clock=True)
 def run_way(config: OneWay, seed: int, place: Place) -> Outcome:
-    """Rows of ``decoding`` of one way, and their means."""
+    """Rows of ``decoding`` of one way; in its row their means in batches of 1, which all have."""
     record = place.starts(_timing, config, seed)[0].record()
     found = [dict(row) for row in record["tables"]["ways"] if row["way"] == config.way]
     for row in found:
         del row["way"]
     kept = {name: record["row"][name] for name in ("corpus", "corpus_sha256", "params")}
+    single = [row for row in found if row["batch"] == 1]
     row = {
         **kept,
-        "speedup": _mean(found, "speedup"),
-        "acceptance": _mean(found, "acceptance"),
+        "speedup": _mean(single, "speedup"),
+        "acceptance": _mean(single, "acceptance"),
         "equal": min(r["equal"] for r in found),
     }
     return Outcome(row, {"decoding": found})

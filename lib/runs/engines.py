@@ -79,9 +79,9 @@ def _local(
 
 
 def _can_travel(task: Task) -> bool:
-    """Whether another process can import the function of a task and what it is configured with."""
+    """Whether another process can import what a task is made of."""
     try:
-        content = pickle.dumps((task.function, task.config))
+        content = pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError):
         return False
     main = sys.modules["__main__"]  # that of a script is imported again, that of a notebook not

@@ -32,8 +32,9 @@ def run_function(
     ``starts_from(config, seed)``: the runs of other rows and notebooks that it needs finished, each
     as the arguments of ``Place.need``. It is given where such a run may take long and is not
     counted within the function's own row: the forecast tells it, and a sweep makes it before what
-    reads the clock. ``clock``: the function reads the clock, so that nothing may run beside it.
-    Neither enters a key.
+    reads the clock (what reads the clock itself is made, and counted, by the first that needs it).
+    ``clock``: the function reads the clock, so that nothing may run beside it. Neither enters a
+    key: who raises the version of a function raises those of the functions that copy its numbers.
     """
 
     def declare(function: Callable) -> Callable:

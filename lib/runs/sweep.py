@@ -5,7 +5,7 @@ fails does not stop the others: what can be run is run and kept, and the end nam
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,28 +60,39 @@ def sweep(
     together = {**together, **{k: t for k, t in starts.items() if k not in together}}
     keys |= {id(task): key for key, task in together.items()}
     progress = _Progress(len(together), len(alone))
-    for batch, beside in ((list(together.values()), workers), (alone, 1)):
-        progress.begin(batch)
-        for task, record in engines.submit(engine, batch, beside, runs, device) if batch else ():
-            if isinstance(record, Failure):
-                progress.done += 1
-                failures.append(f"{task.name}: {record.sentence}")
-                print(f"FAILED {failures[-1]}", flush=True)
+    lost: set[str] = set()  # keys of what failed
+
+    def run() -> Iterator[tuple[Task, Any]]:
+        progress.begin(together)
+        if together:
+            yield from engines.submit(engine, list(together.values()), workers, runs, device)
+        progress.begin(alone)
+        for task in alone:  # each handed over when the one before has ended, whatever the engine
+            if lost & set(task.trained_before(runs, device.type)):
+                yield task, Failure("what it starts from failed")
             else:
-                key = keys[id(task)]
-                held[key] = finished(runs / key) or record  # as any later reader finds it
-                progress.line(task, record)
-            if told and time.monotonic() - last_told > TOLD_SECONDS:
-                told(pairs())
-                last_told = time.monotonic()
+                yield from engines.submit(engine, [task], 1, runs, device)
+
+    for task, record in run():
+        if isinstance(record, Failure):
+            progress.done += 1
+            lost.add(keys[id(task)])
+            failures.append(f"{task.name}: {record.sentence}")
+            print(f"FAILED {failures[-1]}", flush=True)
+        else:
+            key = keys[id(task)]
+            held[key] = finished(runs / key) or record  # as any later reader finds it
+            progress.line(task, record)
+        if told and time.monotonic() - last_told > TOLD_SECONDS:
+            told(pairs())
+            last_told = time.monotonic()
     found = pairs()
     if failures:
         if told and found:
             told(found)
         listed = "\n".join(f"  {line}" for line in failures)
-        raise SweepFailed(
-            f"{len(failures)} of {len(tasks)} runs failed, the others are kept:\n{listed}"
-        )
+        every = len(set(keys.values()))
+        raise SweepFailed(f"{len(failures)} of {every} runs failed, the others are kept:\n{listed}")
     return found
 
 
@@ -96,7 +107,7 @@ class _Progress:
         self.total, self.alone, self.done = together + alone, alone, 0
         self.begin(())
 
-    def begin(self, batch: Sequence[Task]) -> None:
+    def begin(self, batch: Collection) -> None:
         """The runs that come next, all of one kind."""
         self.before, self.until, self.started = self.done, self.done + len(batch), time.monotonic()
 

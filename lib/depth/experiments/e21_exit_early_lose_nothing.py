@@ -125,6 +125,26 @@ def against(one: str, other: str) -> Measure:
     return measure
 
 
+def over_own_plain(variant: str, engine: str) -> Measure:
+    """Measure: times as fast as plain generation of the same engine, in batches of 1."""
+
+    def measure(results: Results) -> pd.Series:
+        own = by_seed(results, "drafted_tokens_a_second", variant, 1)
+        return own / by_seed(results, f"{engine}_tokens_a_second", variant, 1)
+
+    return measure
+
+
+def beats_assisted(results: Results) -> np.ndarray:
+    """Measure: percent change from what assisted generation gains to what ours does."""
+    ours = over_own_plain("exit_6", "ours")(results)
+    theirs = over_own_plain("assisted_6", "transformers")(results)
+    shared = ours.index.intersection(theirs.index)
+    if shared.empty:
+        raise Absent("no seed that both variants have")
+    return percent_change(ours[shared], theirs[shared])
+
+
 TURNS = "the same network's plain generation, the faster of transformers' and ours, by turns"
 claim = claim_maker("exp21", "this repository", kind=OWN)
 
@@ -229,9 +249,10 @@ CLAIMS = (
     ),
     claim(
         "beats-assisted",
-        "Drafting with one cache is faster than assisted generation of transformers",
-        against("exit_6", "assisted_6"),
-        "the same network and exit, whole head; transformers chooses the number of drafts itself",
+        "Drafting with one cache gains more than assisted generation of transformers",
+        beats_assisted,
+        "the same network and exit, whole head, each over plain generation of its own engine;"
+        " transformers chooses the number of drafts itself; batch 1",
         expect="above",
         unit="% change of the speed-up",
     ),
