@@ -31,8 +31,9 @@ class Map:
 
     A few tokens on a CPU cost as much as reading the weight, if it lies as oneDNN wants it: then
     five cost what one does. In rows, as it is stored, they cost up to twice that, and on some
-    processors a single one three times. So it is laid out anew when few tokens first ask, which
-    takes its memory once more. Training keeps the plain product, to whose bits finished runs
+    processors a single one three times. So it is laid out anew when few tokens first ask, by the
+    operators that torch's compiler lays frozen weights out with, which takes its memory once more.
+    Training keeps the plain product, to whose bits finished runs
     belong.
     """
 
