@@ -242,7 +242,7 @@ class Reads(TorchFunctionMode):
 
     def __torch_function__(self, function, types, given=(), own=None):
         found = function(*given, **(own or {}))
-        product = function.__name__ in ("linear", "matmul", "__matmul__")
+        product = function.__name__ in ("linear", "matmul", "__matmul__", "_linear_pointwise")
         if product and found.shape[-1] == self.width:
             self.rows += found.numel() // self.width
         return found

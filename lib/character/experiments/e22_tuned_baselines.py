@@ -230,7 +230,7 @@ def _compared():
             name,
             words,
             change(f"{treatment}_tuned", f"{baseline}_tuned"),
-            f"{ALIKE}; {origin}{FAILS.get(baseline, '')}",
+            f"{ALIKE}{FAILS.get(baseline, '')}; {origin}",
             expect="above" if any(word in name for word in WORSE) else "below",
         )
 
