@@ -116,33 +116,30 @@ def against(one: str, other: str) -> Measure:
     the seeds that both have."""
 
     def measure(results: Results) -> np.ndarray:
-        a, b = (by_seed(results, "speedup", name, 1) for name in (one, other))
-        shared = a.index.intersection(b.index)
-        if shared.empty:
-            raise Absent("no seed that both variants have")
-        return percent_change(a[shared], b[shared])
+        return changed(*(by_seed(results, "speedup", name, 1) for name in (one, other)))
 
     return measure
 
 
-def over_own_plain(variant: str, engine: str) -> Measure:
-    """Measure: times as fast as plain generation of the same engine, in batches of 1."""
+def changed(one: pd.Series, other: pd.Series) -> np.ndarray:
+    """Percent change from the other's values by seed to the one's. Raises Absent for no seed that
+    both have."""
+    shared = one.index.intersection(other.index)
+    if shared.empty:
+        raise Absent("no seed that both variants have")
+    return percent_change(one[shared], other[shared])
 
-    def measure(results: Results) -> pd.Series:
-        own = by_seed(results, "drafted_tokens_a_second", variant, 1)
-        return own / by_seed(results, f"{engine}_tokens_a_second", variant, 1)
 
-    return measure
+def over_own_plain(results: Results, variant: str, engine: str) -> pd.Series:
+    """Times as fast as plain generation of the same engine, in batches of 1, by seed."""
+    own = by_seed(results, "drafted_tokens_a_second", variant, 1)
+    return own / by_seed(results, f"{engine}_tokens_a_second", variant, 1)
 
 
 def beats_assisted(results: Results) -> np.ndarray:
     """Measure: percent change from what assisted generation gains to what ours does."""
-    ours = over_own_plain("exit_6", "ours")(results)
-    theirs = over_own_plain("assisted_6", "transformers")(results)
-    shared = ours.index.intersection(theirs.index)
-    if shared.empty:
-        raise Absent("no seed that both variants have")
-    return percent_change(ours[shared], theirs[shared])
+    theirs = over_own_plain(results, "assisted_6", "transformers")
+    return changed(over_own_plain(results, "exit_6", "ours"), theirs)
 
 
 TURNS = "the same network's plain generation, the faster of transformers' and ours, by turns"
