@@ -229,6 +229,15 @@ def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch)
     assert sweep(clocks())[0][1]["row"]["val_ppl"] == 3.0 and len(asked) == 3, "nothing is left"
 
 
+def test_what_cannot_be_sent_to_a_worker_is_run_here(kept, capsys):
+    """A reader's factor, say, that is a function of a cell."""
+    tasks = [task("a", seed, value=2.0) for seed in (0, 1)]
+    held = [dataclasses.replace(t, labels={**t.labels, "kind": lambda: 0}) for t in tasks]
+    found = sweep(held, 2)
+    assert numbers(found) == numbers(sweep(tasks)) and len(found) == 2
+    assert "2 runs in this process" in capsys.readouterr().out
+
+
 def test_what_starts_from_a_failure_is_not_begun(kept):
     begun = []
 

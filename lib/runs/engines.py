@@ -71,7 +71,7 @@ def _local(
         if here:
             print(
                 f"{len(here)} runs in this process, one after the other: their code was defined in"
-                " a cell, where no worker finds it",
+                " a cell, where no worker finds it, or they hold what cannot be sent to one",
                 flush=True,
             )
     for task in here:
