@@ -9,12 +9,12 @@ from scipy import stats
 
 from lib.depth import evaluation, speculative_run
 from lib.depth.experiments.e21_exit_early_lose_nothing import E21, Decoding, against
-from lib.depth.generation import Session, write
+from lib.depth.generation import Session, repetition, write
 from lib.depth.llama import of_base
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
 from lib.depth.speculative import Copier, Drafter, _kept, copied, frequent
-from lib.depth.speculative_run import Way, run_speculative
+from lib.depth.speculative_run import DRAWN, Way, run_speculative
 from lib.results.store import Absent, Results
 from lib.runs.clock import in_turns
 from lib.runs.task import CPU, Task, run_one
@@ -78,6 +78,16 @@ def test_a_text_that_repeats_itself_is_copied_in_few_rounds(llama, ids, monkeypa
     assert count.accepted == count.drafted == 32 and count.rounds == 8
     _, count = Copier(llama, 4).write(ids[:1], 9)
     assert count.drafted < 4 * count.rounds, "nothing to copy at first"
+
+
+def test_groups_that_stood_before_are_counted():
+    turn, new = torch.tensor([1, 2, 3, 4] * 3), torch.arange(12)
+    assert repetition(new[None]) == 0
+    assert repetition(turn[None]) == pytest.approx(5 / 9), "nine groups, four of them new"
+    assert repetition(torch.stack([turn, new])) == pytest.approx(5 / 18), "each text by itself"
+    assert repetition(turn[None], 9) == 0 and repetition(turn[None], 8) == pytest.approx(1 / 5)
+    with pytest.raises(ValueError, match="texts of 3 tokens hold no 4"):
+        repetition(new[None, :3])
 
 
 def test_what_followed_the_last_tokens_is_copied():
@@ -197,6 +207,17 @@ def test_transformers_accepts_the_same_exit_as_its_assistant(base, ids):
     assert torch.equal(plain, assisted) and torch.equal(plain[:, 9:], ours)
 
 
+def test_transformers_draws_from_the_whole_distribution(base):
+    model, prompt = plain_model(base.model, of_base(base.model)), torch.tensor([[7, 50, 200]])
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(5)
+        expected = model(prompt).logits[0, -1].softmax(-1).double().numpy()
+        many = model.generate(prompt.expand(10_000, 3), max_new_tokens=1, **DRAWN)
+    seen = np.bincount(many[:, 3].numpy(), minlength=280)
+    assert chi_square(seen, expected) > 1e-3
+    assert chi_square(seen, expected**2) < 1e-6  # the test can fail
+
+
 def test_frequent_tokens_are_counted():
     ids = torch.tensor([[5, 5, 5, 2, 2, 9]])
     assert frequent(ids, 2, 12).tolist() == [2, 5]
@@ -277,8 +298,10 @@ def test_notebook_21_at_the_tiny_size(tmp_path, monkeypatch):
     frame = results("decoding")
     assert set(frame["variant"]) == set(E21.variants)
     # texts, batches, prompts; transformers drafts for one text only
-    assert len(frame) == 10 * 8 + 4
-    assert (frame["equal"] == 1).all()
+    assert len(frame) == 12 * 8 + 4
+    drawn = frame["variant"].str.endswith("_drawn")
+    assert (frame.loc[~drawn, "equal"] == 1).all() and frame.loc[drawn, "equal"].isna().all()
+    assert frame["repeated"].between(0, 1).all()
     assert frame["acceptance"].dropna().between(0, 1).all() and (frame["speedup"] > 0).all()
     for claim in E21.claims:
         assert np.isfinite(claim.measure(results)).all() and results.used, claim.id

@@ -143,6 +143,17 @@ class Session:
         return forward.second_pass(self.llama, block, before, after, pairs, active, mix, self.cache)
 
 
+def repetition(ids: Tensor, length: int = 4) -> float:
+    """Share of the groups of ``length`` tokens of texts [B, T] that stand in their text before;
+    mean over texts. seq-rep-4 of Welleck et al. (2020). Raises ValueError for shorter texts."""
+    if ids.shape[1] < length:
+        raise ValueError(f"texts of {ids.shape[1]} tokens hold no {length}; allowed: longer ones")
+    shares = []
+    for text in ids.unfold(1, length, 1):  # [T - length + 1, length]
+        shares.append(1 - len(text.unique(dim=0)) / len(text))
+    return sum(shares) / len(shares)
+
+
 @torch.inference_mode()
 def write(
     session: Session, ids: Tensor, tokens: int, draw: torch.Generator | None = None

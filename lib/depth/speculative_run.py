@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.depth.evaluation import Row
-from lib.depth.generation import Session, write
+from lib.depth.generation import Session, repetition, write
 from lib.depth.llama import Llama
 from lib.depth.methods import Method
 from lib.depth.modeling import plain_model
@@ -26,6 +26,8 @@ from lib.runs.task import Outcome, Place
 
 ENGINES = ("ours", "transformers")
 WARM = 8  # tokens that each way writes before it is timed
+# transformers draws from the network's own distribution
+DRAWN = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Way:
     ``words``: so many of the most frequent tokens of the training text may be drafted (0: all).
     ``sure``: the chance below which a round drafts no further (0: it always does). ``engine``
     ``transformers`` runs its own assisted generation with ``assistant_early_exit``, which chooses
-    the number of drafts itself (batches of 1 only).
+    the number of drafts itself (batches of 1 only). ``drawn``: text is drawn from the network, not
+    the likeliest of it; so is the plain generation that it is compared with.
     """
 
     exit: int
@@ -43,6 +46,7 @@ class Way:
     words: int = 0
     sure: float = 0.0
     engine: str = "ours"
+    drawn: bool = False
 
     def __post_init__(self):
         if self.engine not in ENGINES:
@@ -74,7 +78,7 @@ class Speculative:
     rounds: int = 2
     threads: int = 2
     LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     def __post_init__(self):
         deepest = self.network.method.layers - 1
@@ -97,7 +101,7 @@ def _network(config: Speculative, seed: int) -> list[tuple]:
     return [(run_learning, config.network, seed, KEPT)]
 
 
-@run_function("depth-speculative", version=4, starts_from=_network, clock=True)
+@run_function("depth-speculative", version=5, starts_from=_network, clock=True)
 def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
     """Rows of ``ways``: a way, text, batch and prompt length each.
 
@@ -115,7 +119,7 @@ def run_speculative(config: Speculative, seed: int, place: Place) -> Outcome:
         if any(own.items() <= row.items() for row in found):
             continue
         ids = prompts(config, name, batch, length).to(place.device)
-        found += [own | row for row in _timed(config, llama, model, ids)]
+        found += [own | row for row in _timed(config, llama, model, ids, seed)]
         files.write_record(timed, found)
     row = {
         "corpus": config.network.text.name,
@@ -130,7 +134,7 @@ def _timing(config: OneWay, seed: int) -> list[tuple]:
     return [(run_speculative, config.timed, seed)]
 
 
-@run_function("depth-speculative-way", version=2, starts_from=_timing, clock=True)
+@run_function("depth-speculative-way", version=3, starts_from=_timing, clock=True)
 def run_way(config: OneWay, seed: int, place: Place) -> Outcome:
     """Rows of ``decoding`` of one way; in its row their means in batches of 1, which all have."""
     record = place.starts(_timing, config, seed)[0].record()
@@ -143,7 +147,7 @@ def run_way(config: OneWay, seed: int, place: Place) -> Outcome:
         **kept,
         "speedup": _mean(single, "speedup"),
         "acceptance": _mean(single, "acceptance"),
-        "equal": min(r["equal"] for r in found),
+        "equal": min((r["equal"] for r in found if r["equal"] is not None), default=None),
     }
     return Outcome(row, {"decoding": found})
 
@@ -157,35 +161,43 @@ def prompts(config: Speculative, text: str, batch: int, length: int) -> Tensor:
     return ids[: batch * each].reshape(batch, -1)[:, :length]
 
 
-def _timed(config: Speculative, llama: Llama, model, ids: Tensor) -> list[Row]:
+def _timed(config: Speculative, llama: Llama, model, ids: Tensor, seed: int) -> list[Row]:
     """Seconds and agreement of plain generation and of every way, all by turns; a row a way."""
     outputs: dict[Hashable, Tensor] = {}
     counts: dict[int, Count] = {}
     train_ids = config.network.text.joined("train").ids
 
-    def theirs(tokens: int, **own) -> Tensor:
-        with torch.inference_mode():
-            new = model.generate(ids, max_new_tokens=tokens, do_sample=False, **own)
-        return new[:, ids.shape[1] :]
+    def theirs(drawn: bool, tokens: int, **own) -> Tensor:
+        own |= DRAWN if drawn else {"do_sample": False}
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return model.generate(ids, max_new_tokens=tokens, **own)[:, ids.shape[1] :]
 
-    def ours(tokens: int) -> Tensor:
-        return write(Session(llama, Method(len(llama.layers))), ids, tokens)
+    def ours(drawn: bool, tokens: int) -> Tensor:
+        return write(Session(llama, Method(len(llama.layers))), ids, tokens, draw(drawn))
+
+    def draw(drawn: bool) -> torch.Generator | None:  # a new one each time: the same text again
+        return torch.Generator(ids.device).manual_seed(seed) if drawn else None
 
     def drafted(number: int, way: Way) -> Callable[[int], Tensor]:
         if way.engine == "transformers":
-            return partial(theirs, assistant_early_exit=way.exit)
+            return partial(theirs, way.drawn, assistant_early_exit=way.exit)
         words = None
         if not way.exit:
-            return partial(counted, number, Copier(llama, way.tokens))
+            return partial(counted, number, Copier(llama, way.tokens), way.drawn)
         if way.words:
             words = frequent(train_ids, way.words, len(llama.head)).to(ids.device)
-        return partial(counted, number, Drafter(llama, way.exit, way.tokens, words, way.sure))
+        drafter = Drafter(llama, way.exit, way.tokens, words, way.sure)
+        return partial(counted, number, drafter, way.drawn)
 
-    def counted(number: int, drafter: Speculation, tokens: int) -> Tensor:
-        found, counts[number] = drafter.write(ids, tokens)
+    def counted(number: int, drafter: Speculation, drawn: bool, tokens: int) -> Tensor:
+        found, counts[number] = drafter.write(ids, tokens, draw(drawn))
         return found
 
-    calls: dict[Hashable, Callable[[int], Tensor]] = {"transformers": theirs, "ours": ours}
+    calls: dict[Hashable, Callable[[int], Tensor]] = {}
+    for drawn in sorted({way.drawn for way in config.ways}):
+        calls["transformers", drawn] = partial(theirs, drawn)
+        calls["ours", drawn] = partial(ours, drawn)
     for number, way in enumerate(config.ways):
         if way.engine == "ours" or len(ids) == 1:
             calls[number] = drafted(number, way)
@@ -215,14 +227,18 @@ def _row(
     count: Count | None,
 ) -> Row:
     """What a way gains over plain generation, and how far its drafts agreed."""
-    names = {"transformers": "transformers", "ours": "ours", "drafted": number}
+    drawn = config.ways[number].drawn
+    calls = {name: (name, drawn) for name in ENGINES} | {"drafted": number}
     row = {"way": number}
-    for name, call in names.items():
-        row[f"{name}_tokens_a_second"] = len(ids) * config.written / seconds[call]
+    for name in ("transformers", "ours", "drafted"):
+        row[f"{name}_tokens_a_second"] = len(ids) * config.written / seconds[calls[name]]
     # speed-up over the faster of the two that do not draft
-    row["speedup"] = min(seconds["transformers"], seconds["ours"]) / seconds[number]
-    row["equal"] = (outputs[number] == outputs["transformers"]).double().mean().item()
-    row["acceptance"] = row["tokens_a_round"] = None
+    row["speedup"] = min(seconds[calls[name]] for name in ENGINES) / seconds[number]
+    row["equal"] = row["acceptance"] = row["tokens_a_round"] = None
+    if not drawn:
+        plain = outputs["transformers", False]
+        row["equal"] = (outputs[number] == plain).double().mean().item()
+    row["repeated"] = repetition(outputs[number])
     if count is not None:
         row["tokens_a_round"] = (config.written - 1) / count.rounds
     if count is not None and count.drafted:

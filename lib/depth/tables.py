@@ -77,15 +77,16 @@ def _chosen(results: Results, frame: pd.DataFrame, aim: float) -> str:
 
 
 def decoding(results: Results) -> pd.DataFrame:
-    """Speed, agreement and equality of output by variant, batch and prompt, mean over texts."""
+    """Speed, agreement, equality and repetition by variant, batch and prompt, mean over texts."""
     frame = results.named("decoding")
-    rows = []
+    shares, rows = {"acceptance": "accepted", "repeated": "repeated"}, []
     for (variant, batch, prompt), own in frame.groupby(["variant", "batch", "prompt"], sort=False):
-        by_seed = own.groupby("seed")[["speedup", "acceptance"]].mean()
+        by_seed = own.groupby("seed")[["speedup", *shares]].mean()
         row = {"drafting": variant, "times as fast": str(interval(by_seed["speedup"]))}
-        row |= {"n": len(by_seed), "batch": batch, "prompt": prompt}
-        known = by_seed["acceptance"].dropna()
-        row["accepted"] = str(interval(known)) if len(known) else ""
-        row["equal tokens"] = own["equal"].min()
+        row |= {"n": len(by_seed), "prompts": f"{batch} of {prompt} tokens"}
+        for column, told in shares.items():
+            known = by_seed[column].dropna()
+            row[told] = str(interval(known)) if len(known) else ""
+        row["equal tokens"] = own["equal"].min() if own["equal"].notna().any() else ""
         rows.append(row)
     return captioned(pd.DataFrame(rows).set_index("drafting"), results())

@@ -26,7 +26,7 @@ class Exp21(DepthParameters):
     """The networks are those of notebook 20 at the same parameters."""
 
     test_tokens: int = whole(20_000, 1_024, 40_000)  # prompts for the largest batch
-    written: int = whole(128, 2, 1_000)
+    written: int = whole(128, 4, 1_000)  # groups of four tokens are looked for again
     rounds: int = whole(2, 1, 20)
     threads: int = whole(2, 1, 64)  # cores that generation uses while it is timed
 
@@ -45,12 +45,13 @@ class Decoding:
     words: int = 0
     sure: float = 0.0
     engine: str = "ours"
+    drawn: bool = False
     factors: Mapping[str, Any] = field(default_factory=dict)
 
     def way(self, layers: int) -> Way:
         """How it drafts in a network of so many layers."""
         exit = max(1, part(layers, self.share)) if self.share else 0
-        return Way(exit, self.tokens, self.words, self.sure, self.engine)
+        return Way(exit, self.tokens, self.words, self.sure, self.engine, self.drawn)
 
     def runs(self, parameters: Exp21, text: DepthText) -> Iterator[Run]:
         """One run a seed. All ways of a network are timed by turns, by the first that is asked for;
@@ -83,9 +84,12 @@ VARIANTS = {
     "exit_18_words": Decoding("Exit 18, frequent words", 0.6, words=WORDS),
     "copied": Decoding("Copied from the text", 0.0),
     "copied_8": Decoding("Copied from the text, 8 drafts", 0.0, tokens=8),
+    "exit_6_words_drawn": Decoding("Exit 6, frequent words, drawn", 0.2, words=WORDS, drawn=True),
+    "copied_8_drawn": Decoding("Copied from the text, 8 drafts, drawn", 0.0, tokens=8, drawn=True),
     "layerskip_6_words": Decoding("LayerSkip, exit 6, frequent words", 0.2, "layerskip", 4, WORDS),
     "assisted_6": Decoding("transformers, assisted by exit 6", 0.2, engine="transformers"),
 }
+DRAWN_COPIES = "copied_8_drawn"
 PLAIN = ("ours", "transformers")
 WAYS = tuple(VARIANTS.values())
 
@@ -103,6 +107,12 @@ def by_seed(results: Results, column: str, variant: str, batch: int) -> pd.Serie
 def speedup(variant: str, batch: int) -> Measure:
     """Measure: times as fast as plain generation, seed by seed."""
     return lambda results: by_seed(results, "speedup", variant, batch).to_numpy()
+
+
+def greedy_repeats(results: Results) -> np.ndarray:
+    """Measure: by how much more greedy text repeats itself than drawn text, in batches of 1."""
+    greedy, drawn = (by_seed(results, "repeated", name, 1) for name in ("copied_8", DRAWN_COPIES))
+    return (greedy - drawn).dropna().to_numpy()
 
 
 def plain(results: Results) -> np.ndarray:
@@ -207,6 +217,34 @@ CLAIMS = (
         "the same network and number of drafts, which cost six layers each or none; batch 1",
         expect="above",
         unit="% change of the speed-up",
+    ),
+    claim(
+        "greedy-repeats",
+        "Greedy text repeats itself more than drawn text",
+        greedy_repeats,
+        "the same network and prompts; share of groups of four tokens that stood in the text"
+        " before (seq-rep-4); batch 1",
+        expect="above",
+        unit="share of groups",
+        bounds=(-1, 1),
+    ),
+    claim(
+        "drawn-copies-pay",
+        "Drafts copied from the text make drawing from the network faster too",
+        speedup(DRAWN_COPIES, batch=1),
+        f"{TURNS}, which draws as well; batch 1, up to 8 drafts",
+        expect="above",
+        threshold=1.0,
+        unit="times as fast",
+    ),
+    claim(
+        "drawn-pays",
+        "Drafting from exit 6 makes drawing from the network faster",
+        speedup("exit_6_words_drawn", batch=1),
+        f"{TURNS}, which draws as well; batch 1, 4 drafts from 8,192 frequent tokens",
+        expect="above",
+        threshold=1.0,
+        unit="times as fast",
     ),
     claim(
         "same-output",
