@@ -286,7 +286,7 @@ def test_some_seeds_are_trained_and_the_finished_rows_of_others_stay(tmp_path, m
 
 def test_two_processes_with_seeds_of_their_own_keep_each_others_rows(monkeypatch):
     monkeypatch.setenv("DEPTH_RECORDED", "1")
-    monkeypatch.setattr(sweep, "TOLD_SECONDS", -1)
+    monkeypatch.setattr(sweep, "TOLD_SHARE", 1e9)
     e = experiment(base=SmallVariant(1.0, "Base"), worse=SmallVariant(2.0, "Worse", side=True))
     full, begun = e.parameters.at("full"), []
 

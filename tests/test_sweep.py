@@ -15,6 +15,7 @@ import torch
 from small_runs import Small, Text, task
 
 from lib.runs import engines, files, places
+from lib.runs import sweep as sweeping
 from lib.runs.key import run_function
 from lib.runs.sweep import SweepFailed, _Progress, spoken, sweep
 from lib.runs.task import CPU, Outcome, Place, Task, finished, run_one, run_together
@@ -78,7 +79,7 @@ def test_failures_stop_nothing_else_and_are_listed_with_their_log(kept, capsys):
     assert bad == f"  bad, seed 0: ValueError: it cannot be done (log: {places.shown(log)})"
     assert "second line" in log.read_text() and "Traceback" in log.read_text()
     assert nan.startswith("  nan, seed 0: training loss nan in epoch 1, update 2 (log: ")
-    assert [len(pairs) for pairs in told] == [2], "what is there is told before the error"
+    assert len(told[-1]) == 2, "what is there is told before the error"
     said = capsys.readouterr().out.splitlines()
     assert said[1].startswith("FAILED bad") and said[-1].startswith("[4/4] good, seed 1: ")
     assert finished(kept / "runs" / tasks[3].key())
@@ -227,6 +228,28 @@ def test_two_that_read_the_clock_do_not_run_beside_each_other(kept, monkeypatch)
     sweep([*clocks(), task("a"), task("b", value=2.0)], 2)
     assert asked == [(["a", "b", "keeps", "keeps"], 2), (["c"], 1), (["c"], 1)]
     assert sweep(clocks())[0][1]["row"]["val_ppl"] == 3.0 and len(asked) == 3, "nothing is left"
+
+
+def test_what_has_ended_is_told_after_every_clock_and_before_an_interrupt(kept, monkeypatch):
+    submit, heard = engines.submit, []
+
+    def interrupted(engine, tasks, *more):
+        yield from submit(engine, tasks[:3], *more)
+        if len(tasks) > 3:
+            raise KeyboardInterrupt
+
+    def told(pairs):
+        heard.append(len(pairs))
+        time.sleep(0.01)
+
+    monkeypatch.setattr(sweeping, "TOLD_SHARE", 0)
+    monkeypatch.setattr(engines, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep([task("a", seed) for seed in range(4)], told=told)
+    assert heard == [1, 3], "the second is not told by itself: telling takes time"
+    heard.clear()
+    sweep(clocks(), told=told)
+    assert heard[-2:] == [1, 2], "each clock"
 
 
 def test_what_cannot_be_sent_to_a_worker_is_run_here(kept, capsys):

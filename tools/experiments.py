@@ -7,12 +7,13 @@ python tools/experiments.py run --only 03 -p corpus wikitext-2      any paramete
 --recorded   rows that are committed count as finished
 --publish    merge the tables into results/, as runs end (a report's sizes only)
 
-An interrupted run goes on where it stopped, in the middle of a training too. Figures and claims
-are made from published tables: make figures, make claims.
+An interrupted run goes on where it stopped, in the middle of a training too; what has ended by then
+is published. Figures and claims are made from published tables: make figures, make claims.
 """
 
 import argparse
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     if given.recorded:
         os.environ["DEPTH_RECORDED"] = "1"
     run(chosen(given.only), given)

@@ -16,7 +16,14 @@ from lib.depth.evaluation import AIMS
 from lib.depth.rules import HEAD_RULES, RULES, STATE_RULES
 from lib.figures import style
 from lib.results import tables
-from lib.results.statistics import Interval, interval, percent_interval
+from lib.results.statistics import (
+    FACTOR,
+    SHARE,
+    Interval,
+    bounded_interval,
+    interval,
+    percent_interval,
+)
 from lib.results.store import Absent, Results
 
 X = "multiplications a token, relative to the untouched base"
@@ -193,10 +200,10 @@ def speed(results: Results) -> Figure:
     for panel, batch in zip(axes[0], batches, strict=True):
         for i, prompt in enumerate(sorted(frame["prompt"].unique())):
             own = frame[(frame["batch"] == batch) & (frame["prompt"] == prompt)]
-            _rows(panel, own, names, "speedup", 0.15 * (2 * i - 1), i, f"prompt of {prompt} tokens")
+            _rows(panel, own, names, "speedup", FACTOR, i, f"prompt of {prompt} tokens")
         panel.axvline(1, color=style.QUIET, linewidth=1)
         panel.set(title=f"batch {batch}", xlabel="times as fast as plain generation")
-    figure.suptitle(f"Drafting from an exit, {tables.seeds(frame)}")
+    figure.suptitle(f"Drafting from an exit or the text, {tables.seeds(frame)}")
     style.legend(figure, axes[0][0], "mean over seeds and texts; bar: 95 % interval", 2)
     return figure
 
@@ -209,7 +216,7 @@ def acceptance(results: Results) -> Figure:
     figure, axes = plt.subplots(figsize=(7.2, 4.0))
     for i, text in enumerate(frame["text"].unique()):
         own = frame[frame["text"] == text]
-        _rows(axes, own, names, "acceptance", 0.15 * (2 * i - 1), i, text)
+        _rows(axes, own, names, "acceptance", SHARE, i, text)
     axes.set(xlim=(0, 1), xlabel="share of drafted tokens accepted")
     axes.set_title(f"Agreement with the whole network, {tables.seeds(frame)}")
     style.legend(figure, axes, "mean over seeds; bar: 95 % interval", 2)
@@ -221,11 +228,13 @@ def _rows(
     frame: pd.DataFrame,
     names: Sequence[str],
     column: str,
-    shift: float,
+    bounds: tuple[float, float],
     colour: int,
     label: str,
 ) -> None:
-    """Means of a column over seeds, a row a variant, with their intervals."""
+    """Means of a column over seeds, a row a variant, with their intervals within bounds; each
+    colour at a height of its own."""
+    shift = 0.15 * (2 * colour - 1)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     look = {"color": style.COLOURS[colour], "marker": style.MARKERS[colour], "linestyle": "none"}
@@ -233,7 +242,7 @@ def _rows(
     for place, name in enumerate(names):
         values = frame[frame["variant"] == name].groupby("seed")[column].mean().dropna()
         if len(values):
-            found[place + shift] = interval(values)
+            found[place + shift] = bounded_interval(values, bounds)
     axes.plot([own.mean for own in found.values()], list(found), label=label, **look)
     for place, own in found.items():
         axes.plot([own.low, own.high], [place] * 2, color=look["color"], linewidth=1.5)

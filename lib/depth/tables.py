@@ -6,7 +6,7 @@ import pandas as pd
 
 from lib.depth import fronts
 from lib.depth.evaluation import AIMS
-from lib.results.statistics import interval
+from lib.results.statistics import FACTOR, SHARE, bounded_interval, interval
 from lib.results.store import Absent, Results
 from lib.results.tables import captioned
 
@@ -82,11 +82,12 @@ def decoding(results: Results) -> pd.DataFrame:
     shares, rows = {"acceptance": "accepted", "repeated": "repeated"}, []
     for (variant, batch, prompt), own in frame.groupby(["variant", "batch", "prompt"], sort=False):
         by_seed = own.groupby("seed")[["speedup", *shares]].mean()
-        row = {"drafting": variant, "times as fast": str(interval(by_seed["speedup"]))}
+        row = {"drafting": variant}
+        row["times as fast"] = str(bounded_interval(by_seed["speedup"], FACTOR))
         row |= {"n": len(by_seed), "prompts": f"{batch} of {prompt} tokens"}
         for column, told in shares.items():
             known = by_seed[column].dropna()
-            row[told] = str(interval(known)) if len(known) else ""
+            row[told] = str(bounded_interval(known, SHARE)) if len(known) else ""
         row["equal tokens"] = own["equal"].min() if own["equal"].notna().any() else ""
         rows.append(row)
     return captioned(pd.DataFrame(rows).set_index("drafting"), results())

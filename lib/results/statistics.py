@@ -14,6 +14,8 @@ import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
 LEVEL = 0.95
+SHARE = (0.0, 1.0)  # what a share can be
+FACTOR = (0.0, np.inf)  # what a ratio of two times or sizes can be
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from lib.runs import engines, places
 from lib.runs.task import CPU, Failure, Task, finished
 
-TOLD_SECONDS = 30  # the least time between two tellings
+TOLD_SHARE = 0.05  # of the time, the most that telling takes while runs train
 
 
 class SweepFailed(RuntimeError):
@@ -31,7 +31,7 @@ def sweep(
     """The records of all tasks in the given order, running those that are not finished.
 
     ``recorded`` are finished runs by key that lie elsewhere (committed tables). ``told`` is called
-    with all finished pairs so far after each run that ends, at most every TOLD_SECONDS. Prints a
+    with all finished pairs so far, while runs end and before an interrupt. Prints a
     line as each task ends, with the time left. What reads the clock comes last, one at a time,
     after what it starts from. Raises SweepFailed after everything else has run.
     """
@@ -52,7 +52,7 @@ def sweep(
         found = ((task, keys[id(task)]) for task in tasks)
         return [(task, {**held[key], "key": key}) for task, key in found if key in held]
 
-    last_told = time.monotonic()
+    telling = _Telling(told, pairs)
     # side by side, then, one at a time, what reads the clock
     alone = [task for task in waiting.values() if task.alone]
     together = {key: task for key, task in waiting.items() if not task.alone}
@@ -73,27 +73,54 @@ def sweep(
             else:
                 yield from engines.submit(engine, [task], 1, runs, device)
 
-    for task, record in run():
-        if isinstance(record, Failure):
-            progress.done += 1
-            lost.add(keys[id(task)])
-            failures.append(f"{task.name}: {record.sentence}")
-            print(f"FAILED {failures[-1]}", flush=True)
-        else:
+    try:
+        for task, record in run():
+            if isinstance(record, Failure):
+                progress.done += 1
+                lost.add(keys[id(task)])
+                failures.append(f"{task.name}: {record.sentence}")
+                print(f"FAILED {failures[-1]}", flush=True)
+                continue
             key = keys[id(task)]
             held[key] = finished(runs / key) or record  # as any later reader finds it
             progress.line(task, record)
-        if told and time.monotonic() - last_told > TOLD_SECONDS:
-            told(pairs())
-            last_told = time.monotonic()
-    found = pairs()
+            telling.ended(task.alone)
+    except BaseException:
+        telling.rest()
+        raise
     if failures:
-        if told and found:
-            told(found)
+        telling.rest()
         listed = "\n".join(f"  {line}" for line in failures)
         every = len(set(keys.values()))
         raise SweepFailed(f"{len(failures)} of {every} runs failed, the others are kept:\n{listed}")
-    return found
+    return pairs()
+
+
+class _Telling:
+    """Hands the finished pairs on. After each run that reads the clock: there are few, and the next
+    one may take an hour. While others end, as often as TOLD_SHARE of the time allows."""
+
+    def __init__(
+        self,
+        told: Callable[[list[tuple[Task, dict]]], None] | None,
+        pairs: Callable[[], list[tuple[Task, dict]]],
+    ):
+        self.told, self.pairs = told, pairs
+        self.untold, self.took, self.last = False, 0.0, time.monotonic()
+
+    def ended(self, alone: bool) -> None:
+        """A run has ended, one that ran ``alone`` or not."""
+        self.untold = True
+        if alone or self.took <= TOLD_SHARE * (time.monotonic() - self.last):
+            self.rest()
+
+    def rest(self) -> None:
+        """What is finished and was not handed on."""
+        if self.told and self.untold:
+            begun = time.monotonic()
+            self.told(self.pairs())
+            self.last, self.untold = time.monotonic(), False
+            self.took = self.last - begun
 
 
 class _Progress:

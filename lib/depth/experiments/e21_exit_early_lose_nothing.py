@@ -18,7 +18,7 @@ from lib.depth.variants import part
 from lib.experiment import Experiment, Run
 from lib.parameters import whole
 from lib.results.claims import OWN, Measure, claim_maker, level
-from lib.results.statistics import percent_change
+from lib.results.statistics import FACTOR, SHARE, percent_change
 from lib.results.store import Absent, Results
 
 
@@ -164,6 +164,7 @@ CLAIMS = (
         expect="above",
         threshold=1.3,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "speed-batch-4",
@@ -173,6 +174,7 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "sure-saves",
@@ -182,6 +184,7 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "sure-pays",
@@ -200,6 +203,7 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "copies-aim",
@@ -209,6 +213,7 @@ CLAIMS = (
         expect="above",
         threshold=1.3,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "beats-copies",
@@ -236,6 +241,7 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "drawn-pays",
@@ -245,6 +251,7 @@ CLAIMS = (
         expect="above",
         threshold=1.0,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "same-output",
@@ -255,7 +262,7 @@ CLAIMS = (
         expect="above",
         threshold=0.99,
         unit="share of tokens",
-        bounds=(0, 1),
+        bounds=SHARE,
     ),
     claim(
         "plain-faster",
@@ -265,6 +272,7 @@ CLAIMS = (
         expect="above",
         threshold=1.3,
         unit="times as fast",
+        bounds=FACTOR,
     ),
     claim(
         "small-head-pays",
